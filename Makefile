@@ -1,0 +1,59 @@
+# Two commands: `make demo` and `make test`. PIP_ARGS lets you choose another source of wheels, for instance
+# make demo PIP_ARGS="--find-links /media/wheels --no-index"
+PYTHON ?= python3.11
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
+
+.PHONY: demo test test-slow bench system clean
+
+demo: $(VENV)/.core
+	rm -rf $(DEMO)
+	$(BIN)/flowkit synth --out $(DEMO)/clips --clips 24
+	$(BIN)/flowkit extract $(DEMO)/clips/manifest.csv --out $(DEMO)/out
+	$(BIN)/flowkit inspect $(DEMO)/out
+	@echo
+	@echo "Shards: $(DEMO)/out/shards"
+	@echo "Report: $(DEMO)/out/report.html"
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
+	$(BIN)/python benchmarks/accuracy.py --out benchmarks/results/accuracy.json
+	$(BIN)/python benchmarks/alignment_neutral.py --out benchmarks/results/alignment_neutral.json
+	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json
+	$(BIN)/python benchmarks/kill.py --out benchmarks/results/kill.json
+
+# Before anything is downloaded: says what is missing on this machine, and the line that installs it.
+system:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "system: $(PYTHON) must be installed; got none. Install it: sudo apt-get install -y python3.11 python3.11-venv" >&2; \
+	  echo "        or name another one, 3.11 or newer: make demo PYTHON=python3.12" >&2; exit 3; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "system: Python must be 3.11 or newer; got $$($(PYTHON) --version). Name another one: make PYTHON=python3.11 ..." >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "system: $(PYTHON) must bring venv; got none. Install it: sudo apt-get install -y python3.11-venv" >&2; exit 3; }
+	@$(PYTHON) flowkit/system.py
+
+$(VENV)/.core: $(PROJECT) | system
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(PROJECT) | system
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,49 @@
+"""flowkit: dual-phase TV-L1 optical flow and MM-COF of micro-expression clips, into HDF5 shards.
+
+    import flowkit
+
+    summary = flowkit.extract("clips.csv", "out")
+
+Names are loaded on first use, so that a reader of shards pays for h5py and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowkit.config import ExtractConfig, load_config
+    from flowkit.pipeline import RunOptions, Stop, Summary, extract
+    from flowkit.shards import Shard, ShardFolder
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ExtractConfig": "flowkit.config",
+    "RunOptions": "flowkit.pipeline",
+    "Shard": "flowkit.shards",
+    "ShardFolder": "flowkit.shards",
+    "Stop": "flowkit.pipeline",
+    "Summary": "flowkit.pipeline",
+    "extract": "flowkit.pipeline",
+    "load_config": "flowkit.config",
+}
+
+__all__ = [
+    "ExtractConfig",
+    "RunOptions",
+    "Shard",
+    "ShardFolder",
+    "Stop",
+    "Summary",
+    "__version__",
+    "extract",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'flowkit' has no attribute {name!r}")

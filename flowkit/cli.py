@@ -1,0 +1,399 @@
+"""The command line. stdout carries results only; stderr carries progress, notes and errors; the exit code says the rest.
+
+0 all done, or the check passed        3 backend or environment
+1 some clips failed, or it found something    74 disk full
+2 usage, settings or manifest          75 stopped by SIGTERM, run again      130 interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flowkit import __version__
+from flowkit.config import load_config
+from flowkit.errors import ConfigError, FlowkitError, Interrupted, Terminated
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(path_type=Path)
+LATER = {
+    "device": "which GPU to use comes with the GPU backends",
+    "cluster": "Dask comes with a later version",
+    "shard": "splitting a run over machines comes with a later version",
+}
+
+
+class _Commands(click.Group):
+    """A group whose errors all end the same way: one message on stderr, the exit code of the error's class."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a user needs them, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and end as its error says."""
+        try:
+            return super().invoke(ctx)
+        except FlowkitError as error:
+            fail(error)
+        except (KeyboardInterrupt, click.Abort):
+            fail(Interrupted("flowkit: command was interrupted. Run it again."))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
+            sys.exit(1)
+
+
+def fail(error: FlowkitError) -> NoReturn:
+    """End the process with an error's message and exit code."""
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="flowkit")
+def main() -> None:
+    """Dual-phase optical flow and MM-COF of micro-expression clips.
+
+    A manifest (CSV) names clips and their onset, apex and offset; `flowkit extract` turns it into HDF5 shards.
+    """
+
+
+def _extract_options(command: F) -> F:
+    """The flags of extract that set what is computed; each stands for a key of the settings file."""
+    options = [
+        click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
+        click.option(
+            "--align",
+            "align__method",
+            type=click.Choice(["mediapipe", "landmarks", "none"]),
+            help="Where the face is: found by mediapipe, in --landmarks FILE, or cropped already.  [default: mediapipe]",
+        ),
+        click.option("--landmarks", "align__landmarks", help="CSV with clip_id, point, x, y, for --align landmarks."),
+        click.option("--face-model", "align__face_model", help="A face_landmarker.task in place of the bundled one."),
+        click.option(
+            "--stabilise",
+            "align__stabilise",
+            type=click.Choice(["none", "register", "similarity", "affine"]),
+            help="How head motion is taken out.  [default: similarity]",
+        ),
+        click.option(
+            "--match-light/--no-match-light",
+            "align__match_light",
+            default=None,
+            help="Match the light of apex and offset to the onset.  [default: match]",
+        ),
+        click.option(
+            "--missing-apex",
+            "frames__missing_apex",
+            type=click.Choice(["fail", "midpoint", "offset", "spot"]),
+            help="What an empty apex means.  [default: fail]",
+        ),
+        click.option(
+            "--missing-offset",
+            "frames__missing_offset",
+            type=click.Choice(["fail", "invalid"]),
+            help="What an empty offset means.  [default: fail]",
+        ),
+        click.option(
+            "--strict-phases",
+            "frames__strict_phases",
+            is_flag=True,
+            default=None,
+            help="Fail clips with a phase of no length, instead of marking it invalid.",
+        ),
+        click.option(
+            "--index-base",
+            "frames__index_base",
+            type=click.Choice(["0", "1"]),
+            help="Number of a video's first frame.  [default: 0]",
+        ),
+        click.option(
+            "--nearest",
+            "frames__nearest",
+            is_flag=True,
+            default=None,
+            help="Read the nearest frame where one is missing from a folder; recorded.",
+        ),
+        click.option(
+            "--follow-symlinks",
+            "frames__follow_symlinks",
+            is_flag=True,
+            default=None,
+            help="Accept links that lead out of the root.",
+        ),
+        click.option(
+            "--backend",
+            "backend",
+            type=click.Choice(["auto", "cuda", "numba-cuda", "cpu", "reference"]),
+            help="What computes the flow; never falls back by itself.  [default: auto]",
+        ),
+        click.option("--shard-clips", "shard__clips", type=int, help="Clips a shard file.  [default: 256]"),
+        click.option(
+            "--compress", "shard__compress", type=click.Choice(["none", "zstd"]), help="For archives.  [default: none]"
+        ),
+        click.option(
+            "--keep-faces",
+            "shard__keep_faces",
+            is_flag=True,
+            default=None,
+            help="Store the aligned faces too: personal data.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _later_options(command: F) -> F:
+    for name in reversed(LATER):
+        command = click.option(f"--{name}", name, metavar="...", help="Not part of this version.")(command)
+    return command
+
+
+@main.command()
+@click.argument("manifest", type=FILE)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the shards; a run that was stopped goes on there.")
+@click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@click.option("--overwrite", is_flag=True, help="Discard what --out holds.")
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
+@click.option("--verify-sources", is_flag=True, help="Compare the frames of committed clips with what was read then.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--config", "config_file", type=FILE, help="Settings as TOML; flags win over it.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, such as tvl1.lambda_=0.1.")
+@click.option("--workers", type=int, default=0, help="Processes that read and align.  [default: one a core]")
+@click.option("--threads", type=int, default=0, help="Threads that compute flow.  [default: one a core]")
+@click.option("--batch", type=int, default=16, show_default=True, help="Clips whose flow is computed together.")
+@click.option(
+    "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time to read a clip."
+)
+@click.option(
+    "--max-error-rate", type=float, default=0.1, show_default=True, help="Share of failed clips that stops the run."
+)
+@_extract_options
+@_later_options
+def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
+    """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
+
+    Runs again where it was stopped. A clip that cannot be used goes to failures.csv and never ends the run.
+
+    Exit codes: 0 all done; 1 some clips failed; 2 usage, settings or manifest; 3 backend or environment; 74 disk full; 75 stopped by
+    SIGTERM, run again; 130 interrupted.
+    """
+    from flowkit.pipeline import RunOptions, Stop, preview
+    from flowkit.pipeline import extract as run
+    from flowkit.progress import StderrProgress
+
+    _refuse_later(given)
+    options = RunOptions(
+        root=given.pop("root"),
+        timeout_s=given.pop("timeout"),
+        **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
+        **{name: given.pop(name) for name in ("verify_sources", "max_error_rate")},
+    )
+    index_base = given.pop("frames__index_base")
+    if index_base is not None:
+        given["frames__index_base"] = int(index_base)
+    config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
+    if dry_run:
+        _show_preview(preview(manifest, out, config, options), as_json)
+        return
+    stop = Stop()
+    with StderrProgress() as reporter, _signals(stop):
+        summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
+        if summary.stopped is None or not isinstance(summary.stopped, Interrupted):
+            _write_report(out, reporter)
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=1))
+    else:
+        _show_summary(summary.to_dict())
+    if summary.stopped is not None:
+        fail(summary.stopped)
+    sys.exit(summary.exit_code)
+
+
+@main.command()
+@click.argument("manifest", type=FILE)
+@click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--config", "config_file", type=FILE, help="Settings as TOML.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
+def check(
+    manifest: Path, root: Path | None, as_json: bool, config_file: Path | None, assignments: Sequence[str]
+) -> None:
+    """Find every problem of MANIFEST and of the frames that it names, in one pass.
+
+    Exit codes: 0 no problem; 1 some clips have one; 2 the manifest cannot be used.
+    """
+    from flowkit.check import check_manifest
+
+    report = check_manifest(manifest, root or manifest.parent, load_config(config_file, assignments).frames)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=1))
+    else:
+        _show_check(report)
+    sys.exit(1 if report.problems else 0)
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def inspect(folder: Path, as_json: bool) -> None:
+    """Say what a folder of shards holds, and with which settings it was made."""
+    from flowkit.inspection import inspect as look
+
+    found = look(folder)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        _show_mapping(f"Shards in {folder}", found)
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(folder: Path, as_json: bool) -> None:
+    """Read every byte of a folder of shards and compare it with what was committed; remake index.json and failures.csv.
+
+    Exit codes: 0 all right; 1 something is not.
+    """
+    from flowkit.inspection import verify as read_all
+    from flowkit.progress import StderrProgress
+
+    with StderrProgress() as progress:
+        result = read_all(folder, lambda done, total: progress.note(f"shard {done + 1} of {total}"))
+    if as_json:
+        click.echo(json.dumps({"shards": result.shards, "clips": result.clips, "problems": result.problems}, indent=1))
+    else:
+        for problem in result.problems:
+            click.echo(problem)
+        click.echo(f"{result.shards} shards, {result.clips} clips read, {len(result.problems)} problems.")
+    sys.exit(1 if result.problems else 0)
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--clips", type=click.IntRange(0, 200), default=12, show_default=True, help="Clips that are pictured.")
+def report(folder: Path, clips: int) -> None:
+    """Write report.html into a folder of shards: counts, failures, flow pictures, settings, in one file.
+
+    Exit codes: 0 written; 1 written, but some shards are damaged.
+    """
+    from flowkit.report import write_report
+
+    result = write_report(folder, clips=clips)
+    click.echo(result.path)
+    sys.exit(1 if result.corrupt else 0)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def doctor(as_json: bool) -> None:
+    """Say what is installed, what is missing, and what to do next.
+
+    Exit codes: 0 extract can run; 3 something it needs is missing.
+    """
+    from flowkit.doctor import examine
+
+    findings = examine()
+    if as_json:
+        rows = [{"name": f.name, "status": f.status, "detail": f.detail, "next_step": f.next_step} for f in findings]
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        _show_rows(
+            "flowkit doctor",
+            ("what", "status", "found", "next step"),
+            [(f.name, f.status, f.detail, f.next_step) for f in findings],
+        )
+    sys.exit(3 if any(f.status == "missing" for f in findings) else 0)
+
+
+@contextmanager
+def _signals(stop: Any) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask for an orderly end; the second Ctrl-C ends at once."""
+
+    def interrupt(*_: object) -> None:
+        click.echo("Stopping; press Ctrl-C again to stop at once.", err=True)
+        stop.request(Interrupted)
+        signal.signal(signal.SIGINT, lambda *_: os._exit(Interrupted.exit_code))
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop.request(Terminated)),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _refuse_later(given: dict[str, Any]) -> None:
+    problems = [f"--{name}: {why}; leave it out for now." for name, why in LATER.items() if given.pop(name) is not None]
+    if given["frames__missing_apex"] == "spot":
+        problems.append("--missing-apex spot: spotting comes with a later version; choose fail, midpoint or offset.")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _write_report(out: Path, reporter: Any) -> None:
+    from flowkit.report import write_report
+
+    result = write_report(out)
+    reporter.note(f"Report: {result.path}")
+
+
+def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        _show_mapping("Would do (nothing was written)", found)
+
+
+def _show_summary(found: Mapping[str, Any]) -> None:
+    shown = {name: value for name, value in found.items() if name not in ("stopped", "exit_code")}
+    _show_mapping("flowkit extract", shown)
+
+
+def _show_check(report: Any) -> None:
+    _show_mapping("flowkit check", {k: v for k, v in report.to_dict().items() if k not in ("problems", "notes")})
+    if report.problems:
+        rows = [(str(p.line), p.clip_id, str(p.code), p.message) for p in report.problems]
+        _show_rows(f"{len(rows)} problems", ("line", "clip", "code", "what"), rows)
+    for note in report.notes:
+        click.echo(f"Note: {note}")
+
+
+def _show_mapping(title: str, values: Mapping[str, Any]) -> None:
+    _show_rows(title, ("", ""), list(_flat(values)))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + str(name), "-" if value in ({}, None, "") else str(value)
+
+
+def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*header, title=title, title_justify="left", show_header=any(header), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    # A pipe gets whole lines: a path cut at column 80 is of no use to a program.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 400).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""How files come to lie in an output folder: whole, durable, never overwritten, or not at all.
+
+A file is written under a hidden temporary name, fsynced, and published with an exclusive hard link; then the directory is
+fsynced. The commit record (`shards/000/000012.json`) is published last and is the commit point: a shard without a valid
+record does not exist. Nothing here ever edits a published file, so two runs may work on one folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew
+
+SCHEMA = 1
+TASKS_PER_FOLDER = 1000
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What file systems answer that cannot fsync a directory; they give no way to do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A commit record that was found valid.
+
+    Attributes
+    ----------
+    task : int
+    path : Path
+        Of the record itself.
+    content : dict
+        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, host, times.
+    """
+
+    task: int
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def data_path(self) -> Path | None:
+        """Where the shard file lies, or None where every clip of the task failed."""
+        file = self.content["file"]
+        return self.path.parent / file["name"] if file else None
+
+
+def task_folder(out: Path, task: int) -> Path:
+    """Folder of a task's files: at most a thousand tasks each."""
+    return out / "shards" / f"{task // TASKS_PER_FOLDER:03d}"
+
+
+def record_path(out: Path, task: int) -> Path:
+    """Where the commit record of a task lies."""
+    return task_folder(out, task) / f"{task:06d}.json"
+
+
+def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> Record:
+    """Commit a task: its data file first, its record last.
+
+    Parameters
+    ----------
+    out : Path
+    task : int
+    image : bytes or None
+        The whole shard file; None if every clip failed.
+    content : mapping
+        The record without `schema`, `task` and `file`, which are added.
+
+    Returns
+    -------
+    Record
+        The one on disk: that of another run, if it was faster.
+
+    Raises
+    ------
+    DiskFull
+        Nothing of this task was published, and no temporary file is left.
+    """
+    folder = task_folder(out, task)
+    folder.mkdir(parents=True, exist_ok=True)
+    file: dict[str, Any] | None = None
+    if image is not None:
+        digest = hashlib.sha256(image).hexdigest()
+        file = {"name": f"{task:06d}-{digest[:12]}.h5", "bytes": len(image), "sha256": digest}
+        publish_file(folder / f"{task:06d}-{digest[:12]}.h5", image, replace_damaged=True)
+    _die_here("before_record")
+    record = {"schema": SCHEMA, "task": task, "file": file, **content}
+    path = record_path(out, task)
+    publish_file(path, encode(record))
+    _die_here("after_record")
+    found = read_record(path)
+    if found is None:
+        raise EnvironmentMissing(f"{path}: record must read back as written; got something else. Check the disk.")
+    return found
+
+
+def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -> bool:
+    """Put a file where there is none; False if there is one already, which stays.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    replace_damaged : bool
+        Whether an existing file with other content is moved to quarantine first: its name says what it should hold.
+
+    Raises
+    ------
+    DiskFull
+    """
+    temporary = _temporary(path)
+    try:
+        _write_durably(temporary, content)
+        _die_here("after_write")
+        if replace_damaged and path.exists() and path.read_bytes() != content:
+            quarantine(path)
+        try:
+            os.link(temporary, path)
+            created = True
+        except FileExistsError:
+            created = False
+        _die_here("after_link")
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(path, len(content)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return created
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a derived file (index, failures, report) in place of the old one, at once.
+
+    Raises
+    ------
+    DiskFull
+    """
+    temporary = _temporary(path)
+    try:
+        _write_durably(temporary, content)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(path, len(content)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """JSON of a record that a person can read, with the hash that proves it whole."""
+    return json.dumps({"sha256": _digest(content), "content": content}, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def decode(text: bytes) -> dict[str, Any] | None:
+    """What `encode` was given, or None if a byte is wrong.
+
+    Raises
+    ------
+    SchemaTooNew
+    """
+    try:
+        outer = json.loads(text)
+        content: dict[str, Any] = outer["content"]
+        if _digest(content) != outer["sha256"]:
+            return None
+        schema = content["schema"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if schema > SCHEMA:
+        raise SchemaTooNew(
+            f"folder: schema must be at most {SCHEMA}; got {schema}. Read it with the newer flowkit that wrote it."
+        )
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_record(path: Path) -> Record | None:
+    """The record at a path, or None if it or its data file is missing, torn or of the wrong length."""
+    try:
+        content = decode(path.read_bytes())
+    except OSError:
+        return None
+    if content is None or f"{content.get('task', -1):06d}" != path.stem:
+        return None
+    record = Record(content["task"], path, content)
+    data = record.data_path
+    if data is not None and (not data.is_file() or data.stat().st_size != content["file"]["bytes"]):
+        return None
+    return record
+
+
+def read_records(out: Path) -> list[Record]:
+    """Every valid record of a folder, by task number."""
+    records = (read_record(path) for path in sorted(out.glob("shards/[0-9][0-9][0-9]/*.json")))
+    return sorted((r for r in records if r is not None), key=lambda r: r.task)
+
+
+def quarantine_invalid(out: Path) -> list[Path]:
+    """Move torn or orphaned-of-their-data records to `quarantine/`, so that their tasks run again; what was moved."""
+    moved = []
+    for path in sorted(out.glob("shards/[0-9][0-9][0-9]/*.json")):
+        if read_record(path) is None:
+            moved.append(quarantine(path))
+    return moved
+
+
+def quarantine(path: Path) -> Path:
+    """Move a damaged file out of the way, keeping it; where it lies now."""
+    folder = path.parents[2] / "quarantine"
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{path.name}.{secrets.token_hex(4)}"
+    path.rename(target)
+    return target
+
+
+def probe(out: Path) -> None:
+    """Try, in every folder that will be written, what a commit does; create the folders.
+
+    Raises
+    ------
+    EnvironmentMissing
+        With the system's words.
+    DiskFull
+    """
+    for folder in (out, out / "plan", out / "shards", task_folder(out, 0)):
+        test = folder / f".probe-{secrets.token_hex(8)}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            publish_file(test, b"flowkit")
+            test.unlink()
+        except DiskFull:
+            raise
+        except OSError as error:
+            raise EnvironmentMissing(
+                f"{folder}: --out must be a folder where files can be created and hard-linked; got {error.strerror}. "
+                "Choose another folder."
+            ) from error
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Compare an estimate with the free space before anything is computed.
+
+    Raises
+    ------
+    DiskFull
+    """
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise DiskFull(
+            f"{out}: free space must be at least {needed / 1e9:.2f} GB; got {free / 1e9:.2f} GB. Free some, choose another "
+            "--out, or pass --compress zstd."
+        )
+
+
+def remove_stale_temporaries(out: Path) -> None:
+    """Remove the temporary files of processes of this machine that no longer run."""
+    for path in _temporaries(out):
+        _, owner, pid, *_ = path.name.split("~")
+        if owner == _owner() and not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)
+
+
+def discard(out: Path) -> None:
+    """Remove what flowkit put into a folder, and only that."""
+    for name in ("shards", "plan", "quarantine"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("index.json", "failures.csv", "report.html", "run.json"):
+        (out / name).unlink(missing_ok=True)
+
+
+def disk_full(path: Path, needed: int) -> DiskFull:
+    """Say how many bytes were wanted and where."""
+    return DiskFull(
+        f"{path}: disk must have room for {needed} bytes; got none left, or a quota or size limit. Free some and run the same "
+        "command again: what was committed stays."
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_DIRECTORY_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)  # raises what a network file system kept to itself until now
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".tmp~{_owner()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}")
+
+
+def _temporaries(out: Path) -> Iterator[Path]:
+    for pattern in (".tmp~*", "plan/.tmp~*", "shards/[0-9][0-9][0-9]/.tmp~*"):
+        yield from out.glob(pattern)
+
+
+def _owner() -> str:
+    """Name of this machine, boot and process namespace: only within it does a process number mean something."""
+    parts = [platform.node()]
+    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        try:
+            parts.append(str(path.readlink()) if path.is_symlink() else path.read_text())
+        except OSError:
+            parts.append("?")
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
+
+
+def _die_here(step: str) -> None:
+    """Fault hook of the tests: end the process as a power cut would, at a named step."""
+    if os.environ.get("FLOWKIT_TEST_DIE_AT") == step:
+        os._exit(137)

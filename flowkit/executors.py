@@ -1,0 +1,320 @@
+"""Worker processes that may crash or hang without taking anything else with them.
+
+`SupervisedPool` hands each worker one item at a time through a pipe of its own, so when a worker dies the item in flight is
+known, not guessed. That item is tried once more in another process, which works on nothing else; a second death or hang
+is the item's own fault and becomes its outcome. (multiprocessing.Pool hangs for ever when a worker is killed, and
+ProcessPoolExecutor fails every item in flight without saying which was to blame.)
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Handler = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
+"""Called once in each worker; the context it returns yields the function that is applied to every item."""
+
+ATTEMPTS = 2
+START_TIMEOUT_S = 300.0
+"""How long a worker may take to import and set up before it counts as hanging: a cold network disk is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """What became of one item.
+
+    `kind` is "done" (then `value`), "raised" (then `error`), "crashed" or "timeout" (then `detail` says how).
+    """
+
+    kind: Literal["done", "raised", "crashed", "timeout"]
+    value: Result | None = None
+    error: Exception | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Job:
+    item: Any
+    attempt: int = 1
+    outcome: Outcome[Any] | None = None
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    job: _Job | None = None
+    ready: bool = False
+    deadline: float = field(default=float("inf"))
+
+
+class WorkerStartError(RuntimeError):
+    """A worker could not set itself up; every other would fail alike."""
+
+
+class SupervisedPool:
+    """A pool of spawned processes under a supervising thread.
+
+    Parameters
+    ----------
+    handler : callable
+        Picklable; see `Handler`.
+    workers : int
+        Number of processes.
+    timeout_s : float
+        Longest time for one item; a worker that takes longer is killed.
+    window : int
+        Most outcomes that wait to be consumed; bounds the memory.
+    """
+
+    def __init__(self, handler: Handler, *, workers: int, timeout_s: float, window: int) -> None:
+        self._handler = handler
+        self._count = workers
+        self._timeout_s = timeout_s
+        self._window = max(window, workers)
+        self._context = multiprocessing.get_context("spawn")
+        self._queue: deque[_Job] = deque()
+        self._unconsumed = 0  # jobs handed to a worker whose outcome nobody has taken yet
+        self._lock = threading.Condition()
+        self._closing = False
+        self._broken: BaseException | None = None
+        self._wake_out, self._wake_in = os.pipe()
+        self._workers: list[_Worker] = []
+        self._thread = threading.Thread(target=self._supervise, name="flowkit-supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._closing = True
+        self._wake()
+        self._thread.join()
+        os.close(self._wake_out)
+        os.close(self._wake_in)
+
+    def submit(self, items: Iterable[Any]) -> Submission:
+        """Queue items behind all that were submitted before; work on them starts at once."""
+        jobs = [_Job(item) for item in items]
+        with self._lock:
+            self._queue.extend(jobs)
+        self._wake()
+        return Submission(self, jobs)
+
+    def _wake(self) -> None:
+        os.write(self._wake_in, b".")
+
+    # -- the consumer's side ---------------------------------------------------------------------------------------
+
+    def _take(self, job: _Job, poll: Callable[[], None]) -> Outcome[Any]:
+        while True:
+            with self._lock:
+                if job.outcome is None and self._broken is None:
+                    self._lock.wait(timeout=0.2)
+                if self._broken is not None:
+                    raise WorkerStartError(str(self._broken)) from self._broken
+                if job.outcome is not None:
+                    self._unconsumed -= 1
+                    outcome, job.outcome = job.outcome, None
+                    break
+            poll()
+        self._wake()
+        return outcome
+
+    def _cancel(self, jobs: list[_Job]) -> None:
+        with self._lock:
+            for job in jobs:
+                job.cancelled = True
+                if job in self._queue:
+                    self._queue.remove(job)
+                    self._unconsumed -= job.attempt > 1
+                elif job.outcome is not None:
+                    job.outcome = None
+                    self._unconsumed -= 1
+        self._wake()
+
+    # -- the supervisor's side -------------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        try:
+            while not self._closing:
+                self._staff()
+                self._dispatch()
+                self._listen()
+                self._enforce_deadlines()
+        except BaseException as error:
+            with self._lock:
+                self._broken = error
+                self._lock.notify_all()
+            raise
+        finally:
+            for worker in self._workers:
+                self._stop(worker)
+
+    def _staff(self) -> None:
+        """Start workers as there is work for them; the dead were removed."""
+        with self._lock:
+            wanted = min(self._count, len(self._queue) + sum(w.job is not None for w in self._workers))
+        while len(self._workers) < wanted:
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append(_Worker(process, ours, deadline=time.monotonic() + START_TIMEOUT_S))
+
+    def _dispatch(self) -> None:
+        for worker in self._workers:
+            if not worker.ready or worker.job is not None:
+                continue
+            with self._lock:
+                retry = bool(self._queue) and self._queue[0].attempt > 1
+                if not self._queue or (self._unconsumed >= self._window and not retry):
+                    return
+                job = self._queue.popleft()
+                if not retry:
+                    self._unconsumed += 1
+            worker.job, worker.deadline = job, time.monotonic() + self._timeout_s
+            try:
+                worker.pipe.send(job.item)
+            except OSError:  # it died idle: the job was never begun
+                worker.job = None
+                self._requeue(job)
+
+    def _listen(self) -> None:
+        nearest = min((w.deadline for w in self._workers), default=float("inf"))
+        timeout = min(1.0, max(0.0, nearest - time.monotonic()))
+        handles: list[Any] = [self._wake_out]
+        for worker in self._workers:
+            handles += [worker.pipe, worker.process.sentinel]
+        events = wait(handles, timeout)
+        if self._wake_out in events:
+            os.read(self._wake_out, 65536)
+        for worker in list(self._workers):
+            if worker.pipe in events:
+                self._receive(worker)
+            elif worker.process.sentinel in events:
+                self._bury(worker)
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            outcome = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if isinstance(outcome, WorkerStartError):
+            raise outcome
+        worker.ready, worker.deadline = True, float("inf")
+        if worker.job is not None:
+            job, worker.job = worker.job, None
+            self._settle(job, outcome)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.process.join()
+        code = worker.process.exitcode
+        self._workers.remove(worker)
+        worker.pipe.close()
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        if worker.job is not None:
+            self._blame(worker.job, Outcome("crashed", detail=how))
+        elif not worker.ready:
+            raise WorkerStartError(f"a worker process ended with {how} before it was ready")
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        for worker in [w for w in self._workers if w.deadline <= now]:
+            if worker.job is None:
+                raise WorkerStartError(f"a worker process was not ready after {START_TIMEOUT_S:.0f} s")
+            self._stop(worker)
+            self._workers.remove(worker)
+            self._blame(worker.job, Outcome("timeout", detail=f"no answer in {self._timeout_s:g} s"))
+
+    def _blame(self, job: _Job, outcome: Outcome[Any]) -> None:
+        if job.attempt >= ATTEMPTS:
+            self._settle(job, outcome)
+        else:
+            job.attempt += 1
+            self._requeue(job)
+
+    def _requeue(self, job: _Job) -> None:
+        with self._lock:
+            if job.attempt == 1:
+                self._unconsumed -= 1
+            self._queue.appendleft(job)
+
+    def _settle(self, job: _Job, outcome: Outcome[Any]) -> None:
+        with self._lock:
+            if job.cancelled:
+                self._unconsumed -= 1
+            else:
+                job.outcome = outcome
+            self._lock.notify_all()
+
+    @staticmethod
+    def _stop(worker: _Worker) -> None:
+        worker.process.kill()  # it holds nothing that must be saved
+        worker.process.join()
+        worker.pipe.close()
+
+
+class Submission:
+    """Outcomes of the items of one `submit`, in their order."""
+
+    def __init__(self, pool: SupervisedPool, jobs: list[_Job]) -> None:
+        self._pool = pool
+        self._jobs = deque(jobs)
+
+    def outcomes(self, poll: Callable[[], None] = lambda: None) -> Iterator[tuple[Any, Outcome[Any]]]:
+        """Yield (item, outcome); while waiting, `poll` is called about five times a second and may raise to stop.
+
+        Raises
+        ------
+        WorkerStartError
+            No worker could be set up.
+        """
+        while self._jobs:
+            job = self._jobs[0]
+            outcome = self._pool._take(job, poll)
+            self._jobs.popleft()
+            yield job.item, outcome
+
+    def cancel(self) -> None:
+        """Drop what was not consumed yet."""
+        self._pool._cancel(list(self._jobs))
+        self._jobs.clear()
+
+
+def _work(handler: Handler, pipe: Connection) -> None:
+    """Life of a worker: set up, then answer one item after the other until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with handler() as function:
+            pipe.send(None)
+            while True:
+                item = pipe.recv()
+                try:
+                    outcome = Outcome[Any]("done", value=function(item))
+                except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
+                    outcome = Outcome("raised", error=error)
+                pipe.send(outcome)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone
+    except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
+        pipe.send(WorkerStartError(str(error)))

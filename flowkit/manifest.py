@@ -1,0 +1,288 @@
+"""The manifest: which clips there are, and which three frames of each matter.
+
+A manifest is a CSV file with a header, `clip_id, path, onset, apex, offset, subject, dataset, label`; optional `fps` and
+`source_hash`; further columns are carried into the shard. This module reads it as a whole (every problem is
+listed at once) and turns one row into its three key frames (a problem there is a failure of that clip alone).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from flowkit.errors import ClipError, FailureCode, ManifestError
+
+REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
+OPTIONAL = ("fps", "source_hash")
+MAX_LISTED = 20
+"""Problems printed before the rest is only counted."""
+MAX_TEXT = 512
+"""Longest text of a field, in UTF-8 bytes: shards store fixed-length strings."""
+
+ApexSource = Literal["annotated", "midpoint", "offset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One row of the manifest.
+
+    Frame numbers are those in the file names (folder of frames) or count from `frames.index_base` (video); `apex` and
+    `offset` are None where the cell is empty. `extra` holds the further columns as sorted (name, text) pairs.
+    """
+
+    clip_id: str
+    path: str
+    onset: int
+    apex: int | None
+    offset: int | None
+    subject: str
+    dataset: str
+    label: str
+    fps: float = math.nan
+    source_hash: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
+    line: int = 0
+
+    @property
+    def where(self) -> str:
+        """How messages name this clip."""
+        return f"line {self.line} ({self.clip_id})" if self.line else self.clip_id
+
+    def row_hash(self) -> str:
+        """16 hex digits over everything in the row but its place in the file."""
+        fields = [
+            self.clip_id,
+            self.path,
+            self.onset,
+            self.apex,
+            self.offset,
+            self.subject,
+            self.dataset,
+            self.label,
+        ]
+        fields += ["" if math.isnan(self.fps) else repr(self.fps), self.source_hash, self.extra]
+        return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFrames:
+    """The frame numbers that will be read, and what they mean.
+
+    `phase_valid` is (rise, fall): False where the phase has no length, or its frame is missing under
+    `missing_offset="invalid"`; `offset` is then None or the number that made it so.
+    """
+
+    onset: int
+    apex: int
+    offset: int | None
+    apex_source: ApexSource
+    phase_valid: tuple[bool, bool]
+
+
+def key_frames(
+    clip: Clip,
+    missing_apex: str = "fail",
+    missing_offset: str = "fail",
+    strict_phases: bool = False,
+) -> KeyFrames:
+    """Onset, apex and offset of a clip after the declared policies.
+
+    Parameters
+    ----------
+    clip : Clip
+    missing_apex : {"fail", "midpoint", "offset"}
+        What an empty apex means.
+    missing_offset : {"fail", "invalid"}
+        What an empty offset means.
+    strict_phases : bool
+        Whether a phase of no length fails the clip.
+
+    Returns
+    -------
+    KeyFrames
+
+    Raises
+    ------
+    ClipError
+        ANNOTATION_RANGE, APEX_MISSING, OFFSET_MISSING or PHASE_INVALID.
+    """
+    if clip.offset is None and missing_offset == "fail":
+        raise ClipError(
+            FailureCode.OFFSET_MISSING,
+            f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or pass --missing-offset invalid.",
+        )
+    apex, source = _apex(clip, missing_apex)
+    end = apex if clip.offset is None else clip.offset
+    if not clip.onset <= apex <= end:
+        raise ClipError(
+            FailureCode.ANNOTATION_RANGE,
+            f"{clip.where}: apex must lie between onset and offset; got onset={clip.onset}, apex={apex}, "
+            f"offset={clip.offset}. Correct the manifest.",
+        )
+    valid = (apex > clip.onset, clip.offset is not None and clip.offset > apex)
+    if strict_phases and not all(valid):
+        phase = "rise" if not valid[0] else "fall"
+        raise ClipError(
+            FailureCode.PHASE_INVALID,
+            f"{clip.where}: {phase} must have a length under --strict-phases; got onset={clip.onset}, apex={apex}, "
+            f"offset={clip.offset}. Correct the manifest, or leave the flag out.",
+        )
+    return KeyFrames(clip.onset, apex, clip.offset, source, valid)
+
+
+def _apex(clip: Clip, missing_apex: str) -> tuple[int, ApexSource]:
+    if clip.apex is not None:
+        return clip.apex, "annotated"
+    if missing_apex == "fail" or clip.offset is None:
+        raise ClipError(
+            FailureCode.APEX_MISSING,
+            f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or pass --missing-apex midpoint "
+            "or offset (both need an offset).",
+        )
+    if missing_apex == "offset":
+        return clip.offset, "offset"
+    return (clip.onset + clip.offset) // 2, "midpoint"
+
+
+def read_manifest(path: str | Path) -> list[Clip]:
+    """All clips of a manifest, sorted by clip id, so that the order of its rows never matters.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV file in UTF-8 (a byte-order mark is fine) with a header.
+
+    Returns
+    -------
+    list of Clip
+
+    Raises
+    ------
+    ManifestError
+        Listing every problem of form: missing columns, numbers that are none, duplicate ids, refused paths, no clip.
+    """
+    path = Path(path)
+    problems: list[str] = []
+    clips: dict[str, Clip] = {}
+    try:
+        for clip in _rows(path, problems):
+            first = clips.setdefault(clip.clip_id, clip)
+            if first is not clip:
+                problems.append(
+                    f"{path.name}:{clip.line}: clip_id must be unique; got {clip.clip_id!r}, which stands in line {first.line} too."
+                )
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: manifest must be a readable CSV file; got {error.strerror}. Check the path."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: manifest must be UTF-8; got {error}. Save it as UTF-8.") from error
+    except csv.Error as error:
+        raise ManifestError(f"{path}: manifest must be CSV; got {error}. Save it as CSV.") from error
+    if not clips and not problems:
+        problems.append(f"{path.name}: manifest must name at least one clip; got none. Add rows.")
+    if problems:
+        shown = "\n".join(problems[:MAX_LISTED])
+        more = f"\n... and {len(problems) - MAX_LISTED} more." if len(problems) > MAX_LISTED else ""
+        raise ManifestError(shown + more)
+    return sorted(clips.values(), key=lambda clip: clip.clip_id)
+
+
+def _rows(path: Path, problems: list[str]) -> Iterator[Clip]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+        header = [name.strip() for name in reader.fieldnames or []]
+        missing = [name for name in REQUIRED if name not in header]
+        if missing:
+            problems.append(
+                f"{path.name}:1: header must name {', '.join(REQUIRED)}; got {', '.join(header) or 'nothing'}. "
+                f"Add: {', '.join(missing)}."
+            )
+            return
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            problems.append(f"{path.name}:1: column names must be unique; got {', '.join(twice)} twice. Rename one.")
+            return
+        reader.fieldnames = header
+        for row in reader:
+            where = f"{path.name}:{reader.line_num}"
+            found = _row_problems(row, where)
+            if found:
+                problems.extend(found)
+            else:
+                yield _clip(row, reader.line_num)
+
+
+def _row_problems(row: dict[str, str | None], where: str) -> list[str]:
+    if None in row or None in row.values():
+        return [f"{where}: row must have as many fields as the header; got another number. Check commas and quotes."]
+    problems = []
+    for name in ("clip_id", "path", "subject", "dataset"):
+        if not (row[name] or "").strip():
+            problems.append(f"{where}: {name} must not be empty; got an empty cell. Fill it in.")
+    for name in ("onset", "apex", "offset"):
+        text = (row[name] or "").strip()
+        if (text or name == "onset") and not re.fullmatch(r"\d{1,9}", text):
+            problems.append(f"{where}: {name} must be a whole number from 0; got {text!r}. Correct the cell.")
+    fps = (row.get("fps") or "").strip()
+    if fps and not _is_rate(fps):
+        problems.append(f"{where}: fps must be a positive number; got {fps!r}. Correct the cell, or leave it empty.")
+    problems += [
+        f"{where}: {name} must be at most {MAX_TEXT} bytes of text without control characters; got {value!r:.60}. Shorten it."
+        for name, value in row.items()
+        if value is not None and (len(value.encode()) > MAX_TEXT or any(unicodedata.category(c) == "Cc" for c in value))
+    ]
+    reason = path_problem((row["path"] or "").strip())
+    if reason:
+        problems.append(
+            f"{where}: path must be relative to the root and stay in it; got {row['path']!r} ({reason}). Pass --root."
+        )
+    return problems
+
+
+def _is_rate(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1e6
+    except ValueError:
+        return False
+
+
+def path_problem(path: str) -> str:
+    """Why a manifest path is refused, or an empty string: it may only name something under the root."""
+    if path.startswith(("/", "~")):
+        return "absolute"
+    if "\\" in path:
+        return "backslash"
+    if "://" in path or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
+        return "a URL or a protocol"
+    if re.search(r"%\d*d", path):
+        return "a number pattern"
+    if ".." in PurePosixPath(path).parts:
+        return "leads upwards"
+    return ""
+
+
+def _clip(row: dict[str, str | None], line: int) -> Clip:
+    text = {name: unicodedata.normalize("NFC", (value or "").strip()) for name, value in row.items()}
+    return Clip(
+        clip_id=text["clip_id"],
+        path=(row["path"] or "").strip(),  # as it is on disk: normalising could name another file
+        onset=int(text["onset"]),
+        apex=int(text["apex"]) if text["apex"] else None,
+        offset=int(text["offset"]) if text["offset"] else None,
+        subject=text["subject"],
+        dataset=text["dataset"],
+        label=text["label"],
+        fps=float(text["fps"]) if text.get("fps") else math.nan,
+        source_hash=text.get("source_hash", "").lower(),
+        extra=tuple(sorted((k, v) for k, v in text.items() if k not in REQUIRED + OPTIONAL)),
+        line=line,
+    )

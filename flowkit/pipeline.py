@@ -1,0 +1,473 @@
+"""From a manifest to a folder of shards: the one module that knows every stage.
+
+    plan -> tasks -> run_task(task, feed, ...) -> commit -> finalise
+
+The feed (reading and aligning) runs in supervised worker processes; flow, MM-COF and the commit happen here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+import os
+import platform
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from flowkit import commit
+from flowkit.config import BackendName, ExtractConfig, differences
+from flowkit.errors import (
+    ClipError,
+    ConfigError,
+    EnvironmentMissing,
+    FlowkitError,
+    Interrupted,
+    ManifestError,
+    SettingsChanged,
+    TooManyFailures,
+)
+from flowkit.executors import Outcome, Submission, SupervisedPool, WorkerStartError
+from flowkit.feed import AlignedClip, clip_loader
+from flowkit.frames import read_frames
+from flowkit.index import finalise
+from flowkit.manifest import Clip, read_manifest
+from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
+from flowkit.progress import Reporter, Silent
+from flowkit.shards import RUN_FILE, ShardFolder, read_run, sample_bytes
+from flowkit.task import StageSeconds, TaskWork, run_task
+from flowkit_kernels import resolve_backend
+
+VERSIONED = ("numpy", "numba", "opencv-contrib-python", "h5py", "mediapipe", "av", "Pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is carried out; none of this changes a result.
+
+    Attributes
+    ----------
+    root : Path, optional
+        What the paths of the manifest are relative to; its own folder by default.
+    workers : int
+        Processes that read and align; 0 for one a core.
+    threads : int
+        Threads that compute flow; 0 for one a core.
+    batch : int
+        Clips whose flow is computed together.
+    overwrite : bool
+        Discard what the folder holds.
+    retry_failed : bool
+        Try clips again that failed in an earlier run.
+    verify_sources : bool
+        Read the frames of committed clips once more and compare their hashes.
+    max_error_rate : float
+        Share of failed clips above which the run stops.
+    timeout_s : float
+        Longest time for reading and aligning one clip.
+    """
+
+    root: Path | None = None
+    workers: int = 0
+    threads: int = 0
+    batch: int = 16
+    overwrite: bool = False
+    retry_failed: bool = False
+    verify_sources: bool = False
+    max_error_rate: float = 0.1
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "workers": (0 <= self.workers <= 1024, "from 0 to 1024"),
+            "threads": (0 <= self.threads <= 1024, "from 0 to 1024"),
+            "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
+            "max_error_rate": (0 <= self.max_error_rate <= 1, "from 0 to 1"),
+            "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
+        }
+        problems = [
+            f"options: {name} must be {expectation}; got {getattr(self, name)}. Correct it."
+            for name, (ok, expectation) in checks.items()
+            if not ok
+        ]
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def cores(self, wanted: int) -> int:
+        """A number of workers or threads, where 0 means one a core."""
+        return wanted or len(os.sched_getaffinity(0))
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did. `planned == ok + failed + not_started` always.
+
+    `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's.
+    """
+
+    out: Path
+    planned: int = 0
+    ok: int = 0
+    failed: int = 0
+    not_started: int = 0
+    computed: int = 0
+    resumed: int = 0
+    seconds: float = 0.0
+    stage_seconds: StageSeconds = field(default_factory=StageSeconds)
+    failure_codes: Counter[str] = field(default_factory=Counter)
+    phases_invalid: int = 0
+    stopped: FlowkitError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 1 some clips failed; else that of what stopped the run."""
+        if self.stopped is not None:
+            return self.stopped.exit_code
+        return 1 if self.failed else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "out": str(self.out),
+            "planned": self.planned,
+            "ok": self.ok,
+            "failed": self.failed,
+            "not_started": self.not_started,
+            "computed": self.computed,
+            "resumed": self.resumed,
+            "phases_invalid": self.phases_invalid,
+            "seconds": round(self.seconds, 3),
+            "clips_per_s": round(self.computed / self.seconds, 3) if self.seconds else 0.0,
+            "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
+            "failure_codes": dict(sorted(self.failure_codes.items())),
+            "stopped": str(self.stopped) if self.stopped else None,
+            "exit_code": self.exit_code,
+        }
+
+
+class Stop:
+    """Lets a signal handler, or another thread, end a run at the next clip."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._reason: type[Interrupted] = Interrupted
+
+    def request(self, reason: type[Interrupted] = Interrupted) -> None:
+        """Ask for the end."""
+        self._reason = reason
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise if the end was asked for.
+
+        Raises
+        ------
+        Interrupted
+        """
+        if self._event.is_set():
+            raise self._reason(
+                "extract: run was stopped before its end; what was committed stays. Run the same command again to go on."
+            )
+
+
+def extract(
+    manifest: str | Path,
+    out: str | Path,
+    config: ExtractConfig | None = None,
+    options: RunOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+) -> Summary:
+    """Compute dual-phase flow and MM-COF of every clip of a manifest into a folder of shards.
+
+    Runs again where it was stopped: clips that were committed are not computed twice. A clip that cannot be used is
+    recorded and never ends the run.
+
+    Parameters
+    ----------
+    manifest : str or Path
+        CSV file; see `flowkit.manifest`.
+    out : str or Path
+        Folder of the shards; made if need be.
+    config : ExtractConfig, optional
+        What is computed.
+    options : RunOptions, optional
+        How the run is carried out.
+    reporter : Reporter, optional
+        Told of the course; silent by default.
+    stop : Stop, optional
+        Lets somebody end the run early.
+
+    Returns
+    -------
+    Summary
+        `exit_code` is what the command line returns.
+
+    Raises
+    ------
+    ManifestError, ConfigError, SettingsChanged
+        Before anything is computed.
+    BackendUnavailable, EnvironmentMissing
+        A backend, a library or the folder cannot be used.
+    DiskFull
+        What was committed stays.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> summary = flowkit.extract("clips.csv", "out")  # doctest: +SKIP
+    >>> summary.ok, summary.failed  # doctest: +SKIP
+    (200, 0)
+    """
+    run = _Run(
+        Path(manifest), Path(out), config or ExtractConfig(), options or RunOptions(), reporter or Silent(), stop
+    )
+    return run.carry_out()
+
+
+def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, options: RunOptions) -> dict[str, Any]:
+    """What `extract` would do, without writing a byte.
+
+    Raises
+    ------
+    ManifestError, ConfigError, SettingsChanged, BackendUnavailable
+    """
+    run = _Run(Path(manifest), Path(out), config, options, Silent(), None)
+    plan = run.plan(fresh=options.overwrite)
+    clips = sum(len(task.clips) for task in plan.pending)
+    size = run.config.align.size
+    return {
+        "out": str(out),
+        "planned": len(run.clips),
+        "ok": len(plan.ok),
+        "failed": len(plan.failed),
+        "pending": clips,
+        "tasks": len(plan.pending),
+        "foreign": len(plan.foreign),
+        "bytes": clips * sample_bytes(size, run.config.shard.keep_faces),
+        "backend": run.config.backend,
+        "fingerprint": run.config.fingerprint(),
+        "settings": run.config.to_dict(),
+    }
+
+
+class _Run:
+    """One call of `extract`: what it was given, and its summary."""
+
+    def __init__(
+        self,
+        manifest: Path,
+        out: Path,
+        config: ExtractConfig,
+        options: RunOptions,
+        reporter: Reporter,
+        stop: Stop | None,
+    ) -> None:
+        self.clips = read_manifest(manifest)
+        self.out = out
+        self.options = options
+        self.reporter = reporter
+        self.stop = stop or Stop()
+        self.root = options.root or manifest.parent
+        if not self.root.is_dir():
+            raise ManifestError(f"{self.root}: --root must be a folder; got none there. Check the path.")
+        self.stored = None if options.overwrite else read_run(out)
+        self.config = _resolved(config, self.stored)
+        if self.stored:
+            _refuse_changes(self.config, self.stored, out)
+        self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
+
+    def plan(self, *, fresh: bool) -> Plan:
+        """Compare manifest and folder."""
+        return make_plan(
+            self.clips,
+            [] if fresh else commit.read_records(self.out),
+            [] if fresh else read_generations(self.out),
+            fingerprint=self.config.fingerprint(),
+            shard_clips=self.config.shard.clips,
+            retry_failed=self.options.retry_failed,
+        )
+
+    def carry_out(self) -> Summary:
+        """Prepare, run every pending task, finalise."""
+        start = time.perf_counter()
+        plan = self._prepare()
+        try:
+            self._check_failures(plan.pending)
+            self._run_tasks(plan.pending)
+        except (Interrupted, TooManyFailures) as error:
+            self.summary.stopped = error
+        finally:
+            self.reporter.finish()
+            self.summary.seconds = time.perf_counter() - start
+        finalise(self.out)
+        return self.summary
+
+    def _prepare(self) -> Plan:
+        if self.options.overwrite:
+            commit.discard(self.out)
+        commit.probe(self.out)
+        commit.remove_stale_temporaries(self.out)
+        self._store_run()
+        for path in commit.quarantine_invalid(self.out):
+            self.reporter.note(f"{path}: a damaged commit record or shard was moved here; its task runs again.")
+        plan = self._freeze()
+        self._count_earlier(plan)
+        if self.options.verify_sources:
+            self._verify_sources(plan)
+        pending = sum(len(task.clips) for task in plan.pending)
+        commit.check_space(self.out, pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces))
+        self.reporter.start(pending)
+        return plan
+
+    def _store_run(self) -> None:
+        run = {
+            "schema": commit.SCHEMA,
+            "fingerprint": self.config.fingerprint(),
+            "settings": self.config.to_dict(),
+            "backend": self.config.backend,
+            "versions": _versions(),
+            "machine": {"processor": _processor(), "system": platform.platform()},
+        }
+        if not commit.publish_file(self.out / RUN_FILE, commit.encode(run)):
+            self.stored = read_run(self.out) or {}
+            _refuse_changes(self.config, self.stored, self.out)  # another run may just have begun here
+            old, new = self.stored["versions"], run["versions"]
+            for change in differences(old, _versions()) if old != new else []:
+                self.reporter.note(f"Note: this folder was begun with another version: {change}.")
+        self.reporter.note(f"Backend {self.config.backend}, settings {self.config.fingerprint()}.")
+
+    def _freeze(self) -> Plan:
+        while True:
+            plan = self.plan(fresh=False)
+            if plan.new is None or publish_generation(self.out, plan.new):
+                return plan
+
+    def _count_earlier(self, plan: Plan) -> None:
+        summary = self.summary
+        summary.ok, summary.failed, summary.resumed = len(plan.ok), len(plan.failed), len(plan.ok)
+        summary.not_started = summary.planned - summary.ok - summary.failed
+        for failure in ShardFolder.open(self.out).failures():
+            if failure["clip_id"] in plan.failed:
+                summary.failure_codes[failure["code"]] += 1
+        if plan.ok or plan.failed:
+            self.reporter.note(
+                f"Resuming in {self.out}: {len(plan.ok)} clips are done, {len(plan.failed)} failed before"
+                + (" (--retry-failed tries them again)." if plan.failed else ".")
+            )
+        if plan.foreign:
+            self.reporter.note(
+                f"Note: {self.out} also holds {len(plan.foreign)} clips that the manifest does not name."
+            )
+
+    def _verify_sources(self, plan: Plan) -> None:
+        by_id = {clip.clip_id: clip for clip in self.clips}
+        problems = []
+        for done in ShardFolder.open(self.out).clips():
+            if done["clip_id"] in plan.ok:
+                self.stop.check()
+                clip = dataclasses.replace(by_id[done["clip_id"]], source_hash=done["source_hash"])
+                try:
+                    read_frames(clip, self.root, self.config.frames)
+                except ClipError as error:
+                    problems.append(f"{error.code}: {error.message}")
+        if problems:
+            raise ManifestError(
+                "\n".join(problems) + f"\n{self.out}: sources must be as they were; got {len(problems)} that changed. "
+                "Restore them, or use another --out."
+            )
+
+    def _run_tasks(self, tasks: Sequence[Task]) -> None:
+        if not tasks:
+            return
+        handler = partial(clip_loader, self.root, self.config.frames, self.config.align)
+        workers = self.options.cores(self.options.workers)
+        window = 2 * (workers + self.options.batch)
+        with SupervisedPool(handler, workers=workers, timeout_s=self.options.timeout_s, window=window) as pool:
+            ahead = pool.submit(tasks[0].clips)
+            for number, task in enumerate(tasks):
+                left = tasks[number + 1 :]
+                feed, ahead = ahead, pool.submit(left[0].clips if left else ())  # workers never wait for a commit
+                self._run_one(task, feed)
+                self._check_failures(left)
+
+    def _run_one(self, task: Task, feed: Submission) -> None:
+        threads = self.options.cores(self.options.threads)
+        work = TaskWork(self.config, threads, self.options.batch, self.summary.stage_seconds, self.reporter)
+        try:
+            record = run_task(task, partial(_outcomes, feed, self.stop), self.out, work)
+        except WorkerStartError as error:
+            raise EnvironmentMissing(
+                f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
+            ) from error
+        finally:
+            feed.cancel()  # nothing is left of it, unless another run committed the task
+        content = record.content
+        ok, failed = len(content["clips"]), len(content["failures"])
+        self.summary.ok += ok
+        self.summary.failed += failed
+        self.summary.computed += ok + failed
+        self.summary.not_started -= ok + failed
+        self.summary.phases_invalid += sum(not all(clip["phase_valid"]) for clip in content["clips"])
+        self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
+
+    def _check_failures(self, left: Sequence[Task]) -> None:
+        share = self.summary.failed / self.summary.planned
+        if left and share > self.options.max_error_rate:
+            raise TooManyFailures(
+                f"extract: share of failed clips must be at most {self.options.max_error_rate:g} (--max-error-rate); got "
+                f"{self.summary.failed} of {self.summary.planned}. See {self.out / 'failures.csv'}; {self.summary.not_started} "
+                "clips were not started."
+            )
+
+
+def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None) -> ExtractConfig:
+    """The configuration with `auto` resolved: as the folder was begun, or as this machine offers."""
+    wanted = config.backend
+    if wanted == "auto" and stored:
+        wanted = stored["backend"]
+    return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
+
+
+def _refuse_changes(config: ExtractConfig, stored: Mapping[str, Any], out: Path) -> None:
+    changes = differences(stored["settings"], config.to_dict())
+    if changes:
+        shards = len(commit.read_records(out))
+        raise SettingsChanged(
+            f"{out} holds shards made with other settings ({'; '.join(changes)}). Use another --out, or --overwrite to discard "
+            f"{shards} shards."
+        )
+
+
+def _versions() -> dict[str, str]:
+    from flowkit import __version__
+
+    return {"flowkit": __version__, "python": platform.python_version(), **{name: _version(name) for name in VERSIONED}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _outcomes(feed: Submission, stop: Stop) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
+    for clip, outcome in feed.outcomes(stop.check):
+        stop.check()
+        yield clip, outcome

@@ -1,0 +1,203 @@
+"""The plan: which clips form which task, frozen before the first is read.
+
+A plan is a list of generations, each published once under `plan/` and never changed. The first holds the clips of the first
+run, sorted by id and cut into tasks of `shard.clips`; clips that come later, and failed ones that are tried again, form new
+generations whose tasks are numbered after. So a clip that was committed keeps its shard, and a run that was killed goes on
+with exactly the tasks that it had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowkit.commit import SCHEMA, Record, decode, encode, publish_file
+from flowkit.errors import ManifestError, ShardCorrupt
+from flowkit.manifest import MAX_LISTED, Clip
+
+Entry = tuple[str, str]
+"""Clip id and row hash: what a generation says of a clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Clips that become one shard. `key` is equal exactly where settings and rows are."""
+
+    index: int
+    clips: tuple[Clip, ...]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Tasks that were planned together, numbered from `first_task`."""
+
+    number: int
+    first_task: int
+    tasks: tuple[tuple[Entry, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done.
+
+    Attributes
+    ----------
+    pending : tuple of Task
+        In the order in which they run.
+    ok, failed : frozenset of str
+        Clip ids of the manifest that were committed, and that failed and are not tried again.
+    foreign : frozenset of str
+        Committed clip ids that the manifest does not name.
+    new : Generation or None
+        To be published before anything runs.
+    """
+
+    pending: tuple[Task, ...]
+    ok: frozenset[str]
+    failed: frozenset[str]
+    foreign: frozenset[str]
+    new: Generation | None
+
+
+def make_plan(
+    clips: Sequence[Clip],
+    records: Iterable[Record],
+    generations: Sequence[Generation],
+    *,
+    fingerprint: str,
+    shard_clips: int,
+    retry_failed: bool = False,
+) -> Plan:
+    """Compare a manifest with what is planned and what is done; pure.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+        Sorted by id.
+    records : iterable of Record
+        Valid commit records of the folder.
+    generations : sequence of Generation
+        Published before, in order.
+    fingerprint : str
+        Of the settings.
+    shard_clips : int
+        Clips a task.
+    retry_failed : bool
+        Whether clips that failed are tried again. One whose row was corrected always is.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ManifestError
+        A clip was committed from a row that now says something else.
+    """
+    rows = {clip.clip_id: clip.row_hash() for clip in clips}
+    by_id = {clip.clip_id: clip for clip in clips}
+    done_tasks, ok, failed = _committed(records)
+    _refuse_changed(by_id, rows, ok)
+    open_tasks = _open_tasks(generations, done_tasks, rows, ok)
+    covered = {entry[0] for _, entries in open_tasks for entry in entries}
+    settled = {name for name, row in failed.items() if not retry_failed and rows.get(name) == row}
+    rest = [(n, rows[n]) for n in by_id if n not in ok and n not in covered and n not in settled]
+    new = _generation(generations, rest, shard_clips)
+    if new is not None:
+        open_tasks += list(enumerate(new.tasks, new.first_task))
+    planned = {entry[0] for _, entries in open_tasks for entry in entries}
+    return Plan(
+        pending=tuple(_task(index, entries, by_id, fingerprint) for index, entries in open_tasks),
+        ok=frozenset(rows.keys() & ok.keys()),
+        failed=frozenset((rows.keys() & failed.keys()) - ok.keys() - planned),
+        foreign=frozenset(ok.keys() - rows.keys()),
+        new=new,
+    )
+
+
+def _committed(records: Iterable[Record]) -> tuple[set[int], dict[str, str], dict[str, str]]:
+    tasks: set[int] = set()
+    ok: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for record in records:
+        tasks.add(record.task)
+        ok.update((clip["clip_id"], clip["row"]) for clip in record.content["clips"])
+        failed.update((failure["clip_id"], failure["row"]) for failure in record.content["failures"])
+    return tasks, ok, failed
+
+
+def _refuse_changed(by_id: Mapping[str, Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> None:
+    changed = [by_id[name].where for name, row in ok.items() if rows.get(name, row) != row]
+    if changed:
+        more = f" and {len(changed) - MAX_LISTED} more" if len(changed) > MAX_LISTED else ""
+        raise ManifestError(
+            f"manifest: rows of committed clips must stay as they were; got other contents in {', '.join(changed[:MAX_LISTED])}"
+            f"{more}. Use another --out, or --overwrite to discard all shards."
+        )
+
+
+def _open_tasks(
+    generations: Sequence[Generation], done: set[int], rows: Mapping[str, str], ok: Mapping[str, str]
+) -> list[tuple[int, tuple[Entry, ...]]]:
+    """Planned tasks that are not committed and still fit the manifest; of two that share a clip the older."""
+    found: list[tuple[int, tuple[Entry, ...]]] = []
+    covered: set[str] = set()
+    for generation in generations:
+        for index, entries in enumerate(generation.tasks, generation.first_task):
+            names = {name for name, _ in entries}
+            fits = all(rows.get(name) == row for name, row in entries)
+            if index not in done and fits and not names & ok.keys() and not names & covered:
+                found.append((index, entries))
+                covered |= names
+    return found
+
+
+def _generation(before: Sequence[Generation], entries: Sequence[Entry], shard_clips: int) -> Generation | None:
+    if not entries:
+        return None
+    first = before[-1].first_task + len(before[-1].tasks) if before else 0
+    tasks = tuple(tuple(entries[i : i + shard_clips]) for i in range(0, len(entries), shard_clips))
+    return Generation(len(before), first, tasks)
+
+
+def _task(index: int, entries: Sequence[Entry], by_id: Mapping[str, Clip], fingerprint: str) -> Task:
+    text = json.dumps([fingerprint, entries])
+    clips = tuple(by_id[name] for name, _ in entries)
+    return Task(index, clips, hashlib.sha256(text.encode()).hexdigest())
+
+
+def read_generations(out: Path) -> list[Generation]:
+    """Every generation of a folder, in order.
+
+    Raises
+    ------
+    ShardCorrupt
+        One is missing or damaged: which task holds which clip would be a guess.
+    """
+    found = []
+    for number, path in enumerate(sorted(out.glob("plan/[0-9]*.json"))):
+        content = decode(path.read_bytes())
+        if content is None or content.get("number") != number:
+            raise ShardCorrupt(
+                f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
+                "another --out."
+            )
+        tasks = tuple(tuple((name, row) for name, row in task) for task in content["tasks"])
+        found.append(Generation(number, content["first_task"], tasks))
+    return found
+
+
+def publish_generation(out: Path, generation: Generation) -> bool:
+    """Freeze a generation; False if another run was faster, whose generation then counts."""
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "number": generation.number,
+        "first_task": generation.first_task,
+        "tasks": generation.tasks,
+    }
+    return publish_file(out / "plan" / f"{generation.number:06d}.json", encode(content))

@@ -1,0 +1,26 @@
+"""Notes on a clip's quality: bits that never fail it, stored in the column `qc`, for a trainer to filter by."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Flag(IntFlag):
+    """One bit a note."""
+
+    ZERO_MOTION = 1  # a valid phase in which nothing at all moves: the same frame twice, a frozen video
+    BLANK = 2  # a frame without texture
+    RESIDUAL = 4  # more than RESIDUAL_LIMIT_PX left on the still part of the face: the head turned, most likely
+    MANY_FACES = 8  # several faces in the onset; the largest was taken
+    ROTATED = 16  # EXIF or video metadata asked for a rotation, which was applied
+    NEAREST = 32  # a missing frame was replaced by its nearest neighbour
+
+
+RESIDUAL_LIMIT_PX = 1.0
+BLANK_STD = 1 / 255
+"""Grey standard deviation inside the face below which a frame counts as blank."""
+
+
+def names(flags: int) -> list[str]:
+    """Names of the bits that are set."""
+    return [flag.name or "" for flag in Flag if flags & flag]

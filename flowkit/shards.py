@@ -1,0 +1,456 @@
+"""The shard: one HDF5 file for a few hundred clips, and the contract between extraction and training.
+
+`COLUMNS` is the schema: the writer makes exactly these datasets and the reader accepts nothing else. A shard is built in
+memory (libhdf5 never touches the disk, where a full one makes it crash) and read only after its hash was checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from flowkit.commit import SCHEMA, Record, decode, read_records
+from flowkit.errors import EnvironmentMissing, SchemaTooNew, ShardCorrupt
+
+SIZE: Final = -1
+"""Stands in a shape for the side of the face crop."""
+TEXT: Final = "text"
+"""Fixed-length UTF-8, as long as the longest value of the shard."""
+MAX_TEXT_BYTES: Final = 1 << 16
+FILTERS: Final[dict[str, set[int]]] = {"none": set(), "zstd": {32015, h5py.h5z.FILTER_SHUFFLE}}
+RUN_FILE: Final = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset of a shard: (N, *shape), stored one sample a chunk if `chunked`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    meaning: str
+    chunked: bool = False
+    optional: bool = False
+
+
+COLUMNS: Final = (
+    Column("flow", (2, 2, SIZE, SIZE), "<f2", "phase (rise, fall), component (u right, v down); px of the crop", True),
+    Column("mmcof", (3, SIZE, SIZE), "<f2", "M' cos a, M' sin a, M'", True),
+    Column("regions", (SIZE, SIZE), "|u1", "bit 1: face; bit 2: the part that expressions move least", True),
+    Column("faces", (3, SIZE, SIZE), "<f2", "grey onset, apex, offset in [0, 1]; only with --keep-faces", True, True),
+    Column("clip_id", (), TEXT, "as in the manifest"),
+    Column("dataset", (), TEXT, "as in the manifest"),
+    Column("subject", (), TEXT, "as in the manifest; unique only together with dataset"),
+    Column("label", (), TEXT, "raw emotion word of the data set"),
+    Column("onset", (), "<i4", "frame number"),
+    Column("apex", (), "<i4", "frame number"),
+    Column("offset", (), "<i4", "frame number; -1 where there is none"),
+    Column("apex_source", (), TEXT, "annotated, midpoint or offset"),
+    Column("fps", (), "<f4", "frames per second; NaN where unknown"),
+    Column("phase_valid", (2,), "|b1", "rise, fall"),
+    Column("qc", (), "<u4", "bits of flowkit.quality.Flag"),
+    Column("n_faces", (), "<i2", "faces found in the onset; 0 where none was looked for"),
+    Column("transform", (2, 3), "<f8", "T0: onset image px -> crop px"),
+    Column("registration", (2, 2, 3), "<f8", "apex, offset: onset crop px -> their crop px under T0"),
+    Column("light", (2, 2), "<f8", "gain and offset applied to apex and offset, grey in [0, 1]"),
+    Column("removed", (2, 2, 3), "<f8", "motion subtracted from each phase: (u, v) = A [x, y, 1]"),
+    Column("residual", (2,), "<f4", "median |flow| on the still part of the face, px"),
+    Column("landmarks", (478, 2), "<f4", "of the onset, image px (x, y); NaN where there are none", True),
+    Column("source_hash", (), TEXT, "xxh3-128 of the files read"),
+    Column("extra", (), TEXT, "further manifest columns, JSON"),
+    Column("sample_hash", (), TEXT, "xxh3-64 of this clip's numbers"),
+)
+HASHED: Final = tuple(c.name for c in COLUMNS if c.dtype != TEXT)
+
+Sample = Mapping[str, Any]
+"""One clip's value for each column but `sample_hash`; arrays without the leading N."""
+
+
+def sample_bytes(size: int, keep_faces: bool) -> int:
+    """Bytes a clip takes in an uncompressed shard, texts apart.
+
+    Parameters
+    ----------
+    size : int
+        Side of the crop in pixels.
+    keep_faces : bool
+    """
+    columns = [c for c in COLUMNS if c.dtype != TEXT and (keep_faces or not c.optional)]
+    return sum(np.dtype(c.dtype).itemsize * int(np.prod(_sized(c.shape, size))) for c in columns)
+
+
+def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes:
+    """The bytes of a shard file; the same samples and settings give the same bytes.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        At least one; stored in this order.
+    settings : mapping
+        Nested plain dict of the run's settings; `align.size`, `shard.compress` and `backend` are read from it.
+
+    Returns
+    -------
+    bytes
+        Reopened and compared with the hashes before it is returned.
+
+    Raises
+    ------
+    EnvironmentMissing
+        Compression was asked for and hdf5plugin is not installed.
+    """
+    size, compress = settings["align"]["size"], settings["shard"]["compress"]
+    hashes = [_sample_hash(sample) for sample in samples]
+    options = _compression(compress)
+    with h5py.File(
+        "shard", "w", driver="core", backing_store=False, libver=("v110", "v110"), track_order=False
+    ) as file:
+        for column in COLUMNS:
+            if column.optional and column.name not in samples[0]:
+                continue
+            values = hashes if column.name == "sample_hash" else [sample[column.name] for sample in samples]
+            _write_column(file, column, values, size, options)
+        file.attrs.update(_attributes(settings))
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    _check_image(image, hashes)
+    return image
+
+
+def _attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "axes": "clip, phase, component, y, x",
+        "phases": "rise (onset to apex, on the onset's grid), fall (apex to offset, on the apex's grid)",
+        "components": "u (right), v (down)",
+        "mmcof_channels": "M' cos a, M' sin a, M'",
+        "units": "px",
+        "backend": settings["backend"],
+        "settings": json.dumps(settings, sort_keys=True),
+    }
+
+
+def _write_column(file: Any, column: Column, values: Sequence[Any], size: int, options: Mapping[str, Any]) -> None:
+    if column.dtype == TEXT:
+        texts = [str(value).encode() for value in values]
+        dtype = h5py.string_dtype("utf-8", max(1, *map(len, texts)))
+        file.create_dataset(column.name, data=np.array(texts, dtype=dtype), dtype=dtype)
+        return
+    shape = (len(values), *_sized(column.shape, size))
+    chunks = (1, *shape[1:]) if column.chunked else None
+    dataset = file.create_dataset(
+        column.name, shape, column.dtype, chunks=chunks, track_times=False, **(options if column.chunked else {})
+    )
+    for row, value in enumerate(values):
+        dataset[row] = value
+    dataset.attrs["meaning"] = column.meaning
+
+
+def _compression(name: str) -> dict[str, Any]:
+    if name == "none":
+        return {}
+    return {"shuffle": True, **_zstd().Zstd(clevel=3)}
+
+
+def _zstd() -> Any:
+    try:
+        import hdf5plugin
+    except ImportError as error:
+        raise EnvironmentMissing(
+            "shards: zstd compression must have the package hdf5plugin; got none. pip install 'flowkit-mer[zstd]'."
+        ) from error
+    return hdf5plugin
+
+
+def _sized(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    return tuple(size if n == SIZE else n for n in shape)
+
+
+def _sample_hash(sample: Sample) -> str:
+    """Over the numbers as stored, so that a reader can check one clip without the rest of the file."""
+    digest = xxhash.xxh3_64()
+    for column in COLUMNS:
+        if column.dtype != TEXT and column.name in sample:
+            digest.update(np.ascontiguousarray(sample[column.name], dtype=column.dtype).tobytes())
+    return digest.hexdigest()
+
+
+def _check_image(image: bytes, hashes: Sequence[str]) -> None:
+    with h5py.File(io.BytesIO(image), "r") as file:
+        for row, expected in enumerate(hashes):
+            sample = {name: file[name][row] for name in HASHED if name in file}
+            if _sample_hash(sample) != expected:
+                raise ShardCorrupt(
+                    f"shard in memory: clip {row} must read back as written; got other numbers. Check this machine's memory."
+                )
+
+
+class Shard:
+    """One committed shard file, verified and opened on first use, once a process.
+
+    Parameters
+    ----------
+    record : Record
+        Its commit record; must name a data file.
+    settings : mapping
+        Of the run, from run.json.
+    verify : bool
+        Compare size and sha256 with the record before libhdf5 sees the file.
+
+    Raises
+    ------
+    ShardCorrupt
+        On first use.
+    """
+
+    def __init__(self, record: Record, settings: Mapping[str, Any], *, verify: bool = True) -> None:
+        path = record.data_path
+        if path is None:
+            raise ShardCorrupt(
+                f"{record.path}: record must name a shard file; got none. Every clip of that task failed."
+            )
+        self.record = record
+        self.path = path
+        self._settings = settings
+        self._verify = verify
+        self._file: Any = None
+        self._pid = 0
+
+    def __len__(self) -> int:
+        return len(self.record.content["clips"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file, which belongs to this process."""
+        return {**self.__dict__, "_file": None, "_pid": 0}
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A whole column, (N, ...); texts as str objects."""
+        dataset = self._open()[name]
+        if h5py.check_string_dtype(dataset.dtype):
+            return np.asarray(dataset.asstr()[:], dtype=object)
+        return np.asarray(dataset[:])
+
+    def sample(self, row: int) -> dict[str, Any]:
+        """Every column of one clip.
+
+        Raises
+        ------
+        ShardCorrupt
+            The numbers do not match the clip's own hash.
+        """
+        file = self._open()
+        sample: dict[str, Any] = {}
+        for column in COLUMNS:
+            if column.name in file:
+                dataset = file[column.name]
+                sample[column.name] = dataset.asstr()[row] if column.dtype == TEXT else dataset[row]
+        if _sample_hash(sample) != sample["sample_hash"]:
+            raise ShardCorrupt(
+                f"{self.path}: clip {row} ({sample['clip_id']}) must match its hash; got other numbers. Restore the file "
+                "from a copy, or delete it with its record and run extract again."
+            )
+        return sample
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Every clip, in stored order."""
+        for row in range(len(self)):
+            yield self.sample(row)
+
+    def _open(self) -> Any:
+        if self._file is None or self._pid != os.getpid():
+            if self._verify:
+                verify_file(self.path, self.record)
+                self._verify = False
+            self._file = _open_checked(self.path, len(self), self._settings)
+            self._pid = os.getpid()
+        return self._file
+
+
+def verify_file(path: Path, record: Record) -> None:
+    """Compare a shard file with its commit record, byte for byte by its hash.
+
+    Raises
+    ------
+    ShardCorrupt
+    """
+    expected = record.content["file"]
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            length = file.tell()
+    except OSError as error:
+        raise ShardCorrupt(f"{path}: shard must be readable; got {error.strerror}. Restore it from a copy.") from error
+    if (length, digest) != (expected["bytes"], expected["sha256"]):
+        raise ShardCorrupt(
+            f"{path}: shard must hold the {expected['bytes']} bytes that were committed; got {length} bytes with another "
+            "hash. Restore it from a copy, or delete it with its record and run extract again."
+        )
+
+
+def _open_checked(path: Path, clips: int, settings: Mapping[str, Any]) -> Any:
+    """Open a shard and refuse whatever is not exactly the schema: links, virtual or external data, other shapes."""
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise ShardCorrupt(f"{path}: shard must be an HDF5 file; got {error}. Restore it from a copy.") from error
+    try:
+        _check_schema(file, path)
+        for column in COLUMNS:
+            if column.optional and column.name not in file:
+                continue
+            problem = _column_problem(file, column, clips, settings)
+            if problem:
+                raise ShardCorrupt(
+                    f"{path}: {column.name} must follow the schema; got {problem}. Do not trust this file."
+                )
+    except ShardCorrupt:
+        file.close()
+        raise
+    return file
+
+
+def _check_schema(file: Any, path: Path) -> None:
+    schema = file.attrs.get("schema")
+    if not isinstance(schema, (int, np.integer)) or schema < 1:
+        raise ShardCorrupt(f"{path}: schema must be {SCHEMA}; got {schema!r}. This is no flowkit shard.")
+    if schema > SCHEMA:
+        raise SchemaTooNew(f"{path}: schema must be at most {SCHEMA}; got {schema}. Read it with a newer flowkit.")
+
+
+def _column_problem(file: Any, column: Column, clips: int, settings: Mapping[str, Any]) -> str:
+    link = file.get(column.name, getlink=True)
+    if type(link) is not h5py.HardLink:
+        return "no dataset of its own" if link is None else "a link"
+    dataset = file[column.name]
+    if not isinstance(dataset, h5py.Dataset):
+        return "a group"
+    if dataset.external or dataset.is_virtual:
+        return "data outside the file"
+    if column.dtype == TEXT:
+        info = h5py.check_string_dtype(dataset.dtype)
+        if info is None or info.length is None or info.length > MAX_TEXT_BYTES:
+            return f"dtype {dataset.dtype}"
+    elif dataset.dtype != np.dtype(column.dtype):
+        return f"dtype {dataset.dtype}"
+    shape = (clips, *_sized(column.shape, settings["align"]["size"]))
+    if dataset.shape != shape:
+        return f"shape {dataset.shape} where {shape} was committed"
+    return _storage_problem(dataset, column, settings["shard"]["compress"])
+
+
+def _storage_problem(dataset: Any, column: Column, compress: str) -> str:
+    if dataset.chunks != ((1, *dataset.shape[1:]) if column.chunked else None):
+        return f"chunks {dataset.chunks}"
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    if not filters <= FILTERS[compress]:
+        return f"filters {sorted(filters)}"
+    if filters:
+        _zstd()
+    return ""
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """An output folder as readers see it: its run file and its valid commit records.
+
+    Attributes
+    ----------
+    path : Path
+    run : dict
+        Content of run.json: schema, settings, fingerprint, backend, versions.
+    records : tuple of Record
+    """
+
+    path: Path
+    run: dict[str, Any]
+    records: tuple[Record, ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> ShardFolder:
+        """Read run.json and the commit records.
+
+        Raises
+        ------
+        EnvironmentMissing
+            The folder holds no run.
+        ShardCorrupt
+            run.json is damaged.
+        """
+        path = Path(path)
+        run = read_run(path)
+        if run is None:
+            raise EnvironmentMissing(
+                f"{path}: folder must hold the shards of an extraction; got no {RUN_FILE}. Give the --out of flowkit extract."
+            )
+        return cls(path, run, tuple(read_records(path)))
+
+    def shards(self, *, verify: bool = True) -> Iterator[Shard]:
+        """Each shard in task order; those of tasks in which every clip failed have none."""
+        for record in self.records:
+            if record.content["file"] is not None:
+                yield Shard(record, self.run["settings"], verify=verify)
+
+    def clips(self) -> list[dict[str, Any]]:
+        """One dict a committed clip (clip_id, dataset, subject, label, row hash, task, position), in stored order."""
+        return [
+            {**clip, "task": record.task, "position": position}
+            for record in self.records
+            for position, clip in enumerate(record.content["clips"])
+        ]
+
+    def failures(self) -> list[dict[str, Any]]:
+        """One dict a clip whose latest attempt failed, by clip id."""
+        done = {clip["clip_id"] for record in self.records for clip in record.content["clips"]}
+        latest: dict[str, dict[str, Any]] = {}
+        for record in self.records:
+            for failure in record.content["failures"]:
+                earlier = latest.get(failure["clip_id"], {"attempt": 0})
+                latest[failure["clip_id"]] = {**failure, "task": record.task, "attempt": earlier["attempt"] + 1}
+        return [latest[name] for name in sorted(latest) if name not in done]
+
+
+def read_run(out: Path) -> dict[str, Any] | None:
+    """Content of run.json, or None where there is none.
+
+    Raises
+    ------
+    ShardCorrupt
+    """
+    path = out / RUN_FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EnvironmentMissing(f"{path}: must be readable; got {error.strerror}. Check its permissions.") from error
+    run = decode(text)
+    if run is None:
+        raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
+    return run

@@ -1,0 +1,241 @@
+"""One task: its clips' flow and MM-COF, composed into a shard and committed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flowkit.flow import Flow, dual_phase_flow
+from flowkit.mmcof import combine
+
+from flowkit import commit
+from flowkit.align import FACE, Face
+from flowkit.config import ExtractConfig
+from flowkit.errors import ClipError
+from flowkit.executors import Outcome
+from flowkit.feed import AlignedClip, clip_error, internal_error
+from flowkit.manifest import Clip
+from flowkit.plan import Task
+from flowkit.progress import Reporter
+from flowkit.quality import BLANK_STD, RESIDUAL_LIMIT_PX, Flag
+from flowkit.shards import Sample, shard_image
+
+Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
+"""Gives each clip of a task, in its order, with the outcome of reading and aligning it."""
+
+
+class StageSeconds(dict[str, float]):
+    """Seconds spent in each stage; those of the feed add up over its processes."""
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add to a stage."""
+        self[stage] = self.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a with-block."""
+        start = time.perf_counter()
+        yield
+        self.add(stage, time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWork:
+    """What `run_task` needs besides the task: settings, threads, clips a batch, and whom it tells."""
+
+    config: ExtractConfig
+    threads: int
+    batch: int
+    stage_seconds: StageSeconds
+    reporter: Reporter
+
+
+def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record:
+    """Compute one task and commit it; nothing happens if it is committed already.
+
+    Parameters
+    ----------
+    task : Task
+    feed : callable
+        Gives (clip, outcome of reading and aligning it) in the task's order.
+    out : Path
+    work : TaskWork
+
+    Returns
+    -------
+    Record
+    """
+    record = commit.read_record(commit.record_path(out, task.index))
+    if record is not None and record.content["key"] == task.key:
+        return record
+    began = time.time()
+    samples: list[Sample] = []
+    failures: list[tuple[Clip, ClipError]] = []
+    for batch in _batches(feed(), work.batch):
+        done = _compute_batch(batch, work)
+        samples += [result for _, result in done if not isinstance(result, ClipError)]
+        failed = [(clip, result) for clip, result in done if isinstance(result, ClipError)]
+        failures += failed
+        work.reporter.advance(len(done), len(failed))
+    with work.stage_seconds.timed("store"):
+        image = shard_image(samples, work.config.to_dict()) if samples else None
+        return commit.publish(out, task.index, image, _record_content(task, samples, failures, began))
+
+
+def _compute_batch(
+    batch: Sequence[tuple[Clip, Outcome[AlignedClip]]], work: TaskWork
+) -> list[tuple[Clip, Sample | ClipError]]:
+    """Results in the batch's order; an exception in the kernels costs the clip that causes it, not its neighbours."""
+    good = {clip.clip_id: outcome.value for clip, outcome in batch if outcome.value is not None}
+    for aligned in good.values():
+        work.stage_seconds.add("read", aligned.read_s)
+        work.stage_seconds.add("align", aligned.align_s)
+    computed = _compute(list(good.values()), work)
+    return [
+        (clip, computed[clip.clip_id] if clip.clip_id in good else clip_error(clip, outcome)) for clip, outcome in batch
+    ]
+
+
+def _compute(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sample | ClipError]:
+    if not aligned:
+        return {}
+    try:
+        return _flow_and_mmcof(aligned, work)
+    except (ValueError, ArithmeticError, LookupError, MemoryError) as error:
+        if len(aligned) == 1:
+            clip = aligned[0].source.clip
+            return {clip.clip_id: internal_error(clip, error)}
+        return {name: result for one in aligned for name, result in _compute([one], work).items()}
+
+
+def _flow_and_mmcof(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sample | ClipError]:
+    config, threads = work.config, work.threads
+    faces = [one.face for one in aligned]
+    with work.stage_seconds.timed("flow"):
+        flows = dual_phase_flow(
+            faces,
+            [one.source.key.phase_valid for one in aligned],
+            config.tvl1,
+            config.backend,
+            config.align.stabilise,
+            threads,
+            [one.source.clip.where for one in aligned],
+        )
+    results: dict[str, Sample | ClipError] = {}
+    good: list[tuple[AlignedClip, Flow]] = []
+    for one, flow in zip(aligned, flows, strict=True):
+        if isinstance(flow, ClipError):
+            results[one.source.clip.clip_id] = flow
+        else:
+            good.append((one, flow))
+    if good:
+        with work.stage_seconds.timed("mmcof"):
+            combined = combine(
+                [flow for _, flow in good], [one.face for one, _ in good], config.mmcof, config.backend, threads
+            )
+        for (one, flow), mmcof in zip(good, combined, strict=True):
+            results[one.source.clip.clip_id] = _sample(one, flow, mmcof, config.shard.keep_faces)
+    return results
+
+
+def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], keep_faces: bool) -> Sample:
+    source, face = aligned.source, aligned.face
+    clip, key = source.clip, source.key
+    sample = {
+        "flow": flow.flow.astype(np.float16),
+        "mmcof": mmcof.astype(np.float16),
+        "regions": face.regions,
+        "clip_id": clip.clip_id,
+        "dataset": clip.dataset,
+        "subject": clip.subject,
+        "label": clip.label,
+        "onset": key.onset,
+        "apex": key.apex,
+        "offset": -1 if key.offset is None else key.offset,
+        "apex_source": key.apex_source,
+        "fps": source.fps,
+        "phase_valid": np.array(key.phase_valid),
+        "qc": int(_quality(aligned, flow)),
+        "n_faces": face.n_faces,
+        "transform": face.transform,
+        "registration": face.registration,
+        "light": face.light,
+        "removed": flow.removed,
+        "residual": flow.residual,
+        "landmarks": face.landmarks,
+        "source_hash": source.source_hash,
+        "extra": json.dumps(dict(clip.extra), ensure_ascii=False),
+    }
+    return {**sample, "faces": face.pixels.astype(np.float16)} if keep_faces else sample
+
+
+def _quality(aligned: AlignedClip, flow: Flow) -> Flag:
+    source, face = aligned.source, aligned.face
+    moving = [bool(flow.flow[phase].any()) for phase in (0, 1) if source.key.phase_valid[phase]]
+    notes = {
+        Flag.ZERO_MOTION: not all(moving),
+        Flag.BLANK: _is_blank(face),
+        Flag.RESIDUAL: bool((flow.residual > RESIDUAL_LIMIT_PX).any()),
+        Flag.MANY_FACES: face.n_faces > 1,
+        Flag.ROTATED: source.rotated,
+        Flag.NEAREST: source.substituted,
+    }
+    return Flag(sum(flag for flag, holds in notes.items() if holds))
+
+
+def _is_blank(face: Face) -> bool:
+    inside = face.pixels[:, (face.regions & FACE) > 0]
+    return bool((inside.std(axis=1) < BLANK_STD).any())
+
+
+def _record_content(
+    task: Task, samples: Sequence[Sample], failures: Sequence[tuple[Clip, ClipError]], began: float
+) -> dict[str, Any]:
+    rows = {clip.clip_id: clip.row_hash() for clip in task.clips}
+    host = platform.node()
+    return {
+        "key": task.key,
+        "host": host,
+        "began": began,
+        "ended": time.time(),
+        "clips": [
+            {
+                "clip_id": sample["clip_id"],
+                "dataset": sample["dataset"],
+                "subject": sample["subject"],
+                "label": sample["label"],
+                "row": rows[sample["clip_id"]],
+                "source_hash": sample["source_hash"],
+                "phase_valid": [bool(valid) for valid in sample["phase_valid"]],
+                "qc": sample["qc"],
+            }
+            for sample in samples
+        ],
+        "failures": [
+            {
+                "clip_id": clip.clip_id,
+                "row": rows[clip.clip_id],
+                "code": str(error.code),
+                "message": error.message,
+                "path": error.path or clip.path,
+                "host": host,
+            }
+            for clip, error in failures
+        ],
+    }
+
+
+def _batches(
+    outcomes: Iterator[tuple[Clip, Outcome[AlignedClip]]], size: int
+) -> Iterator[list[tuple[Clip, Outcome[AlignedClip]]]]:
+    while batch := list(itertools.islice(outcomes, size)):
+        yield batch

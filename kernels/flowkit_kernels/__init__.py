@@ -1,0 +1,21 @@
+"""TV-L1 optical flow and MM-COF: arrays in, arrays out; knows nothing of clips or files."""
+
+from __future__ import annotations
+
+from flowkit_kernels.backend import available_backends, resolve_backend
+from flowkit_kernels.errors import BackendUnavailable, FlowkitError, ParameterError, ShapeError
+from flowkit_kernels.mmcof import MMCOFParams, mmcof
+from flowkit_kernels.tvl1 import TVL1Params, tvl1_flow
+
+__all__ = [
+    "BackendUnavailable",
+    "FlowkitError",
+    "MMCOFParams",
+    "ParameterError",
+    "ShapeError",
+    "TVL1Params",
+    "available_backends",
+    "mmcof",
+    "resolve_backend",
+    "tvl1_flow",
+]

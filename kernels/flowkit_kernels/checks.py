@@ -1,0 +1,124 @@
+"""What both entry points ask of their arguments, and the sentences they answer with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowkit_kernels.errors import ParameterError, ShapeError
+
+OVERSHOOT = 1e-3
+"""How far a grey value may leave [0, 1]: what resampling in float32 adds, far less than any other scale would."""
+
+
+def number(where: str, name: str, value: Any, expectation: str, holds: Callable[[float], bool]) -> None:
+    """Refuse what is not a real number or does not hold to the expectation."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
+        raise ParameterError(f"{where}: {name} must be {expectation}; got {value!r}. Correct it.")
+
+
+def whole_number(where: str, name: str, value: Any, expectation: str, holds: Callable[[int], bool]) -> None:
+    """Refuse what is not an int or does not hold to the expectation."""
+    if isinstance(value, bool) or not isinstance(value, int) or not holds(value):
+        raise ParameterError(f"{where}: {name} must be a whole number, {expectation}; got {value!r}. Correct it.")
+
+
+def choice(where: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse what is not one of the allowed words."""
+    if value not in allowed:
+        raise ParameterError(
+            f"{where}: {name} must be one of {', '.join(allowed)}; got {value!r}. Choose one of them."
+        )
+
+
+def thread_count(where: str, threads: int | None) -> int:
+    """Threads to use: as asked, or one for each core this process may use."""
+    if threads is None:
+        return len(os.sched_getaffinity(0))
+    whole_number(where, "threads", threads, "1 or more", lambda value: value >= 1)
+    return threads
+
+
+def image_pairs(
+    where: str, reference: Any, moving: Any, min_size: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Both stacks of images as contiguous (N, H, W) float32, or a ShapeError."""
+    for name, images in (("reference", reference), ("moving", moving)):
+        _array(where, name, images, "float32", "(N, H, W)", 3)
+        if min(images.shape[1:]) < min_size:
+            _refuse(where, name, f"at least {min_size} x {min_size} pixels", _size(images), "Use a larger crop")
+    if reference.shape != moving.shape:
+        _refuse(where, "moving", f"of the shape of reference, {reference.shape}", str(moving.shape), "Pair them up")
+    for name, images in (("reference", reference), ("moving", moving)):
+        _finite(where, name, images)
+        _unit_range(where, name, images)
+    return np.ascontiguousarray(reference), np.ascontiguousarray(moving)
+
+
+def phase_flow(where: str, flow: Any) -> npt.NDArray[np.float32]:
+    """The flow as contiguous (N, 2, 2, H, W) float32, or a ShapeError."""
+    _array(where, "flow", flow, "float32", "(N, 2, 2, H, W)", 5)
+    if flow.shape[1:3] != (2, 2) or 0 in flow.shape:
+        _refuse(where, "flow", "(N, 2 phases, 2 components, H, W)", str(flow.shape), "Stack rise and fall")
+    _finite(where, "flow", flow)
+    return np.ascontiguousarray(flow)
+
+
+def mask(where: str, mask: Any, flow: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """The mask as contiguous (N, H, W) bool that fits the flow, or a ShapeError."""
+    _array(where, "mask", mask, "bool", "(N, H, W)", 3)
+    expected = (len(flow), *flow.shape[-2:])
+    if mask.shape != expected:
+        _refuse(where, "mask", f"{expected}, as the flow", str(mask.shape), "Give each pair its mask")
+    empty = ~mask.any(axis=(1, 2))
+    if empty.any():
+        pair = int(empty.argmax())
+        _refuse(where, f"mask of pair {pair}", "True somewhere", "an empty mask", 'Pass none, or region="image"')
+    return np.ascontiguousarray(mask)
+
+
+def larger_than_border(where: str, flow: npt.NDArray[np.float32], border_px: int) -> None:
+    """Refuse images of which the border leaves nothing."""
+    if min(flow.shape[-2:]) <= 2 * border_px:
+        _refuse(
+            where,
+            "flow",
+            f"larger than two borders of border_px={border_px}",
+            _size(flow),
+            'Lower border_px, pass a mask, or region="image"',
+        )
+
+
+def _array(where: str, name: str, array: Any, dtype: str, axes: str, ndim: int) -> None:
+    if not isinstance(array, np.ndarray):
+        _refuse(where, name, f"a NumPy array {axes}", type(array).__name__, "Convert it")
+    if array.dtype != np.dtype(dtype):
+        _refuse(where, name, f"of dtype {dtype}", str(array.dtype), f"Convert it with .astype({dtype!r})")
+    if array.ndim != ndim:
+        _refuse(where, name, axes, f"shape {array.shape}", "Give it one axis for each of these")
+    if len(array) == 0:
+        _refuse(where, name, "one pair or more", "0 pairs", "Skip the call where there is nothing to compute")
+
+
+def _finite(where: str, name: str, array: npt.NDArray[np.float32]) -> None:
+    for pair, values in enumerate(array):
+        if not np.isfinite(values).all():
+            _refuse(where, f"{name} of pair {pair}", "finite everywhere", "NaN or infinity", "Leave this pair out")
+
+
+def _unit_range(where: str, name: str, images: npt.NDArray[np.float32]) -> None:
+    low, high = float(images.min()), float(images.max())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        _refuse(where, name, "grey values in [0, 1]", f"{low:.6g} to {high:.6g}", "Divide 8-bit values by 255")
+
+
+def _size(array: npt.NDArray[Any]) -> str:
+    return f"{array.shape[-2]} x {array.shape[-1]}"
+
+
+def _refuse(where: str, name: str, expectation: str, value: str, next_step: str) -> None:
+    raise ShapeError(f"{where}: {name} must be {expectation}; got {value}. {next_step}.")
