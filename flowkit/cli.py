@@ -69,88 +69,90 @@ def main() -> None:
     """
 
 
-def _extract_options(command: F) -> F:
-    """The flags of extract that set what is computed; each stands for a key of the settings file."""
-    options = [
-        click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
-        click.option(
-            "--align",
-            "align__method",
-            type=click.Choice(["mediapipe", "landmarks", "none"]),
-            help="Where the face is: found by mediapipe, in --landmarks FILE, or cropped already.  [default: mediapipe]",
-        ),
-        click.option("--landmarks", "align__landmarks", help="CSV with clip_id, point, x, y, for --align landmarks."),
-        click.option("--face-model", "align__face_model", help="A face_landmarker.task in place of the bundled one."),
-        click.option(
-            "--stabilise",
-            "align__stabilise",
-            type=click.Choice(["none", "register", "similarity", "affine"]),
-            help="How head motion is taken out.  [default: similarity]",
-        ),
-        click.option(
-            "--match-light/--no-match-light",
-            "align__match_light",
-            default=None,
-            help="Match the light of apex and offset to the onset.  [default: match]",
-        ),
-        click.option(
-            "--missing-apex",
-            "frames__missing_apex",
-            type=click.Choice(["fail", "midpoint", "offset", "spot"]),
-            help="What an empty apex means.  [default: fail]",
-        ),
-        click.option(
-            "--missing-offset",
-            "frames__missing_offset",
-            type=click.Choice(["fail", "invalid"]),
-            help="What an empty offset means.  [default: fail]",
-        ),
-        click.option(
-            "--strict-phases",
-            "frames__strict_phases",
-            is_flag=True,
-            default=None,
-            help="Fail clips with a phase of no length, instead of marking it invalid.",
-        ),
-        click.option(
-            "--index-base",
-            "frames__index_base",
-            type=click.Choice(["0", "1"]),
-            help="Number of a video's first frame.  [default: 0]",
-        ),
-        click.option(
-            "--nearest",
-            "frames__nearest",
-            is_flag=True,
-            default=None,
-            help="Read the nearest frame where one is missing from a folder; recorded.",
-        ),
-        click.option(
-            "--follow-symlinks",
-            "frames__follow_symlinks",
-            is_flag=True,
-            default=None,
-            help="Accept links that lead out of the root.",
-        ),
-        click.option(
-            "--backend",
-            "backend",
-            type=click.Choice(["auto", "cuda", "numba-cuda", "cpu", "reference"]),
-            help="What computes the flow; never falls back by itself.  [default: auto]",
-        ),
-        click.option("--shard-clips", "shard__clips", type=int, help="Clips a shard file.  [default: 256]"),
-        click.option(
-            "--compress", "shard__compress", type=click.Choice(["none", "zstd"]), help="For archives.  [default: none]"
-        ),
-        click.option(
-            "--keep-faces",
-            "shard__keep_faces",
-            is_flag=True,
-            default=None,
-            help="Store the aligned faces too: personal data.",
-        ),
-    ]
-    for option in reversed(options):
+SETTINGS = [
+    click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
+    click.option(
+        "--align",
+        "align__method",
+        type=click.Choice(["mediapipe", "landmarks", "none"]),
+        help="Where the face is: found by mediapipe, in --landmarks FILE, or cropped already.  [default: mediapipe]",
+    ),
+    click.option("--landmarks", "align__landmarks", help="CSV with clip_id, point, x, y, for --align landmarks."),
+    click.option("--face-model", "align__face_model", help="A face_landmarker.task in place of the bundled one."),
+    click.option(
+        "--stabilise",
+        "align__stabilise",
+        type=click.Choice(["none", "register", "similarity", "affine"]),
+        help="How head motion is taken out.  [default: similarity]",
+    ),
+    click.option(
+        "--match-light/--no-match-light",
+        "align__match_light",
+        default=None,
+        help="Match the light of apex and offset to the onset.  [default: match]",
+    ),
+    click.option(
+        "--missing-apex",
+        "frames__missing_apex",
+        type=click.Choice(["fail", "midpoint", "offset", "spot"]),
+        help="What an empty apex means.  [default: fail]",
+    ),
+    click.option(
+        "--missing-offset",
+        "frames__missing_offset",
+        type=click.Choice(["fail", "invalid"]),
+        help="What an empty offset means.  [default: fail]",
+    ),
+    click.option(
+        "--strict-phases",
+        "frames__strict_phases",
+        is_flag=True,
+        default=None,
+        help="Fail clips with a phase of no length, instead of marking it invalid.",
+    ),
+    click.option(
+        "--index-base",
+        "frames__index_base",
+        type=click.Choice(["0", "1"]),
+        help="Number of a video's first frame.  [default: 0]",
+    ),
+    click.option(
+        "--nearest",
+        "frames__nearest",
+        is_flag=True,
+        default=None,
+        help="Read the nearest frame where one is missing from a folder; recorded.",
+    ),
+    click.option(
+        "--follow-symlinks",
+        "frames__follow_symlinks",
+        is_flag=True,
+        default=None,
+        help="Accept links that lead out of the root.",
+    ),
+    click.option(
+        "--backend",
+        "backend",
+        type=click.Choice(["auto", "cuda", "numba-cuda", "cpu", "reference"]),
+        help="What computes the flow; never falls back by itself.  [default: auto]",
+    ),
+    click.option("--shard-clips", "shard__clips", type=int, help="Clips a shard file.  [default: 256]"),
+    click.option(
+        "--compress", "shard__compress", type=click.Choice(["none", "zstd"]), help="For archives.  [default: none]"
+    ),
+    click.option(
+        "--keep-faces",
+        "shard__keep_faces",
+        is_flag=True,
+        default=None,
+        help="Store the aligned faces too: personal data.",
+    ),
+]
+"""The flags of extract that decide what is computed, each named after its key in a settings file (dots doubled)."""
+
+
+def _setting_options(command: F) -> F:
+    for option in reversed(SETTINGS):
         command = option(command)
     return command
 
@@ -181,15 +183,15 @@ def _later_options(command: F) -> F:
 @click.option(
     "--max-error-rate", type=float, default=0.1, show_default=True, help="Share of failed clips that stops the run."
 )
-@_extract_options
+@_setting_options
 @_later_options
 def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
 
     Runs again where it was stopped. A clip that cannot be used goes to failures.csv and never ends the run.
 
-    Exit codes: 0 all done; 1 some clips failed; 2 usage, settings or manifest; 3 backend or environment; 74 disk full; 75 stopped by
-    SIGTERM, run again; 130 interrupted.
+    Exit codes: 0 all done; 1 some clips failed; 2 usage, settings or manifest; 3 backend or environment; 74 disk full;
+    75 stopped by SIGTERM, run again; 130 interrupted.
     """
     from flowkit.pipeline import RunOptions, Stop, preview
     from flowkit.pipeline import extract as run
@@ -295,6 +297,38 @@ def report(folder: Path, clips: int) -> None:
     result = write_report(folder, clips=clips)
     click.echo(result.path)
     sys.exit(1 if result.corrupt else 0)
+
+
+@main.command()
+@click.option("--out", type=FOLDER, required=True, help="A new or empty folder.")
+@click.option("--subjects", type=int, help="Made-up subjects.  [default: 5]")
+@click.option("--clips", type=int, help="Clips for each subject and class.  [default: 1]")
+@click.option("--classes", help="Labels, comma-separated.  [default: all eight]")
+@click.option("--seed", type=int, help="Another seed, another data set.  [default: 0]")
+@click.option("--width", type=int, help="Frame width in pixels.  [default: 320]")
+@click.option("--height", type=int, help="Frame height in pixels.  [default: 320]")
+@click.option("--fps", type=float, help="Frames per second.  [default: 200]")
+@click.option(
+    "--format", type=click.Choice(["png", "mkv", "mp4"]), help="Image folders, lossless or H.264 video.  [default: png]"
+)
+@click.option("--cropped", is_flag=True, default=None, help="Frames that are cropped already, for --align none.")
+@click.option("--key-frames-only", is_flag=True, default=None, help="Write onset, apex and offset only.")
+@click.option("--noise", type=float, help="Noise of each frame, grey levels.  [default: 1]")
+@click.option("--drift-px", type=float, help="Largest drift of the head, pixels.  [default: 2]")
+@click.option("--drift-deg", type=float, help="Largest turn of the head in the plane, degrees.  [default: 0.5]")
+@click.option("--light", type=float, help="Largest relative change of brightness.  [default: 0.01]")
+@click.option("--peak-px", type=(float, float), help="Smallest and largest peak of the motion.  [default: 0.8 2.5]")
+def synth(out: Path, classes: str | None, **given: Any) -> None:
+    """Make a data set whose motion is known exactly, from one public-domain face.
+
+    Writes manifest.csv, the frames, landmarks.csv and truth/*.npz (the true flow of both phases) into --out.
+    """
+    from flowkit.synth import SynthConfig, synthesise
+
+    if classes is not None:
+        given["classes"] = tuple(name.strip() for name in classes.split(","))
+    config = SynthConfig(**{name: value for name, value in given.items() if value is not None})
+    click.echo(synthesise(out, config))
 
 
 @main.command()

@@ -11,11 +11,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,7 +26,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Handler = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
-"""Called once in each worker; the context it returns yields the function that is applied to every item."""
+"""Called once in each worker; the context it returns yields the function that is applied to every item. It must live in
+a module: the user's script is not imported by the workers."""
 
 ATTEMPTS = 2
 START_TIMEOUT_S = 300.0
@@ -91,7 +93,7 @@ class SupervisedPool:
         self._unconsumed = 0  # jobs handed to a worker whose outcome nobody has taken yet
         self._lock = threading.Condition()
         self._closing = False
-        self._broken: BaseException | None = None
+        self._broken: Exception | None = None
         self._wake_out, self._wake_in = os.pipe()
         self._workers: list[_Worker] = []
         self._thread = threading.Thread(target=self._supervise, name="flowkit-supervisor", daemon=True)
@@ -159,11 +161,10 @@ class SupervisedPool:
                 self._dispatch()
                 self._listen()
                 self._enforce_deadlines()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits for outcomes
             with self._lock:
                 self._broken = error
                 self._lock.notify_all()
-            raise
         finally:
             for worker in self._workers:
                 self._stop(worker)
@@ -175,7 +176,8 @@ class SupervisedPool:
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=True)
-            process.start()
+            with _main_hidden():
+                process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours, deadline=time.monotonic() + START_TIMEOUT_S))
 
@@ -300,6 +302,23 @@ class Submission:
         self._jobs.clear()
 
 
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep a spawned process from importing the user's script again.
+
+    Nothing of it is needed there, and one without `if __name__ == "__main__"` would start itself once more in every worker.
+    """
+    main = sys.modules["__main__"]
+    file, spec = main.__dict__.pop("__file__", None), main.__spec__
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
 def _work(handler: Handler, pipe: Connection) -> None:
     """Life of a worker: set up, then answer one item after the other until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -309,8 +328,9 @@ def _work(handler: Handler, pipe: Connection) -> None:
             pipe.send(None)
             while True:
                 item = pipe.recv()
+                outcome: Outcome[Any]
                 try:
-                    outcome = Outcome[Any]("done", value=function(item))
+                    outcome = Outcome("done", value=function(item))
                 except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
                     outcome = Outcome("raised", error=error)
                 pipe.send(outcome)

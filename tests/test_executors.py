@@ -1,0 +1,114 @@
+"""Supervised workers: one bad item costs that item alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
+
+
+@contextmanager
+def handler() -> Iterator[Callable[[str], str]]:
+    """Does what the item says."""
+
+    def do(item: str) -> str:
+        verb, _, rest = item.partition(" ")
+        if verb == "die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if verb == "once":
+            path = Path(rest)
+            if not path.exists():
+                path.touch()
+                os._exit(9)
+        if verb == "hang":
+            time.sleep(60)
+        if verb == "raise":
+            raise ValueError(rest)
+        return f"{item} done"
+
+    yield do
+
+
+@contextmanager
+def broken_handler() -> Iterator[Callable[[str], str]]:
+    raise RuntimeError("no model here")
+    yield
+
+
+def run(items: list[str], **options: object) -> list[Outcome[str]]:
+    settings = {"workers": 2, "timeout_s": 30.0, "window": 4, **options}
+    with SupervisedPool(handler, **settings) as pool:  # type: ignore[arg-type]
+        return [outcome for _, outcome in pool.submit(items).outcomes()]
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    items = [f"item {n}" for n in range(30)]
+    assert [outcome.value for outcome in run(items)] == [f"{item} done" for item in items]
+
+
+def test_a_segfault_costs_its_item_alone(tmp_path: Path) -> None:
+    outcomes = run(["a", "die", "b", f"once {tmp_path / 'seen'}", "c"])
+    assert [outcome.kind for outcome in outcomes] == ["done", "crashed", "done", "done", "done"]
+    assert outcomes[1].detail == "SIGSEGV"
+
+
+def test_a_hanging_item_is_killed_and_the_rest_goes_on() -> None:
+    start = time.monotonic()
+    outcomes = run(["a", "hang", "b"], timeout_s=1.0)
+    assert [outcome.kind for outcome in outcomes] == ["done", "timeout", "done"]
+    assert time.monotonic() - start < 30
+
+
+def test_an_exception_is_its_items_outcome() -> None:
+    (outcome,) = run(["raise bad news"])
+    assert outcome.kind == "raised"
+    assert isinstance(outcome.error, ValueError)
+    assert str(outcome.error) == "bad news"
+
+
+def test_a_worker_that_cannot_set_up_is_an_error_for_all() -> None:
+    with (
+        SupervisedPool(broken_handler, workers=2, timeout_s=5, window=4) as pool,
+        pytest.raises(WorkerStartError, match="no model here"),
+    ):
+        list(pool.submit(["a"]).outcomes())
+
+
+def test_outcomes_nobody_takes_are_bounded_by_the_window() -> None:
+    with SupervisedPool(handler, workers=2, timeout_s=30, window=4) as pool:
+        submission = pool.submit([f"item {n}" for n in range(50)])
+        time.sleep(3)
+        assert len(pool._queue) == 46
+        assert len(list(submission.outcomes())) == 50
+
+
+def test_a_cancelled_submission_makes_room_for_the_next() -> None:
+    with SupervisedPool(handler, workers=1, timeout_s=30, window=2) as pool:
+        first, second = pool.submit(["a", "b", "c", "d"]), pool.submit(["e", "f", "g"])
+        next(first.outcomes())
+        first.cancel()
+        assert [outcome.value for _, outcome in second.outcomes()] == ["e done", "f done", "g done"]
+
+
+def test_poll_may_stop_the_wait_and_no_process_survives() -> None:
+    stop = threading.Event()
+
+    def poll() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    with SupervisedPool(handler, workers=1, timeout_s=30, window=2) as pool:
+        threading.Timer(0.5, stop.set).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(pool.submit(["hang"]).outcomes(poll))
+        workers = [worker.process for worker in pool._workers]
+    assert workers
+    assert not any(process.is_alive() for process in workers)
