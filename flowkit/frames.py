@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import functools
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from flowkit.manifest import Clip, KeyFrames
+from flowkit.config import FrameConfig
+from flowkit.errors import ClipError, FailureCode
+from flowkit.images import MAX_PIXELS, MIN_SIDE, Picture, decode_image, full_scale, grey, rgb
+from flowkit.manifest import Clip, KeyFrames, key_frames, path_problem
+from flowkit.videos import read_footage
 
-MIN_SIDE = 32
-"""Frames with a shorter side fail with IMAGE_TOO_SMALL: TV-L1 returns nonsense below it."""
-MAX_PIXELS = 50_000_000
-"""Images with more fail with IMAGE_TOO_LARGE before they are decoded."""
+__all__ = ["MAX_PIXELS", "MIN_SIDE", "Frames", "Source", "numbered_images", "read_frames"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+"""What counts as an image in a folder of frames, in any case."""
+
+_CHUNK = 2**20
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +42,12 @@ class Source:
     ----------
     clip : Clip
     key : KeyFrames
+        The numbers that were read: with `frames.nearest`, those of the frames taken instead.
     fps : float
         Frames per second: the manifest's, else the video's, else NaN.
     source_hash : str
-        32 hex digits (xxh3-128) over the bytes of the files read: the three images in order, or the video.
+        32 hex digits (xxh3-128) over the bytes of the files read: the three images in order (the apex once more where the
+        offset is missing), or the video.
     rotated : bool
         Whether EXIF or video metadata asked for a rotation or mirroring, which was applied.
     substituted : bool
@@ -57,3 +78,225 @@ class Frames:
     source: Source
     grey: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
     onset_rgb: npt.NDArray[np.uint8]
+
+
+def read_frames(clip: Clip, root: Path, config: FrameConfig) -> Frames:
+    """Onset, apex and offset of a clip.
+
+    Parameters
+    ----------
+    clip : Clip
+        Its path names a folder of images, whose numbers are the last run of digits in each file name, or a video, whose
+        frames count from `frames.index_base`. Hidden files, other files and sub-folders of a folder are ignored.
+    root : Path
+        The folder that the path starts from and may not leave.
+    config : FrameConfig
+
+    Returns
+    -------
+    Frames
+
+    Raises
+    ------
+    ClipError
+        FRAME_MISSING, FRAME_AMBIGUOUS, PATH_REFUSED, SOURCE_CHANGED, SOURCE_CHECKSUM, any IMAGE_ or VIDEO_ code, or what
+        `manifest.key_frames` raises.
+    """
+    key = _key(clip, config)
+    path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
+    if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
+        source, pictures = _from_folder(clip, key, path, root, config)
+    else:
+        source, pictures = _from_video(clip, key, path, config)
+    full = full_scale(pictures, config.bit_depth, clip.path)
+    onset, apex, offset = (grey(picture, full) for picture in pictures)
+    return Frames(source, (onset, apex, offset), rgb(pictures[0], full))
+
+
+def numbered_images(folder: Path) -> dict[int, list[str]]:
+    """Names of the images of a folder by their frame number, names in order; normally one a number.
+
+    Raises
+    ------
+    OSError
+    """
+    found: dict[int, list[str]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - one Path an entry would cost more than the scan
+            digits = re.findall("[0-9]+", stem)
+            if digits and suffix.lower() in SUFFIXES and not entry.name.startswith(".") and not entry.is_dir():
+                found.setdefault(int(digits[-1]), []).append(entry.name)
+    return {number: sorted(found[number]) for number in sorted(found)}
+
+
+def _key(clip: Clip, config: FrameConfig) -> KeyFrames:
+    return key_frames(clip, config.missing_apex, config.missing_offset, config.strict_phases)
+
+
+def _numbers(key: KeyFrames) -> tuple[int, int, int]:
+    return key.onset, key.apex, key.apex if key.offset is None else key.offset
+
+
+def _from_folder(
+    clip: Clip, key: KeyFrames, folder: Path, root: Path, config: FrameConfig
+) -> tuple[Source, list[Picture]]:
+    files = _list(folder, clip.path)
+    wanted = _numbers(key)
+    taken = [_choose(number, files, clip.path, config.nearest) for number in wanted]
+    read = {number: _read_image(folder, files[number], clip.path, root, config) for number in taken}
+    source_hash = xxhash.xxh3_128_hexdigest(b"".join(read[number][1] for number in taken))
+    _verify(clip, source_hash)
+    decoded = {number: decode_image(content, name) for number, (name, content) in read.items()}
+    pictures = [decoded[number] for number in taken]
+    if taken != list(wanted):
+        key = _moved(clip, key, taken, config)
+    rotated = any(picture.rotated for picture in pictures)
+    return Source(clip, key, clip.fps, source_hash, rotated, taken != list(wanted)), pictures
+
+
+def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> tuple[Source, list[Picture]]:
+    first, *_ = numbers = tuple(number - config.index_base for number in _numbers(key))
+    if first < 0:
+        raise ClipError(
+            FailureCode.FRAME_MISSING,
+            f"{clip.where}: onset must be at least frames.index_base ({config.index_base}); got {key.onset}. Correct the "
+            "manifest or --index-base.",
+            clip.path,
+        )
+    with _unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE) as (size, modified):
+        source_hash = _file_hash(path, size, modified)
+        _verify(clip, source_hash)
+        footage = read_footage(path, numbers, clip.path)
+    fps = footage.fps if math.isnan(clip.fps) else clip.fps
+    rotated = any(picture.rotated for picture in footage.pictures)
+    return Source(clip, key, fps, source_hash, rotated, False), list(footage.pictures)
+
+
+def _moved(clip: Clip, key: KeyFrames, taken: list[int], config: FrameConfig) -> KeyFrames:
+    """The key frames that stand in for missing ones: two may have become one, and their phase with it."""
+    onset, apex, offset = taken
+    stand_in = dataclasses.replace(clip, onset=onset, apex=apex, offset=None if key.offset is None else offset)
+    return dataclasses.replace(_key(stand_in, config), apex_source=key.apex_source)
+
+
+def _list(folder: Path, name: str) -> dict[int, list[str]]:
+    try:
+        return numbered_images(folder)
+    except OSError as error:
+        _system_failed(error, name, FailureCode.IMAGE_UNREADABLE)
+
+
+def _choose(number: int, files: dict[int, list[str]], name: str, nearest: bool) -> int:
+    """The number to read: the one wanted, or its nearest neighbour where that is allowed."""
+    if number not in files:
+        if nearest and files:
+            return min(files, key=lambda other: (abs(other - number), other))
+        held = f"{len(files)} numbers from {min(files)} to {max(files)}" if files else "no numbered image"
+        raise ClipError(
+            FailureCode.FRAME_MISSING,
+            f"{name}: folder must hold an image with the number {number}; got {held}. Correct the manifest, or pass "
+            "--nearest to take the nearest.",
+            name,
+        )
+    return number
+
+
+def _read_image(folder: Path, names: list[str], name: str, root: Path, config: FrameConfig) -> tuple[str, bytes]:
+    """Name (relative to the root) and bytes of the one file that has a number."""
+    if len(names) > 1:
+        raise ClipError(
+            FailureCode.FRAME_AMBIGUOUS,
+            f"{name}: a number must belong to one image; got {' and '.join(names)}. Remove all but one.",
+            f"{name}/{names[0]}",
+        )
+    shown = f"{name}/{names[0]}"
+    path = _resolve(folder / names[0], shown, root, config)
+    with _unchanged(path, shown, FailureCode.IMAGE_UNREADABLE):
+        content = path.read_bytes()
+    return shown, content
+
+
+def _resolve(path: Path, name: str, root: Path, config: FrameConfig, reason: str = "") -> Path:
+    """The file behind all links, which must lie under the root; a reason given refuses it anyway."""
+    try:
+        resolved = path.resolve()
+        if not reason and not config.follow_symlinks and not resolved.is_relative_to(root.resolve()):
+            reason = "a link leads out"
+    except (RuntimeError, ValueError) as error:
+        reason = str(error)
+    except OSError as error:
+        _system_failed(error, name, FailureCode.IMAGE_UNREADABLE)
+    if reason:
+        raise ClipError(
+            FailureCode.PATH_REFUSED,
+            f"{name}: path must stay under the root; got one that does not ({reason}). Move the files, or pass "
+            "--follow-symlinks where only a link is in the way.",
+            name,
+        )
+    return resolved
+
+
+def _stat(path: Path, name: str, code: FailureCode) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        _system_failed(error, name, code)
+
+
+@contextmanager
+def _unchanged(path: Path, name: str, code: FailureCode) -> Iterator[tuple[int, int]]:
+    """Size and modification time (ns) of a regular file, which must be the same when it has been read."""
+    before = _stat(path, name, code)
+    if not stat.S_ISREG(before.st_mode):
+        raise ClipError(code, f"{name}: must be a regular file; got another kind. Replace it.", name)
+    try:
+        yield before.st_size, before.st_mtime_ns
+    except ClipError:
+        _compare(before, _stat(path, name, code), name)  # half a file is no video, but the change is what matters
+        raise
+    except OSError as error:
+        _system_failed(error, name, code)
+    _compare(before, _stat(path, name, code), name)
+
+
+def _compare(before: os.stat_result, after: os.stat_result, name: str) -> None:
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise ClipError(
+            FailureCode.SOURCE_CHANGED,
+            f"{name}: file must not change while it is read; got {after.st_size} bytes after {before.st_size}, or another "
+            "time of modification. Run again when nothing writes to it.",
+            name,
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, modified: int) -> str:  # size and time: a changed file is another entry
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _verify(clip: Clip, source_hash: str) -> None:
+    if clip.source_hash and clip.source_hash != source_hash:
+        raise ClipError(
+            FailureCode.SOURCE_CHECKSUM,
+            f"{clip.path}: content must have the hash {clip.source_hash}; got {source_hash}. Restore the files, or correct "
+            "source_hash.",
+            clip.path,
+        )
+
+
+def _system_failed(error: OSError, name: str, code: FailureCode) -> NoReturn:
+    reason = error.strerror or str(error)
+    if error.errno in _ABSENT:
+        raise ClipError(
+            FailureCode.FRAME_MISSING,
+            f"{name}: path must exist under the root; got {reason}. Correct the manifest or --root.",
+            name,
+        ) from error
+    raise ClipError(
+        code, f"{name}: file must be readable; got {reason}. Check the disk and the permissions.", name
+    ) from error

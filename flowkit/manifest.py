@@ -15,17 +15,25 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from flowkit.errors import ClipError, FailureCode, ManifestError
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
 OPTIONAL = ("fps", "source_hash")
+_FILLED = ("clip_id", "path", "subject", "dataset")
+_KNOWN = frozenset(REQUIRED + OPTIONAL)
 MAX_LISTED = 20
 """Problems printed before the rest is only counted."""
 MAX_TEXT = 512
 """Longest text of a field, in UTF-8 bytes: shards store fixed-length strings."""
+
+_TEXT = f"at most {MAX_TEXT} bytes of text without control characters"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_NUMBER = re.compile("[0-9]{1,9}")
+_PROTOCOL = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")  # and drive letters
+_PATTERN = re.compile("%[0-9]*d")
 
 ApexSource = Literal["annotated", "midpoint", "offset"]
 
@@ -184,9 +192,9 @@ def read_manifest(path: str | Path) -> list[Clip]:
             f"{path}: manifest must be a readable CSV file; got {error.strerror}. Check the path."
         ) from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: manifest must be UTF-8; got {error}. Save it as UTF-8.") from error
-    except csv.Error as error:
-        raise ManifestError(f"{path}: manifest must be CSV; got {error}. Save it as CSV.") from error
+        raise ManifestError(
+            f"{path.name}:{_undecodable_line(path)}: manifest must be UTF-8; got {error.reason}. Save it as UTF-8."
+        ) from error
     if not clips and not problems:
         problems.append(f"{path.name}: manifest must name at least one clip; got none. Add rows.")
     if problems:
@@ -199,53 +207,87 @@ def read_manifest(path: str | Path) -> list[Clip]:
 def _rows(path: Path, problems: list[str]) -> Iterator[Clip]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-        header = [name.strip() for name in reader.fieldnames or []]
-        missing = [name for name in REQUIRED if name not in header]
-        if missing:
+        try:
+            if _usable_header(reader, path, problems):
+                yield from _read_rows(reader, path, problems)
+        except csv.Error as error:
             problems.append(
-                f"{path.name}:1: header must name {', '.join(REQUIRED)}; got {', '.join(header) or 'nothing'}. "
-                f"Add: {', '.join(missing)}."
+                f"{path.name}:{reader.line_num + 1}: row must be CSV; got {error}. Check the quotes from here on."
             )
-            return
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            problems.append(f"{path.name}:1: column names must be unique; got {', '.join(twice)} twice. Rename one.")
-            return
-        reader.fieldnames = header
-        for row in reader:
-            where = f"{path.name}:{reader.line_num}"
-            found = _row_problems(row, where)
-            if found:
-                problems.extend(found)
-            else:
-                yield _clip(row, reader.line_num)
 
 
-def _row_problems(row: dict[str, str | None], where: str) -> list[str]:
-    if None in row or None in row.values():
-        return [f"{where}: row must have as many fields as the header; got another number. Check commas and quotes."]
-    problems = []
-    for name in ("clip_id", "path", "subject", "dataset"):
-        if not (row[name] or "").strip():
-            problems.append(f"{where}: {name} must not be empty; got an empty cell. Fill it in.")
+def _usable_header(reader: csv.DictReader[str], path: Path, problems: list[str]) -> bool:
+    header = [name.strip() for name in reader.fieldnames or []]
+    missing = [name for name in REQUIRED if name not in header]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if missing:
+        problems.append(
+            f"{path.name}:1: header must name {', '.join(REQUIRED)}; got {', '.join(header) or 'nothing'}. "
+            f"Add: {', '.join(missing)}."
+        )
+    elif "" in header:
+        problems.append(f"{path.name}:1: column names must not be empty; got an empty one. Remove the empty columns.")
+    elif twice:
+        problems.append(f"{path.name}:1: column names must be unique; got {', '.join(twice)} twice. Rename one.")
+    elif any(not _is_text(name) for name in header):
+        problems.append(f"{path.name}:1: column names must be {_TEXT}; got {header!r:.200}. Rename them.")
+    reader.fieldnames = header
+    return not problems
+
+
+def _read_rows(reader: csv.DictReader[str], path: Path, problems: list[str]) -> Iterator[Clip]:
+    for row in reader:
+        where = f"{path.name}:{reader.line_num}"
+        if None in row or None in row.values():
+            problems.append(
+                f"{where}: row must have as many fields as the header; got another number. Check commas and quotes."
+            )
+            continue
+        cells = {name: value.strip() for name, value in row.items()}
+        found = _row_problems(cells, where)
+        if found:
+            problems.extend(found)
+        else:
+            yield _clip(cells, reader.line_num)
+
+
+def _undecodable_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 0
+
+
+def _row_problems(cells: dict[str, str], where: str) -> list[str]:
+    problems = [
+        f"{where}: {name} must not be empty; got an empty cell. Fill it in." for name in _FILLED if not cells[name]
+    ]
     for name in ("onset", "apex", "offset"):
-        text = (row[name] or "").strip()
-        if (text or name == "onset") and not re.fullmatch(r"\d{1,9}", text):
+        text = cells[name]
+        if (text or name == "onset") and not _NUMBER.fullmatch(text):
             problems.append(f"{where}: {name} must be a whole number from 0; got {text!r}. Correct the cell.")
-    fps = (row.get("fps") or "").strip()
+    fps = cells.get("fps")
     if fps and not _is_rate(fps):
         problems.append(f"{where}: fps must be a positive number; got {fps!r}. Correct the cell, or leave it empty.")
-    problems += [
-        f"{where}: {name} must be at most {MAX_TEXT} bytes of text without control characters; got {value!r:.60}. Shorten it."
-        for name, value in row.items()
-        if value is not None and (len(value.encode()) > MAX_TEXT or any(unicodedata.category(c) == "Cc" for c in value))
-    ]
-    reason = path_problem((row["path"] or "").strip())
+    if not _is_text("".join(cells.values())):  # nearly every row as a whole is short and clean
+        problems += [
+            f"{where}: {name} must be {_TEXT}; got {value!r:.60}. Shorten or clean it."
+            for name, value in cells.items()
+            if not _is_text(value)
+        ]
+    reason = path_problem(cells["path"])
     if reason:
         problems.append(
-            f"{where}: path must be relative to the root and stay in it; got {row['path']!r} ({reason}). Pass --root."
+            f"{where}: path must be relative to the root and stay in it; got {cells['path']!r} ({reason}). Pass --root."
         )
     return problems
+
+
+def _is_text(value: str) -> bool:
+    return len(value.encode()) <= MAX_TEXT and not _CONTROL.search(value)
 
 
 def _is_rate(text: str) -> bool:
@@ -261,20 +303,22 @@ def path_problem(path: str) -> str:
         return "absolute"
     if "\\" in path:
         return "backslash"
-    if "://" in path or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
+    if "://" in path or _PROTOCOL.match(path):
         return "a URL or a protocol"
-    if re.search(r"%\d*d", path):
+    if _PATTERN.search(path):
         return "a number pattern"
-    if ".." in PurePosixPath(path).parts:
+    if ".." in path.split("/"):
         return "leads upwards"
+    if "\0" in path:
+        return "a NUL character"
     return ""
 
 
-def _clip(row: dict[str, str | None], line: int) -> Clip:
-    text = {name: unicodedata.normalize("NFC", (value or "").strip()) for name, value in row.items()}
+def _clip(cells: dict[str, str], line: int) -> Clip:
+    text = {name: unicodedata.normalize("NFC", value) for name, value in cells.items()}
     return Clip(
         clip_id=text["clip_id"],
-        path=(row["path"] or "").strip(),  # as it is on disk: normalising could name another file
+        path=cells["path"],  # as it is on disk: normalising could name another file
         onset=int(text["onset"]),
         apex=int(text["apex"]) if text["apex"] else None,
         offset=int(text["offset"]) if text["offset"] else None,
@@ -283,6 +327,6 @@ def _clip(row: dict[str, str | None], line: int) -> Clip:
         label=text["label"],
         fps=float(text["fps"]) if text.get("fps") else math.nan,
         source_hash=text.get("source_hash", "").lower(),
-        extra=tuple(sorted((k, v) for k, v in text.items() if k not in REQUIRED + OPTIONAL)),
+        extra=tuple(sorted(item for item in text.items() if item[0] not in _KNOWN)),
         line=line,
     )

@@ -1,0 +1,173 @@
+"""Videos: the wanted frames by number, decoded one after the other from the first, never by seeking.
+
+The container is told by its first bytes and given to FFmpeg by name, so nothing is ever probed: a playlist that calls itself
+`clip.avi` cannot make another file be read. Colour comes as 8-bit RGB, also of 10-bit videos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from flowkit.errors import ClipError, FailureCode
+from flowkit.images import Picture, check_size, upright
+
+if TYPE_CHECKING:
+    import av
+    from av.video.stream import VideoStream
+
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+_ORIENTATIONS = {  # signs of the display matrix (a, b, c, d) -> the EXIF orientation that means the same
+    (1, 0, 0, 1): 1,
+    (-1, 0, 0, 1): 2,
+    (-1, 0, 0, -1): 3,
+    (1, 0, 0, -1): 4,
+    (0, 1, 1, 0): 5,
+    (0, 1, -1, 0): 6,
+    (0, -1, -1, 0): 7,
+    (0, -1, 1, 0): 8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The wanted frames of a video, in the order they were asked for, and its rate in frames per second (NaN: unknown)."""
+
+    pictures: tuple[Picture, ...]
+    fps: float
+
+
+def read_footage(path: Path, numbers: tuple[int, ...], name: str) -> Footage:
+    """Frames of a video by number, from 0.
+
+    Parameters
+    ----------
+    path : Path
+        An MP4, MOV, Matroska, WebM or AVI file.
+    numbers : tuple of int
+        In any order, with repetitions.
+    name : str
+        What messages call the file.
+
+    Returns
+    -------
+    Footage
+
+    Raises
+    ------
+    ClipError
+        VIDEO_FORMAT_REFUSED, VIDEO_UNREADABLE, FRAME_MISSING, IMAGE_TOO_LARGE or IMAGE_TOO_SMALL.
+    OSError
+        The system could not read the file.
+    """
+    import av  # here: folders of frames need none of it
+
+    container_format = _sniff(path, name)
+    try:
+        with av.open(
+            str(path),
+            format=container_format,
+            container_options={"protocol_whitelist": "file"},
+        ) as container:
+            stream = _stream(container, name)
+            rate = stream.average_rate
+            found = _collect(container, stream, frozenset(numbers), name)
+    except av.FFmpegError as error:
+        _unreadable(name, "readable", f"{error.strerror}", error)
+    return Footage(tuple(found[number] for number in numbers), float(rate) if rate else math.nan)
+
+
+def _sniff(path: Path, name: str) -> str:
+    """FFmpeg's name of the container."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        _unreadable(name, "a video", "an empty file")
+    if head[4:8] in _MP4_BOXES:
+        return "mp4"
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:] == b"AVI ":
+        return "avi"
+    raise ClipError(
+        FailureCode.VIDEO_FORMAT_REFUSED,
+        f"{name}: video must be MP4, MOV, Matroska, WebM or AVI; got a file that begins with {head!r}. Convert it, or pass a "
+        "folder of frames.",
+        name,
+    )
+
+
+def _stream(container: av.container.InputContainer, name: str) -> VideoStream:
+    if not container.streams.video:
+        _unreadable(name, "a video", "no video stream")
+    stream = container.streams.best("video") or container.streams.video[0]
+    codec = getattr(stream, "codec_context", None)  # None where FFmpeg knows no decoder
+    if codec is None:
+        _unreadable(name, "decodable", "a stream without a known decoder")
+    if codec.width and codec.height:
+        check_size(codec.width, codec.height, name)
+    codec.thread_count = 1
+    return stream  # type: ignore[return-value]
+
+
+def _collect(
+    container: av.container.InputContainer, stream: VideoStream, numbers: frozenset[int], name: str
+) -> dict[int, Picture]:
+    last = max(numbers)
+    found: dict[int, Picture] = {}
+    count = 0
+    for number, frame in enumerate(_decoded(container, stream, name)):
+        if number in numbers:
+            found[number] = _picture(frame, name)
+        count = number + 1
+        if number == last:
+            return found
+    raise ClipError(
+        FailureCode.FRAME_MISSING,
+        f"{name}: frame {last} (counted from 0) must exist; got a video of {count} decodable frames. Correct the manifest, "
+        "frames.index_base, or copy the file again.",
+        name,
+    )
+
+
+def _decoded(container: av.container.InputContainer, stream: VideoStream, name: str) -> Iterator[av.VideoFrame]:
+    """All frames from the first; damage ends it, because a decoder may drop frames there and so shift all later numbers."""
+    import av
+
+    number = 0
+    try:
+        for number, frame in enumerate(container.decode(stream), start=1):
+            if frame.is_corrupt:
+                _unreadable(name, "undamaged up to the last frame wanted", f"damage at frame {number - 1}")
+            yield frame
+    except av.FFmpegError as error:
+        _unreadable(name, "undamaged up to the last frame wanted", f"{error.strerror} after {number} frames", error)
+
+
+def _picture(frame: av.VideoFrame, name: str) -> Picture:
+    check_size(frame.width, frame.height, name)
+    orientation = _orientation(frame, name)
+    return Picture(upright(frame.to_ndarray(format="rgb24"), orientation), orientation != 1)
+
+
+def _orientation(frame: av.VideoFrame, name: str) -> int:
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1
+    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]).tolist()
+    if (a, b, c, d) not in _ORIENTATIONS:
+        _unreadable(name, "upright or turned by a multiple of 90 degrees", f"a turn of {frame.rotation} degrees")
+    return _ORIENTATIONS[a, b, c, d]
+
+
+def _unreadable(name: str, expectation: str, got: str, cause: BaseException | None = None) -> NoReturn:
+    raise ClipError(
+        FailureCode.VIDEO_UNREADABLE,
+        f"{name}: video must be {expectation}; got {got}. Copy the file again, or convert it.",
+        name,
+    ) from cause
