@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 import machine
-
 from flowkit.synth import SynthConfig, synthesise
 
 COMMAND = [sys.executable, "-m", "flowkit.cli"]

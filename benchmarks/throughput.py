@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import machine
-
 from flowkit.synth import SynthConfig, synthesise
 
 

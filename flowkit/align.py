@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from flowkit.config import AlignConfig
+from flowkit.errors import ClipError, FailureCode
+from flowkit.frames import Frames
+from flowkit.landmarks import (
+    BROWS,
+    CANONICAL,
+    EYES,
+    FACE_OVAL,
+    LEFT_EYE,
+    LIPS,
+    POINTS,
+    RIGHT_EYE,
+    FaceLandmarker,
+    read_landmarks_file,
+)
+from flowkit.registration import Image, Transform, compose, fit_similarity, invert, match_light, register
+
+Landmarks = npt.NDArray[np.float32]
+Regions = npt.NDArray[np.uint8]
 
 FACE, RIGID = 1, 2
 """Bits of `Face.regions`: inside the face; the part of it that expressions move least."""
+MIN_EYE_DISTANCE_PX = 12.0
+"""Outer eye corners closer than this: a tenth of a pixel of motion in the crop would be a hundredth in the frame."""
+
+_ELLIPSE = (0.50, 0.47), (0.30, 0.40)
+"""Centre and half axes, in crops, of the face where no landmarks are known."""
+_FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
+"""How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
+_MIN_RIGID = 0.01
+"""Least share of the crop that the rigid part must cover."""
+_CUBIC_REACH_PX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +73,272 @@ class Face:
     light: npt.NDArray[np.float64]
     landmarks: npt.NDArray[np.float32]
     n_faces: int
+
+
+class Aligner:
+    """Maker of aligned faces; holds the landmark model, so one a process. Close it, or use it in a `with` block.
+
+    Parameters
+    ----------
+    config : AlignConfig
+
+    Raises
+    ------
+    EnvironmentMissing
+        Method "mediapipe": its model, its package or a system library is missing.
+    ManifestError
+        Method "landmarks": the file cannot be used.
+    """
+
+    def __init__(self, config: AlignConfig) -> None:
+        self._config = config
+        self._landmarker = FaceLandmarker(config.face_model) if config.method == "mediapipe" else None
+        self._given = read_landmarks_file(config.landmarks) if config.method == "landmarks" else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the landmark model."""
+        if self._landmarker is not None:
+            self._landmarker.close()
+
+    def align(self, frames: Frames) -> Face:
+        """The three frames on one canonical grid, with the head's motion and the change of light taken out.
+
+        Parameters
+        ----------
+        frames : Frames
+            Of one size.
+
+        Returns
+        -------
+        Face
+            A phase that is not valid has the same picture at both ends. Each picture was resampled once, or not at all where
+            frames are cropped already and nothing moves.
+
+        Raises
+        ------
+        ClipError
+            SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING, IMAGE_TOO_SMALL or REGISTRATION_FAILED.
+        """
+        size = self._config.size
+        _check_sizes(frames)
+        landmarks, n_faces = self._locate(frames)
+        cropped = self._config.method == "none"
+        transform = _whole_frame(frames, size) if cropped else _canonical_crop(frames, landmarks, size)
+        areas = regions(landmarks, transform, size)
+        _check_regions(frames, areas)
+        onset = face_crop(frames.grey[0], transform, size)
+        pixels, registration, light = [onset], [np.eye(2, 3)], [(1.0, 0.0)]
+        for name, grey, valid in zip(("apex", "offset"), frames.grey[1:], frames.source.key.phase_valid, strict=True):
+            if valid:
+                motion = self._head_motion(onset, grey, transform, areas, f"{frames.source.clip.where}: {name}")
+                picture, gain, offset = self._picture(onset, grey, compose(invert(motion), transform), areas)
+            else:
+                picture, motion, (gain, offset) = pixels[-1], registration[-1], light[-1]
+            pixels.append(picture)
+            registration.append(motion)
+            light.append((gain, offset))
+        # Cubic resampling and a gain can leave [0, 1] by a little; the solver takes nothing outside.
+        clipped = np.clip(np.stack(pixels), 0, 1)
+        return Face(clipped, areas, transform, np.stack(registration[1:]), np.array(light[1:]), landmarks, n_faces)
+
+    def _locate(self, frames: Frames) -> tuple[Landmarks, int]:
+        """Points of the onset, and how many faces were found."""
+        clip = frames.source.clip
+        if self._landmarker is not None:
+            faces = self._landmarker.detect(frames.onset_rgb)
+            if not faces:
+                height, width = frames.grey[0].shape
+                raise ClipError(
+                    FailureCode.FACE_NOT_FOUND,
+                    f"{clip.where}: onset frame must show a face; got none in {width} x {height} pixels. Check the onset number, "
+                    "or use --align none or landmarks.",
+                    clip.path,
+                )
+            return faces[0], len(faces)
+        if self._config.method == "landmarks":
+            return self._look_up(frames), 0
+        return np.full((POINTS, 2), np.nan, np.float32), 0
+
+    def _look_up(self, frames: Frames) -> Landmarks:
+        clip = frames.source.clip
+        points = self._given.get(clip.clip_id)
+        missing = list(CANONICAL) if points is None else [i for i in CANONICAL if np.isnan(points[i]).any()]
+        if points is None or missing:
+            raise ClipError(
+                FailureCode.LANDMARKS_MISSING,
+                f"{clip.where}: {self._config.landmarks} must give the points {', '.join(map(str, CANONICAL))}; got none for "
+                f"{', '.join(map(str, missing))}. Add them.",
+                clip.path,
+            )
+        return points
+
+    def _head_motion(self, onset: Image, grey: Image, transform: Transform, areas: Regions, where: str) -> Transform:
+        if self._config.stabilise == "none":
+            return np.eye(2, 3)
+        return register(onset, face_crop(grey, transform, len(onset)), (areas & RIGID) > 0, where)
+
+    def _picture(self, onset: Image, grey: Image, transform: Transform, areas: Regions) -> tuple[Image, float, float]:
+        crop = face_crop(grey, transform, len(onset))
+        return match_light(onset, crop, (areas & FACE) > 0) if self._config.match_light else (crop, 1.0, 0.0)
+
+
+def face_crop(grey: Image, transform: Transform, size: int) -> Image:
+    """Square crop of a frame: resampled once, cubically, after a blur where pixels are merged.
+
+    Parameters
+    ----------
+    grey : (H, W) float32
+    transform : (2, 3) float64
+        Frame px -> crop px.
+    size : int
+
+    Returns
+    -------
+    (size, size) float32
+        The frame's edge goes on beyond it. The frame itself, unchanged, if it has that size and the transform is the identity.
+    """
+    if grey.shape == (size, size) and np.array_equal(transform, np.eye(2, 3)):
+        return grey.copy()
+    scale = float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    sigma = max(0.5 * np.sqrt(scale**-2 - 1), 0.2) if scale < 1 else 0.0
+    part, corner = _part_seen(grey, transform, size, margin_px=4 * sigma + _CUBIC_REACH_PX)
+    if sigma:
+        part = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    shifted = compose(transform, np.column_stack([np.eye(2), corner]))
+    crop: Image = cv2.warpAffine(part, shifted, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return crop
+
+
+def _part_seen(grey: Image, transform: Transform, size: int, margin_px: float) -> tuple[Image, npt.NDArray[np.float64]]:
+    """The part of a frame that a crop shows, at least a pixel of it, and its upper left corner (x, y)."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5
+    inverse = invert(transform)
+    seen = corners @ inverse[:, :2].T + inverse[:, 2]
+    limits = np.array(grey.shape[::-1])
+    low = np.clip(np.floor(seen.min(axis=0) - margin_px), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(seen.max(axis=0) + margin_px), low + 1, limits).astype(int)
+    return grey[low[1] : high[1], low[0] : high[0]], low.astype(np.float64)
+
+
+def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
+    """Which pixels of a crop belong to the face, and to the part of it that expressions move least.
+
+    Parameters
+    ----------
+    landmarks : (478, 2) float32
+        In frame px. Unless all outlines are given, a fixed ellipse stands for both regions.
+    transform : (2, 3) float64
+        Frame px -> crop px.
+    size : int
+
+    Returns
+    -------
+    (size, size) uint8
+        Bits FACE (hull of the face's oval) and RIGID (the same without its rim, eyes, brows and lips).
+    """
+    points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
+    outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]
+    if not all(np.isfinite(outline).all() for outline in outlines):
+        return _ellipse(size) * np.uint8(FACE | RIGID)
+    oval, lips, *eyes_and_brows = outlines
+    face = _filled([oval], size, hull=True)
+    mobile = _grown(_filled(eyes_and_brows, size), _EYE_MARGIN * size)
+    mobile |= _grown(_filled([lips], size, hull=True), _LIP_MARGIN * size)
+    rim = round(_FACE_MARGIN * size)
+    inner = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
+    areas: Regions = face * np.uint8(FACE) | (inner & ~mobile & 1) * np.uint8(RIGID)
+    return areas
+
+
+def _ellipse(size: int) -> Regions:
+    centre, half_axes = _ELLIPSE
+    unit = (np.arange(size) + 0.5) / size
+    across, down = ((unit - centre[axis]) / half_axes[axis] for axis in (0, 1))
+    return (across**2 + down[:, None] ** 2 <= 1).astype(np.uint8)
+
+
+def _filled(outlines: list[npt.NDArray[np.float64]], size: int, hull: bool = False) -> Regions:
+    """1 inside polygons, or inside their convex hulls."""
+    image = np.zeros((size, size), np.uint8)
+    for outline in outlines:
+        corners = np.rint(np.clip(outline, -size, 2 * size)).astype(np.int32)
+        cv2.fillPoly(image, [cv2.convexHull(corners) if hull else corners], 1)
+    return image
+
+
+def _grown(image: Regions, margin_px: float) -> Regions:
+    side = 2 * round(margin_px) + 1
+    grown: Regions = cv2.dilate(image, np.ones((side, side), np.uint8))
+    return grown
+
+
+def _check_sizes(frames: Frames) -> None:
+    sizes = [f"{grey.shape[1]} x {grey.shape[0]}" for grey in frames.grey]
+    if len(set(sizes)) > 1:
+        clip = frames.source.clip
+        raise ClipError(
+            FailureCode.SIZE_MISMATCH,
+            f"{clip.where}: the three frames must have one size; got {', '.join(sizes)}. Use frames of one recording.",
+            clip.path,
+        )
+
+
+def _whole_frame(frames: Frames, size: int) -> Transform:
+    """The transform that takes a square frame for the crop."""
+    height, width = frames.grey[0].shape
+    if height != width:
+        clip = frames.source.clip
+        raise ClipError(
+            FailureCode.SIZE_MISMATCH,
+            f"{clip.where}: cropped frames must be square; got {width} x {height} pixels. Crop them square, or use --align "
+            "mediapipe.",
+            clip.path,
+        )
+    scale = size / width
+    return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+
+
+def _canonical_crop(frames: Frames, landmarks: Landmarks, size: int) -> Transform:
+    """T0: the similarity that best puts the onset's points where the canonical crop has them."""
+    clip = frames.source.clip
+    height, width = frames.grey[0].shape
+    points = landmarks[list(CANONICAL)].astype(np.float64)
+    distance = float(np.linalg.norm(landmarks[RIGHT_EYE] - landmarks[LEFT_EYE]))
+    if distance < MIN_EYE_DISTANCE_PX:
+        raise ClipError(
+            FailureCode.IMAGE_TOO_SMALL,
+            f"{clip.where}: outer eye corners must be at least {MIN_EYE_DISTANCE_PX:g} px apart; got {distance:.1f} px in "
+            f"{width} x {height} pixels. Use frames of higher resolution.",
+            clip.path,
+        )
+    transform = fit_similarity(points, np.array(list(CANONICAL.values())) * size - 0.5)
+    x, y = points.mean(axis=0)
+    scale = np.hypot(transform[0, 0], transform[1, 0])
+    if not (0 <= x <= width and 0 <= y <= height and size <= scale * 4 * max(width, height)):
+        raise ClipError(
+            FailureCode.LANDMARKS_MISSING,
+            f"{clip.where}: landmarks must lie on a face in the onset frame; got a mean of ({x:.1f}, {y:.1f}) and a crop of "
+            f"{size / scale:.0f} px in {width} x {height} pixels. Check that they are those of this frame, in pixels.",
+            clip.path,
+        )
+    return transform
+
+
+def _check_regions(frames: Frames, areas: Regions) -> None:
+    share = float(np.mean((areas & RIGID) > 0))
+    if share < _MIN_RIGID:
+        clip = frames.source.clip
+        raise ClipError(
+            FailureCode.LANDMARKS_MISSING,
+            f"{clip.where}: face without eyes, brows and lips must cover at least {_MIN_RIGID:.0%} of the crop; got {share:.2%}. "
+            "Check the outlines in the landmarks.",
+            clip.path,
+        )

@@ -237,7 +237,7 @@ def probe(out: Path) -> None:
     DiskFull
     """
     for folder in (out, out / "plan", out / "shards", task_folder(out, 0)):
-        test = folder / f".probe-{secrets.token_hex(8)}"
+        test = _temporary(folder / "probe")  # one that a killed run leaves is removed with its other temporaries
         try:
             folder.mkdir(parents=True, exist_ok=True)
             publish_file(test, b"flowkit")
@@ -318,7 +318,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _temporaries(out: Path) -> Iterator[Path]:
-    for pattern in (".tmp~*", "plan/.tmp~*", "shards/[0-9][0-9][0-9]/.tmp~*"):
+    for pattern in (".tmp~*", "plan/.tmp~*", "shards/.tmp~*", "shards/[0-9][0-9][0-9]/.tmp~*"):
         yield from out.glob(pattern)
 
 

@@ -57,7 +57,14 @@ def shard_bytes(out: Path) -> dict[str, str]:
 def cropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 12 clips that are cropped already, 96 x 96: no mediapipe needed."""
     config = SynthConfig(
-        subjects=4, classes=CLASSES, cropped=True, width=SIZE, height=SIZE, key_frames_only=True, peak_px=(0.6, 1.2)
+        noise=0.3,
+        subjects=4,
+        classes=CLASSES,
+        cropped=True,
+        width=SIZE,
+        height=SIZE,
+        key_frames_only=True,
+        peak_px=(0.5, 1.0),
     )
     return synthesise(tmp_path_factory.mktemp("cropped") / "clips", config)
 

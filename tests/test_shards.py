@@ -11,12 +11,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from shard_builder import build_folder
 
 from flowkit import commit
 from flowkit.commit import Record
 from flowkit.errors import EnvironmentMissing, SchemaTooNew, ShardCorrupt
 from flowkit.shards import COLUMNS, Shard, ShardFolder, sample_bytes, shard_image
+from shard_builder import build_folder
+
+CLIPS = 2
+"""In each shard of `build_folder`."""
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def first(folder: ShardFolder, *, verify: bool = True) -> Shard:
 def test_what_is_written_reads_back(folder: ShardFolder) -> None:
     with first(folder) as shard:
         samples = list(shard.samples())
-        assert len(samples) == len(shard) == 3
+        assert len(samples) == len(shard) == CLIPS
         assert shard.column("clip_id").tolist() == [sample["clip_id"] for sample in samples]
         assert np.array_equal(shard.column("flow")[1], samples[1]["flow"])
         assert {column.name for column in COLUMNS if not column.optional} == set(samples[0])
@@ -45,7 +48,7 @@ def test_the_same_samples_give_the_same_bytes(folder: ShardFolder) -> None:
 
 def test_the_size_estimate_is_that_of_the_numbers(folder: ShardFolder) -> None:
     """The file is larger by texts and HDF5's own records only."""
-    real = first(folder).path.stat().st_size / 3
+    real = first(folder).path.stat().st_size / CLIPS
     assert sample_bytes(32, keep_faces=False) < real < sample_bytes(32, keep_faces=False) + 10_000
 
 
@@ -74,7 +77,7 @@ def test_numbers_changed_under_a_valid_file_hash_are_found(folder: ShardFolder) 
 
 def external(file: Any) -> None:
     del file["residual"]
-    file.create_dataset("residual", (3, 2), "<f4", external=[("/etc/hostname", 0, 24)])
+    file.create_dataset("residual", (CLIPS, 2), "<f4", external=[("/etc/hostname", 0, 8 * CLIPS)])
 
 
 def link(file: Any) -> None:
@@ -89,8 +92,8 @@ def soft(file: Any) -> None:
 
 def virtual(file: Any) -> None:
     del file["residual"]
-    layout = h5py.VirtualLayout((3, 2), "<f4")
-    layout[:] = h5py.VirtualSource("other.h5", "residual", (3, 2))
+    layout = h5py.VirtualLayout((CLIPS, 2), "<f4")
+    layout[:] = h5py.VirtualSource("other.h5", "residual", (CLIPS, 2))
     file.create_virtual_dataset("residual", layout)
 
 

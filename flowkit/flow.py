@@ -1,0 +1,129 @@
+"""Optical flow of both phases of a clip, with what registration has left of the head's motion taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+import flowkit_kernels
+from flowkit.align import RIGID, Face
+from flowkit.errors import ClipError, FailureCode
+from flowkit.registration import FlowModel, remove_motion, residual_px
+from flowkit_kernels import TVL1Params
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What moved in one clip.
+
+    Attributes
+    ----------
+    flow : (2 phases, 2 components, N, N) float32
+        Rise (onset to apex) and fall (apex to offset); u right, v down; px of the crop. Zero where the phase is invalid.
+    removed : (2, 2, 3) float64
+        What was subtracted from each phase: (u, v) = A [x, y, 1], in px of the crop. Zero where nothing was.
+    residual : (2,) float32
+        Median |flow| on the rigid part of the face, px; 0 for an invalid phase.
+    """
+
+    flow: npt.NDArray[np.float32]
+    removed: npt.NDArray[np.float64]
+    residual: npt.NDArray[np.float32]
+
+
+def dual_phase_flow(
+    faces: Sequence[Face],
+    valid: Sequence[tuple[bool, bool]],
+    params: TVL1Params,
+    backend: str,
+    stabilise: str,
+    threads: int | None = None,
+    where: Sequence[str] | None = None,
+) -> list[Flow | ClipError]:
+    """Flow of each clip, or what is wrong with it; all valid phases go to the solver as one batch.
+
+    Parameters
+    ----------
+    faces : sequence of Face
+        Of one size.
+    valid : sequence of (bool, bool)
+        Whether rise and fall have a length.
+    params : TVL1Params
+    backend : str
+    stabilise : {"similarity", "affine", "register", "none"}
+        The first two subtract a motion of that kind, fitted on the rigid part of the face.
+    threads : int, optional
+    where : sequence of str, optional
+        What messages call the clips.
+
+    Returns
+    -------
+    list of Flow or ClipError
+        In the order of the faces; FLOW_NONFINITE or FLOW_RANGE fails one clip and no other.
+
+    Raises
+    ------
+    ShapeError, BackendUnavailable
+    """
+    names = where or [f"clip {number}" for number in range(len(faces))]
+    raw = [np.zeros((2, 2, *face.regions.shape), np.float32) for face in faces]
+    pairs = [(clip, phase) for clip, phases in enumerate(valid) for phase in (0, 1) if phases[phase]]
+    if pairs:
+        reference = np.stack([faces[clip].pixels[phase] for clip, phase in pairs])
+        moving = np.stack([faces[clip].pixels[phase + 1] for clip, phase in pairs])
+        flow = flowkit_kernels.tvl1_flow(reference, moving, params, backend=backend, threads=threads)
+        for (clip, phase), one in zip(pairs, flow, strict=True):
+            raw[clip][phase] = one
+    return [
+        _finish(flow, face, phases, stabilise, name)
+        for flow, face, phases, name in zip(raw, faces, valid, names, strict=True)
+    ]
+
+
+def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
+    """Refuse a flow that no face can have made.
+
+    Parameters
+    ----------
+    flow : (..., 2, N, N) float32
+    where : str
+        What the message calls the clip.
+
+    Raises
+    ------
+    ClipError
+        FLOW_NONFINITE, or FLOW_RANGE: a displacement longer than the crop is wide.
+    """
+    if not np.isfinite(flow).all():
+        raise ClipError(
+            FailureCode.FLOW_NONFINITE,
+            f"{where}: flow must be finite; got NaN or infinity. Look at the frames; lower tvl1.tau if it was raised.",
+        )
+    longest, size = float(np.hypot(flow[..., 0, :, :], flow[..., 1, :, :]).max()), flow.shape[-1]
+    if longest > size:
+        raise ClipError(
+            FailureCode.FLOW_RANGE,
+            f"{where}: displacement must be at most the crop's side, {size} px; got {longest:.1f} px. Look at the frames; the "
+            "settings of tvl1 may be extreme.",
+        )
+
+
+def _finish(
+    raw: npt.NDArray[np.float32], face: Face, valid: tuple[bool, bool], stabilise: str, where: str
+) -> Flow | ClipError:
+    try:
+        check_flow(raw, where)
+    except ClipError as error:
+        return error
+    rigid = (face.regions & RIGID) > 0
+    flow, removed, residual = raw.copy(), np.zeros((2, 2, 3)), np.zeros(2, np.float32)
+    for phase in (0, 1):
+        if valid[phase] and stabilise in ("similarity", "affine"):
+            flow[phase], removed[phase], residual[phase] = remove_motion(raw[phase], rigid, cast(FlowModel, stabilise))
+        elif valid[phase]:
+            residual[phase] = residual_px(raw[phase], rigid)
+    return Flow(flow, removed, residual)

@@ -1,0 +1,251 @@
+"""The made-up data set: its frames move exactly as its truth says, and it is the same every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from flowkit.errors import ConfigError, DiskFull
+from flowkit.landmarks import LEFT_EYE, RIGHT_EYE
+from flowkit.manifest import read_manifest
+from flowkit.synth import (
+    CLASSES,
+    Scene,
+    SynthConfig,
+    draw_clip,
+    make_subject,
+    read_truth,
+    render_frame,
+    scenes,
+    synthesise,
+    true_motion,
+)
+
+CLEAN = SynthConfig(noise=0, light=0, peak_px=(2.5, 2.5), drift_px=3, drift_deg=1.5, drift_scale=0.01)
+STILL = dataclasses.replace(CLEAN, drift_px=0, drift_deg=0, drift_scale=0)
+TINY = SynthConfig(subjects=1, classes=("smile", "sulk"), width=96, height=96, peak_px=(0.5, 1.0), phase_frames=(2, 4))
+
+
+def scene_of(label, config, name="s01"):
+    return Scene("clip", make_subject(name, config), label, draw_clip("clip", config), config)
+
+
+def key_frames(label, config):
+    scene = scene_of(label, config)
+    return [render_frame(scene, t).astype(np.float32) for t in (0, scene.draw.apex, scene.draw.offset)]
+
+
+def truth_of(label, config):
+    return true_motion(scene_of(label, config))
+
+
+def warped(moving, flow):
+    y, x = np.indices(moving.shape, np.float32)
+    return cv2.remap(moving, x + np.float32(flow[0]), y + np.float32(flow[1]), cv2.INTER_CUBIC)
+
+
+def interior_error(reference, moving, flow):
+    inner = (slice(12, -12), slice(12, -12))
+    return np.abs(warped(moving, flow) - reference)[inner].mean()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("label", ["smile", "smile_frown", "surprise_held", "sulk"])
+@pytest.mark.parametrize("config", [STILL, CLEAN], ids=["still", "drifting"])
+@pytest.mark.parametrize("phase", [0, 1], ids=["rise", "fall"])
+def test_warping_by_the_true_flow_brings_the_frames_together(label, config, phase):
+    frames, truth = key_frames(label, config), truth_of(label, config)
+    reference, moving = frames[phase], frames[phase + 1]
+    error = interior_error(reference, moving, truth.flow[phase])
+    assert error < 0.7  # both frames are rounded to whole grey levels: 0.35 at best
+    for shift in ((0.1, 0), (-0.1, 0), (0, 0.1), (0, -0.1)):  # the truth has no bias of a tenth of a pixel
+        assert interior_error(reference, moving, truth.flow[phase] + np.reshape(shift, (2, 1, 1))) > 1.05 * error
+    moves = np.hypot(*truth.flow_local[phase]) > 0.5
+    wrong = np.abs(warped(moving, truth.flow[phase] - truth.flow_local[phase]) - reference)[moves].mean()
+    right = np.abs(warped(moving, truth.flow[phase]) - reference)[moves].mean()
+    assert wrong > 3 * right
+
+
+def test_the_local_truth_is_the_truth_of_the_same_clip_without_drift():
+    scene = scene_of("smile_frown", CLEAN)
+    undrifted = dataclasses.replace(scene.draw, drift=np.zeros((2, 4)))
+    still, drifting = true_motion(dataclasses.replace(scene, draw=undrifted)), true_motion(scene)
+    np.testing.assert_allclose(still.flow, drifting.flow_local, atol=1e-5)
+    assert np.abs(drifting.flow - drifting.flow_local).max() > 1
+
+
+def test_the_stored_drift_is_where_the_head_went():
+    truth = truth_of("frown", CLEAN)
+    np.testing.assert_array_equal(truth.drift[0], np.eye(2, 3))
+    y, x = 300, 20  # far from the face: only the head's motion is seen there
+    for phase in (0, 1):
+        before, after = truth.drift[phase], truth.drift[phase + 1]
+        head = np.linalg.solve(before[:, :2], np.array([x, y]) - before[:, 2])
+        np.testing.assert_allclose(truth.flow[phase, :, y, x], after[:, :2] @ head + after[:, 2] - [x, y], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("phase", "groups"),
+    [
+        (0, [{"smile", "smile_lopsided", "smile_frown"}, {"surprise", "surprise_held"}]),
+        (1, [{"smile", "smile_brow"}, {"frown", "sulk"}]),
+    ],
+    ids=["rise", "fall"],
+)
+def test_exactly_the_classes_of_the_table_share_a_phase(phase, groups):
+    flows = {label: truth_of(label, STILL).flow_local[phase] for label in CLASSES}
+    for one in CLASSES:
+        for other in CLASSES:
+            shared = one == other or any({one, other} <= group for group in groups)
+            difference = np.abs(flows[one] - flows[other]).max()
+            assert difference < 1e-5 if shared else difference > 0.5, (one, other, difference)
+
+
+def test_the_peak_is_the_one_drawn():
+    scene = scene_of("smile", STILL)
+    peak = np.hypot(*true_motion(scene).flow_local[0]).max()
+    assert 0.8 * scene.draw.peak_px < peak < 1.2 * scene.draw.peak_px
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
+    for name in ("first", "second"):
+        synthesise(tmp_path / name, TINY)
+    synthesise(tmp_path / "other", dataclasses.replace(TINY, seed=1))
+    assert digests(tmp_path / "first") == digests(tmp_path / "second")
+    frame = "frames/s01/s01_smile_01/0001.png"
+    assert digests(tmp_path / "first")[frame] != digests(tmp_path / "other")[frame]
+
+
+def test_asking_for_more_leaves_the_clips_already_there_as_they_were(tmp_path):
+    synthesise(tmp_path / "few", TINY)
+    synthesise(tmp_path / "more", dataclasses.replace(TINY, subjects=2, clips=2, classes=("frown", "sulk", "smile")))
+    few, more = digests(tmp_path / "few"), digests(tmp_path / "more")
+    kept = [name for name in few if name.startswith(("frames/", "truth/"))]
+    assert len(kept) > 10
+    assert all(few[name] == more[name] for name in kept)
+
+
+def test_the_manifest_reads_and_names_frames_and_truth_that_exist(tmp_path):
+    config = dataclasses.replace(TINY, key_frames_only=True)
+    manifest = synthesise(tmp_path / "set", config)
+    clips = read_manifest(manifest)
+    assert [clip.label for clip in clips] == ["smile", "sulk"]
+    for clip, scene in zip(clips, scenes(config), strict=True):
+        numbers = [int(path.stem) for path in sorted((manifest.parent / clip.path).iterdir())]
+        assert numbers == [clip.onset, clip.apex, clip.offset]
+        expected = true_motion(scene)
+        stored = read_truth(manifest.parent / "truth" / f"{clip.clip_id}.npz")
+        np.testing.assert_array_equal(stored.flow, expected.flow)
+        np.testing.assert_array_equal(stored.flow_local, expected.flow_local)
+        np.testing.assert_array_equal(stored.drift, expected.drift)
+    assert "synthetic" in (manifest.parent / "README.txt").read_text()
+
+
+def test_an_interrupted_run_leaves_no_manifest(tmp_path):
+    def interrupt(done, total):
+        assert (done, total) == (1, 2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(tmp_path / "set", TINY, on_clip=interrupt)
+    assert (tmp_path / "set" / "frames").is_dir()
+    assert not list((tmp_path / "set").glob("manifest*"))
+
+
+def test_a_folder_with_something_in_it_is_refused_and_kept(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="must be an empty folder"):
+        synthesise(tmp_path, TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_full_disk_is_named_as_such(tmp_path, monkeypatch):
+    def full(*_args, **_arrays):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(DiskFull, match="delete the folder and run again"):
+        synthesise(tmp_path / "set", TINY)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"classes": ("smile", "joy")},
+        {"classes": ()},
+        {"subjects": 0},
+        {"width": 321},
+        {"cropped": True, "width": 224, "height": 320},
+        {"peak_px": (2.0, 1.0)},
+        {"peak_px": (1.0, 9.0)},
+        {"phase_frames": (0, 3)},
+        {"format": "gif"},
+        {"format": "mp4", "key_frames_only": True},
+        {"drift_deg": float("nan")},
+    ],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_refused(wrong):
+    with pytest.raises(ConfigError, match=r"^synth: \w+ must be .*; got "):
+        SynthConfig(**wrong)
+
+
+def test_the_strongest_motion_allowed_can_still_be_inverted():
+    config = dataclasses.replace(STILL, peak_px=(3.84, 3.84))
+    for label in CLASSES:
+        truth = truth_of(label, config)
+        y, x = np.indices((config.height, config.width), np.float32)
+        stretch = np.gradient(x + truth.flow_local[0, 0], axis=1) * np.gradient(y + truth.flow_local[0, 1], axis=0)
+        assert stretch.min() > 0.2, label  # the face is nowhere folded over itself
+
+
+@pytest.mark.parametrize(("form", "tolerance"), [("mkv", 0.0), ("mp4", 2.0)])
+def test_a_video_holds_every_frame_from_onset_to_offset(tmp_path, form, tolerance):
+    config = dataclasses.replace(TINY, format=form, classes=("smile",))
+    (clip,) = read_manifest(synthesise(tmp_path / "set", config))
+    with av.open(str(tmp_path / "set" / clip.path)) as video:
+        stored = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+        assert float(video.streams.video[0].average_rate) == pytest.approx(config.fps)
+    assert clip.onset == 0
+    assert len(stored) == clip.offset + 1
+    (scene,) = scenes(config)
+    for t, frame in enumerate(stored):
+        assert np.abs(frame.astype(float) - render_frame(scene, t)).mean() <= tolerance
+
+
+def test_a_cropped_face_has_its_eyes_where_the_canonical_crop_has_them():
+    config = dataclasses.replace(STILL, width=224, height=224, cropped=True)
+    points = make_subject("s01", config).landmarks
+    np.testing.assert_allclose(points[LEFT_EYE], [0.278 * 224 - 0.5, 0.296 * 224 - 0.5], atol=1e-6)
+    np.testing.assert_allclose(points[RIGHT_EYE], [0.722 * 224 - 0.5, 0.296 * 224 - 0.5], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:::mediapipe")
+def test_a_face_detector_finds_the_landmarks_of_both_a_plain_and_a_mirrored_subject():
+    mediapipe = pytest.importorskip("mediapipe")
+    vision, tasks = mediapipe.tasks.vision, mediapipe.tasks
+    model = resources.files("flowkit.assets").joinpath("face_landmarker.task").read_bytes()
+    options = vision.FaceLandmarkerOptions(base_options=tasks.BaseOptions(model_asset_buffer=model))
+    config = SynthConfig()
+    with vision.FaceLandmarker.create_from_options(options) as detector:
+        for name in ("s01", "s02", "s03"):
+            scene = scene_of("smile", config, name)
+            grey = render_frame(scene, 0)
+            picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=cv2.merge([grey] * 3))
+            (face,) = detector.detect(picture).face_landmarks
+            found = np.array([(point.x * config.width, point.y * config.height) for point in face]) - 0.5
+            apart = np.hypot(*(found - scene.subject.landmarks).T)
+            assert np.median(apart) < 2, name
+            assert np.percentile(apart, 95) < 5, name
