@@ -385,6 +385,8 @@ def _write_report(out: Path, reporter: Any) -> None:
     from flowkit.report import write_report
 
     result = write_report(out)
+    for problem in result.corrupt:
+        reporter.note(f"Warning: {problem}")
     reporter.note(f"Report: {result.path}")
 
 

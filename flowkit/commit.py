@@ -205,17 +205,16 @@ def read_record(path: Path) -> Record | None:
 
 def read_records(out: Path) -> list[Record]:
     """Every valid record of a folder, by task number."""
-    records = (read_record(path) for path in sorted(out.glob("shards/[0-9][0-9][0-9]/*.json")))
-    return sorted((r for r in records if r is not None), key=lambda r: r.task)
+    return [record for path in _record_paths(out) if (record := read_record(path)) is not None]
 
 
-def quarantine_invalid(out: Path) -> list[Path]:
-    """Move torn or orphaned-of-their-data records to `quarantine/`, so that their tasks run again; what was moved."""
-    moved = []
-    for path in sorted(out.glob("shards/[0-9][0-9][0-9]/*.json")):
-        if read_record(path) is None:
-            moved.append(quarantine(path))
-    return moved
+def invalid_records(out: Path) -> list[Path]:
+    """Records that are torn, or whose data file is missing or of the wrong length: their tasks count as not done."""
+    return [path for path in _record_paths(out) if read_record(path) is None]
+
+
+def _record_paths(out: Path) -> list[Path]:
+    return sorted(out.glob("shards/[0-9][0-9][0-9]/[0-9]*.json"))  # not the temporaries, which begin with a dot
 
 
 def quarantine(path: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.commit import read_record
+from flowkit.commit import invalid_records
 from flowkit.errors import ShardCorrupt
 from flowkit.index import finalise
 from flowkit.plan import read_generations
@@ -108,8 +108,7 @@ def verify(out: str | Path, tell: Callable[[int, int], None] = lambda done, tota
 def _record_problems(folder: ShardFolder) -> list[str]:
     problems = [
         f"{path}: commit record and its shard must be whole; got something else. Run extract again: it redoes the task."
-        for path in sorted(folder.path.glob("shards/[0-9][0-9][0-9]/*.json"))
-        if read_record(path) is None
+        for path in invalid_records(folder.path)
     ]
     seen: Counter[str] = Counter(clip["clip_id"] for clip in folder.clips())
     problems += [

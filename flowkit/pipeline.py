@@ -316,8 +316,11 @@ class _Run:
         commit.probe(self.out)
         commit.remove_stale_temporaries(self.out)
         self._store_run()
-        for path in commit.quarantine_invalid(self.out):
-            self.reporter.note(f"{path}: a damaged commit record or shard was moved here; its task runs again.")
+        for path in commit.invalid_records(self.out):
+            moved = commit.quarantine(path)
+            self.reporter.note(
+                f"{moved}: a damaged commit record, or one whose shard is damaged, was moved here; its task runs again."
+            )
         plan = self._freeze()
         self._count_earlier(plan)
         if self.options.verify_sources:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flowkit.flow import Flow, dual_phase_flow
-from flowkit.mmcof import combine
 
 from flowkit import commit
 from flowkit.align import FACE, Face
@@ -23,7 +21,9 @@ from flowkit.config import ExtractConfig
 from flowkit.errors import ClipError
 from flowkit.executors import Outcome
 from flowkit.feed import AlignedClip, clip_error, internal_error
+from flowkit.flow import Flow, dual_phase_flow
 from flowkit.manifest import Clip
+from flowkit.mmcof import combine
 from flowkit.plan import Task
 from flowkit.progress import Reporter
 from flowkit.quality import BLANK_STD, RESIDUAL_LIMIT_PX, Flag

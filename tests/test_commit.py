@@ -67,8 +67,8 @@ def test_a_damaged_commit_counts_as_none_and_is_kept_aside(tmp_path: Path, damag
     else:
         data.unlink()
     assert commit.read_records(tmp_path) == []
-    (moved,) = commit.quarantine_invalid(tmp_path)
-    assert moved.parent == tmp_path / "quarantine"
+    (invalid,) = commit.invalid_records(tmp_path)
+    assert commit.quarantine(invalid).parent == tmp_path / "quarantine"
     again = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     assert again.data_path is not None
     assert again.data_path.read_bytes() == b"numbers"

@@ -1,0 +1,56 @@
+"""Scenes with known motion, and OpenCV's answer to them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Images = npt.NDArray[np.float32]
+MARGIN = 12
+INTERIOR = (..., slice(8, -8), slice(8, -8))
+
+
+class Scene(NamedTuple):
+    """One pair of (1, H, W) images in [0, 1], and the (2, H, W) flow between them."""
+
+    reference: Images
+    moving: Images
+    flow: Images
+
+
+def texture(height: int, width: int, seed: int) -> Images:
+    noise = np.random.default_rng(seed).random((height, width), dtype=np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2.0) + 2 * cv2.GaussianBlur(noise, (0, 0), 6.0)
+    return cv2.normalize(smooth, None, 0.05, 0.95, cv2.NORM_MINMAX)
+
+
+def scene(height: int, width: int, seed: int = 0) -> Scene:
+    """A texture that moves by up to 1.5 px along sinusoids; moving(x + flow(x)) = reference(x) by construction."""
+    canvas = texture(height + 2 * MARGIN, width + 2 * MARGIN, seed)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    phase = np.random.default_rng(seed).random(4) * 2 * np.pi
+    u = 1.5 * np.sin(2 * np.pi * y / 90 + phase[0]) * np.cos(2 * np.pi * x / 110 + phase[1])
+    v = 1.0 * np.cos(2 * np.pi * (x + y) / 100 + phase[2]) + 0.3 * np.sin(phase[3])
+    flow = np.stack([u, v]).astype(np.float32)
+    reference = cv2.remap(canvas, x + flow[0] + MARGIN, y + flow[1] + MARGIN, cv2.INTER_LANCZOS4)
+    moving = canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return Scene(reference[None].clip(0, 1), moving[None].copy(), flow)
+
+
+def opencv_flow(reference: Images, moving: Images, **settings: Any) -> Images:
+    """(2, H, W) from a fresh solver: a used one keeps state that changes its answer."""
+    solver = cv2.optflow.DualTVL1OpticalFlow_create()
+    for name, value in settings.items():
+        getattr(solver, f"set{name}")(value)
+    return solver.calc(reference[0], moving[0], None).transpose(2, 0, 1)
+
+
+OPENCV_FIXED = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
+
+
+def end_point_error(flow: Images, truth: Images) -> float:
+    """Mean over the interior, in pixels."""
+    return float(np.hypot(*(flow - truth)[INTERIOR]).mean())

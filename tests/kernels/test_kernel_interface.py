@@ -1,0 +1,141 @@
+"""What the public functions refuse, in which words, and what they accept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowkit_kernels import (
+    BackendUnavailable,
+    MMCOFParams,
+    ParameterError,
+    ShapeError,
+    TVL1Params,
+    available_backends,
+    mmcof,
+    resolve_backend,
+    tvl1_flow,
+)
+
+FACES = np.random.default_rng(0).random((2, 20, 24), dtype=np.float32)
+FLOW = np.random.default_rng(0).normal(size=(2, 2, 2, 20, 24)).astype(np.float32)
+
+
+def with_value(array: Any, index: Any, value: float) -> Any:
+    changed = array.copy()
+    changed[index] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("reference", "moving", "message"),
+    [
+        (FACES.astype(np.float64), FACES, r"reference must be of dtype float32; got float64\. Convert"),
+        (FACES, (FACES * 255).astype(np.uint8), r"moving must be of dtype float32; got uint8"),
+        (FACES, FACES * 255, r"moving must be grey values in \[0, 1\]; got .* Divide 8-bit values by 255"),
+        (FACES - 0.5, FACES, r"reference must be grey values in \[0, 1\]; got -0\.4"),
+        (FACES, with_value(FACES, (1, 3, 4), np.nan), r"moving of pair 1 must be finite everywhere; got NaN"),
+        (with_value(FACES, (0, 0, 0), np.inf), FACES, r"reference of pair 0 must be finite"),
+        (FACES[0], FACES[0], r"reference must be \(N, H, W\); got shape \(20, 24\)"),
+        (FACES, FACES[:1], r"moving must be of the shape of reference, \(2, 20, 24\); got \(1, 20, 24\)"),
+        (FACES[:0], FACES[:0], r"reference must be one pair or more; got 0 pairs"),
+        (FACES[:, :15], FACES[:, :15], r"reference must be at least 16 x 16 pixels; got 15 x 24"),
+        (FACES.tolist(), FACES, r"reference must be a NumPy array \(N, H, W\); got list"),
+    ],
+)
+def test_images_that_cannot_be_used_are_refused_in_words(reference: Any, moving: Any, message: str) -> None:
+    with pytest.raises(ShapeError, match=f"^tvl1_flow: {message}"):
+        tvl1_flow(reference, moving)
+
+
+EMPTY = with_value(np.ones((2, 20, 24), bool), 1, False)
+
+
+@pytest.mark.parametrize(
+    ("flow", "mask", "message"),
+    [
+        (FLOW.astype(np.float16), None, r"flow must be of dtype float32; got float16"),
+        (FLOW[:, 0], None, r"flow must be \(N, 2, 2, H, W\); got shape \(2, 2, 20, 24\)"),
+        (FLOW[:, :1], None, r"flow must be \(N, 2 phases, 2 components, H, W\); got \(2, 1, 2, 20, 24\)"),
+        (FLOW[:0], None, r"flow must be one pair or more; got 0 pairs"),
+        (with_value(FLOW, (1, 0, 0, 0, 0), np.nan), None, r"flow of pair 1 must be finite everywhere"),
+        (
+            FLOW[..., :16, :],
+            None,
+            r"flow must be larger than two borders of border_px=8; got 16 x 24\. Lower border_px",
+        ),
+        (FLOW, EMPTY, r"mask of pair 1 must be True somewhere; got an empty mask"),
+        (FLOW, EMPTY[:1], r"mask must be \(2, 20, 24\), as the flow; got \(1, 20, 24\)"),
+        (FLOW, EMPTY.astype(np.uint8), r"mask must be of dtype bool; got uint8"),
+    ],
+)
+def test_flow_and_masks_that_cannot_be_used_are_refused_in_words(flow: Any, mask: Any, message: str) -> None:
+    with pytest.raises(ShapeError, match=f"^mmcof: {message}"):
+        mmcof(flow, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TVL1Params(tau=0.0), r"TVL1Params: tau must be above 0 and finite; got 0\.0"),
+        (lambda: TVL1Params(lambda_=float("nan")), r"lambda_ must be above 0 and finite; got nan"),
+        (lambda: TVL1Params(theta=float("inf")), "theta must be above 0 and finite; got inf"),
+        (lambda: TVL1Params(scale_step=1.0), "scale_step must be above 0 and below 1"),
+        (lambda: TVL1Params(epsilon=-0.1), "epsilon must be 0 or more"),
+        (lambda: TVL1Params(scales=0), "scales must be a whole number, 1 or more; got 0"),
+        (lambda: TVL1Params(warps=2.0), "warps must be a whole number, 1 or more; got 2.0"),  # type: ignore[arg-type]
+        (lambda: TVL1Params(median_filtering=3), "median_filtering must be a whole number, 1 or 5; got 3"),
+        (lambda: TVL1Params.preset("fast"), "name must be one of fixed, opencv; got 'fast'"),
+        (lambda: MMCOFParams(theta_1=-1.0), "MMCOFParams: theta_1 must be 0 or more"),
+        (lambda: MMCOFParams(k=0.0), "k must be above 0"),
+        (lambda: MMCOFParams(gate="firm"), "gate must be one of soft, hard; got 'firm'"),  # type: ignore[arg-type]
+        (lambda: MMCOFParams(border_px=-1), "border_px must be a whole number, 0 or more"),
+        (lambda: tvl1_flow(FACES, FACES, threads=0), "tvl1_flow: threads must be a whole number, 1 or more; got 0"),
+        (lambda: resolve_backend("gpu"), "backend: name must be one of auto, cuda, .*; got 'gpu'"),
+    ],
+)
+def test_parameters_out_of_range_are_refused_in_words(make: Any, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        make()
+
+
+def test_the_default_is_the_fixed_preset() -> None:
+    assert TVL1Params() == TVL1Params.preset("fixed")
+    assert TVL1Params.preset("opencv") == TVL1Params(outer_iterations=10, inner_iterations=30, epsilon=0.01)
+
+
+def test_a_tiny_overshoot_of_resampling_is_accepted() -> None:
+    overshooting = with_value(FACES, (0, 0, 0), 1.0005)
+    assert np.isfinite(tvl1_flow(overshooting, FACES)).all()
+
+
+def test_any_memory_layout_gives_the_same_answer() -> None:
+    reference, moving = FACES, np.roll(FACES, 1, axis=2)
+    expected = tvl1_flow(reference, moving)
+    read_only = moving.copy()
+    read_only.flags.writeable = False
+    for variant in (np.asfortranarray(moving), np.repeat(moving, 2, axis=2)[..., ::2], read_only):
+        np.testing.assert_array_equal(tvl1_flow(reference, variant), expected)
+
+
+def test_auto_becomes_a_backend_that_runs_here() -> None:
+    assert resolve_backend("auto") in available_backends()
+    assert {"cpu", "reference"} <= set(available_backends())
+
+
+@pytest.mark.parametrize("name", ["cuda", "numba-cuda"])
+def test_a_named_backend_that_cannot_run_is_an_error_and_never_falls_back(name: str) -> None:
+    if name in available_backends():
+        pytest.skip(f"{name} runs on this machine")
+    for call in (lambda: resolve_backend(name), lambda: tvl1_flow(FACES, FACES, backend=name)):
+        with pytest.raises(BackendUnavailable, match=f"{name} must be able to run here; .* Pass --backend cpu"):
+            call()
+
+
+def test_importing_the_package_does_not_import_numba() -> None:
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import flowkit_kernels; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,156 @@
+"""The doctor finds what is wrong with a machine, says what to do, and runs where next to nothing works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from flowkit import doctor
+from flowkit.doctor import CHECKOUT, Finding, Requirement, examine, project_requirements
+
+INSTALLED = {(d.metadata["Name"] or "").lower(): d.version for d in importlib.metadata.distributions()}
+
+
+def finding(findings: list[Finding], name: str) -> Finding:
+    (found,) = [one for one in findings if one.name == name]
+    return found
+
+
+def test_a_whole_machine_lacks_nothing_and_every_trouble_has_a_next_step() -> None:
+    findings = examine()
+    assert [one for one in findings if one.status == "missing"] == []
+    assert all(one.next_step for one in findings if one.status != "ok")
+    assert "finds the bundled face" in finding(findings, "face landmarker").detail
+    assert "cpu" in finding(findings, "backends").detail
+    assert finding(findings, "numpy").detail == INSTALLED["numpy"]
+
+
+def test_no_step_ever_installs_the_flow_cytometry_package() -> None:
+    for one in examine({}):
+        words = one.next_step.replace("&&", " ").split()
+        assert "flowkit" not in words or "uninstall" in words, one.next_step
+
+
+@pytest.mark.parametrize("other", ["opencv-python", "opencv-python-headless"])
+def test_another_opencv_beside_ours_is_a_warning(other: str) -> None:
+    found = finding(examine({**INSTALLED, other: "4.11.0"}), "cv2.optflow")
+    assert found.status == "warning"
+    assert f"{other} 4.11.0" in found.detail
+    assert found.next_step == f"pip uninstall -y {other} opencv-contrib-python && pip install opencv-contrib-python"
+
+
+def test_an_overwritten_opencv_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "optflow")
+    found = finding(examine({**INSTALLED, "opencv-python": "4.11.0"}), "cv2.optflow")
+    assert found.status == "missing"
+    assert "opencv-python 4.11.0 is installed too" in found.detail
+    assert "pip uninstall -y opencv-python opencv-contrib-python" in found.next_step
+
+
+def test_the_other_flowkit_is_noticed() -> None:
+    assert finding(examine(INSTALLED), "other FlowKit").status == "ok"
+    found = finding(examine({**INSTALLED, "flowkit": "1.2.1"}), "other FlowKit")
+    assert found.status == "warning"
+    assert "1.2.1" in found.detail
+
+
+def test_absent_and_too_old_and_too_new_packages_are_missing() -> None:
+    changed = {**INSTALLED, "numpy": "1.26.4", "mediapipe": "0.10.35"}
+    del changed["h5py"]
+    findings = examine(changed)
+    assert finding(findings, "numpy") == Finding("numpy", "missing", "1.26.4; needs >=2.0", "pip install 'numpy>=2.0'")
+    assert finding(findings, "mediapipe").status == "missing"
+    assert finding(findings, "h5py").detail == "not installed; needs >=3.12"
+
+
+def test_a_package_that_is_there_but_broken_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xxhash", None)
+    found = finding(examine(), "xxhash")
+    assert found.status == "missing"
+    assert "cannot be imported: ModuleNotFoundError" in found.detail
+    assert "--force-reinstall" in found.next_step
+
+
+def test_missing_system_libraries_come_with_the_line_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "missing_system_libraries", lambda: [("libEGL.so.1", "libegl1")])
+    found = finding(examine(), "system libraries")
+    assert (found.status, found.detail) == ("missing", "absent: libEGL.so.1")
+    assert found.next_step == "sudo apt-get install -y libegl1"
+
+
+def test_an_optional_part_is_ok_if_absent_and_a_warning_if_it_does_not_fit() -> None:
+    absent = finding(examine({}), "optional: train")
+    assert absent.status == "ok"
+    assert absent.next_step == "pip install -e '.[train]'"
+    old = finding(examine({**INSTALLED, "torch": "2.1.0+cpu", "safetensors": "0.5"}), "optional: train")
+    assert old.status == "warning"
+    assert "torch 2.1.0+cpu (needs >=2.10)" in old.detail
+    there = finding(examine({**INSTALLED, "torch": "2.10.0", "safetensors": "0.5"}), "optional: train")
+    assert (there.status, there.next_step) == ("ok", "")
+
+
+def test_the_ranges_are_those_of_setup_cfg() -> None:
+    python, requirements = project_requirements()
+    assert python == ">=3.11"
+    core = {one.name: one.text for one in requirements if not one.extra}
+    assert core["mediapipe"] in ("mediapipe>=0.10.30,<0.10.35", "mediapipe<0.10.35,>=0.10.30")
+    assert set(doctor.EXTRAS) | {"dev"} == {one.extra for one in requirements if one.extra}
+    for one in requirements:
+        assert all(doctor._in_range("0", text) or doctor._in_range("9999", text) or "==" in text for text in one.ranges)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "version", "admitted"),
+    [
+        ((">=0.10.30", "<0.10.35"), "0.10.33", True),
+        ((">=0.10.30", "<0.10.35"), "0.10.35", False),
+        ((">=0.10.30", "<0.10.35"), "0.9.99", False),
+        ((">=2.10",), "2.9.1", False),
+        ((">=2.10",), "2.10", True),
+        ((">=2.0",), "2", True),
+        (("==13.0.*",), "13.0.88", True),
+        (("==13.0.*",), "13.1.0", False),
+        ((">=5.0",), "5.0.0.93", True),
+    ],
+)
+def test_versions_compare_as_pip_compares_them(ranges: tuple[str, ...], version: str, admitted: bool) -> None:
+    assert Requirement("package", ranges, "").admits(version) == admitted
+
+
+def test_the_driver_is_read_without_asking_a_program(tmp_path: Path) -> None:
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15\nGCC version: 12\n")
+    assert doctor._nvidia_driver(version) == "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "answer"),
+    [("echo 'NVIDIA H100, 570.86'", "NVIDIA H100, 570.86"), ("exit 9", ""), ("exec sleep 60", "")],
+    ids=["answers", "fails", "hangs"],
+)
+def test_nvidia_smi_is_asked_where_the_driver_file_is_absent_but_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str, answer: str
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{behaviour}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(doctor, "ANSWER_S", 0.5)
+    assert doctor._nvidia_driver(tmp_path / "absent") == answer
+
+
+def test_it_runs_on_the_standard_library_alone() -> None:
+    """-S and -I: no site-packages, as on a machine where nothing was installed."""
+    code = f"import sys, runpy; sys.path.insert(0, {str(CHECKOUT)!r}); runpy.run_module('flowkit.doctor', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False, cwd=os.sep, timeout=60
+    )
+    assert done.returncode == 3, done.stderr
+    assert "missing numpy: not installed" in done.stdout
+    assert "pip install 'numpy>=2.0'" in done.stdout

@@ -1,0 +1,212 @@
+"""The report is one harmless file that tells the truth about a folder, damaged or not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flowkit import commit
+from flowkit.errors import EnvironmentMissing, FailureCode
+from flowkit.quality import Flag
+from flowkit.report import FAILURES, MAX_ROWS, NOTES, ReportResult, _spread, write_report
+from shard_builder import LABELS, build_folder
+
+HOSTILE = "<script>alert('&')</script>"
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, addresses and words."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """9 clips in 5 shards, 3 failures; read-only by agreement."""
+    return build_folder(tmp_path_factory.mktemp("report") / "out", clips=9, failures=3)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(write_report(folder).path)
+
+
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def pictures(result: ReportResult) -> int:
+    """Panels on the page, the two colour wheels apart."""
+    return Page(result.path).tags.count("img") - 2
+
+
+def test_the_counts_are_those_of_the_folder(page: Page) -> None:
+    for count, name in ((9, "clips ok"), (3, "clips failed"), (2, "data sets"), (9, "subjects"), (5, "shards")):
+        assert f"{count} {name}" in page.text
+    assert "1 with an invalid phase" in page.text
+    assert ["happiness", "2", "1", "3"] in page.rows
+    assert ["all", "5", "4", "9"] in page.rows
+    assert ["beta", "s00", "1", "surprise 1"] in page.rows
+
+
+def test_failures_and_notes_are_counted_and_explained(page: Page) -> None:
+    assert ["FACE_NOT_FOUND", "2", FAILURES[FailureCode.FACE_NOT_FOUND]] in page.rows
+    assert ["FRAME_MISSING", "1", FAILURES[FailureCode.FRAME_MISSING]] in page.rows
+    assert any(row[:2] == ["fail-002", "FACE_NOT_FOUND"] and "got something else" in row[2] for row in page.rows)
+    assert ["MANY_FACES", "1", NOTES[Flag.MANY_FACES]] in page.rows
+    assert any(row[:2] == ["invalid fall", "1"] for row in page.rows)
+
+
+def test_quality_figures_leave_invalid_phases_out(page: Page) -> None:
+    assert "rise: median 0.10 px, 95th percentile 0.94 px, largest 1.50 px; above 1 px: 1 of 9" in page.text
+    assert "fall: median 0.05 px, 95th percentile 0.15 px, largest 0.20 px; above 1 px: 0 of 8" in page.text
+    assert ["onset to offset", "shift", "0.50 px", "0.50 px", "0.50 px"] in page.rows
+
+
+def test_every_setting_version_and_limit_is_stated(page: Page) -> None:
+    assert ["tvl1.lambda_", "0.15"] in page.rows
+    assert ["align.size", "32"] in page.rows
+    assert ["numpy", "2.4.6"] in page.rows
+    assert ["backend", "cpu"] in page.rows
+    assert "only the abstract and third-party summaries could be read" in page.text
+    assert "MM-COF adds rise and fall unregistered, at most a pixel apart" in page.text
+
+
+def test_the_page_is_one_file_that_asks_for_nothing_else(page: Page) -> None:
+    allowed = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+|failures\.csv")
+    assert page.addresses
+    assert all(allowed.fullmatch(address) for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "form", "base"} & set(page.tags)
+    assert page.open == []
+
+
+def test_the_same_folder_gives_the_same_page(folder: Path, tmp_path: Path) -> None:
+    first = write_report(folder).path.read_bytes()
+    assert write_report(folder).path.read_bytes() == first
+
+
+def test_what_a_manifest_says_never_becomes_markup(tmp_path: Path) -> None:
+    out = build_folder(tmp_path / "out", clips=2, labels=(HOSTILE, '"><img src=x onerror=y>'))
+    result = write_report(out)
+    page = Page(result.path)
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+    assert [HOSTILE, "1", "0", "1"] in page.rows
+    assert "x" not in page.addresses
+
+
+@pytest.mark.parametrize(("keep_faces", "panels"), [(False, 3), (True, 6)])
+def test_faces_are_shown_only_where_the_shards_keep_them(tmp_path: Path, keep_faces: bool, panels: int) -> None:
+    result = write_report(build_folder(tmp_path / "out", clips=2, keep_faces=keep_faces))
+    assert pictures(result) == 2 * panels
+    assert ("treat it as personal data" in Page(result.path).text) == keep_faces
+
+
+def test_the_pictured_clips_cover_every_data_set_and_label_first(tmp_path: Path) -> None:
+    result = write_report(build_folder(tmp_path / "out", clips=24, failures=0, shard_clips=24), clips=6)
+    text = result.path.read_text()
+    shown = set(re.findall(r"<p>(\w+) · (\w+)/", text))
+    assert shown == {(label, dataset) for label in LABELS for dataset in ("alpha", "beta")}
+    assert pictures(result) == 6 * 3
+
+
+def test_labels_take_turns_each_with_the_subject_shown_least() -> None:
+    clips = [
+        {"clip_id": f"{subject}-{label}-{take}", "dataset": "alpha", "label": label, "subject": subject}
+        for subject in ("s1", "s2", "s3")
+        for label in ("anger", "fear")
+        for take in range(2)
+    ]
+    chosen = [clip["clip_id"] for clip in _spread(reversed(clips), 4)]
+    assert chosen == ["s1-anger-0", "s2-fear-0", "s3-anger-0", "s1-fear-0"]
+    assert len(_spread(clips, 100)) == len(clips)
+
+
+def test_a_corrupt_shard_is_named_in_red_and_the_rest_is_shown(folder: Path, tmp_path: Path) -> None:
+    out = copy(folder, tmp_path)
+    shard = sorted(out.rglob("*.h5"))[1]
+    image = bytearray(shard.read_bytes())
+    image[len(image) // 2] ^= 1
+    shard.write_bytes(image)
+    result = write_report(out)
+    (message,) = result.corrupt
+    assert shard.name in message
+    page = Page(result.path)
+    assert "1 damaged" in page.text
+    assert message in page.text
+    assert 'class="alarm"' in result.path.read_text()
+    assert pictures(result) == 7 * 3
+    assert "1 damaged" not in Page(write_report(folder).path).text
+
+
+def test_a_shard_that_is_cut_short_is_named_too(folder: Path, tmp_path: Path) -> None:
+    out = copy(folder, tmp_path)
+    shard = sorted(out.rglob("*.h5"))[0]
+    shard.write_bytes(shard.read_bytes()[:100])
+    (message,) = write_report(out).corrupt
+    assert "000000.json" in message
+
+
+def test_a_folder_without_a_good_clip_has_a_report(tmp_path: Path) -> None:
+    result = write_report(build_folder(tmp_path / "out", clips=0, failures=2))
+    assert result.corrupt == ()
+    assert "0 clips ok" in Page(result.path).text
+
+
+def test_no_clip_pictured_if_none_is_wanted(folder: Path, tmp_path: Path) -> None:
+    assert Page(write_report(copy(folder, tmp_path), clips=0).path).tags.count("img") == 0
+
+
+def test_a_long_list_of_failures_is_cut_and_counted(tmp_path: Path) -> None:
+    page = Page(write_report(build_folder(tmp_path / "out", clips=1, failures=MAX_ROWS + 3, shard_clips=300)).path)
+    assert sum(row[0].startswith("fail-") for row in page.rows) == MAX_ROWS
+    assert "... and 3 more." in page.text
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentMissing, match="must hold the shards of an extraction"):
+        write_report(tmp_path)
+
+
+def test_every_code_and_note_has_words() -> None:
+    assert set(FAILURES) == set(FailureCode)
+    assert set(NOTES) == set(Flag)
+
+
+def test_a_report_leaves_no_temporary_file(folder: Path) -> None:
+    write_report(folder)
+    assert list(commit._temporaries(folder)) == []
