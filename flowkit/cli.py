@@ -398,8 +398,19 @@ def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _show_summary(found: Mapping[str, Any]) -> None:
-    shown = {name: value for name, value in found.items() if name not in ("stopped", "exit_code")}
-    _show_mapping("flowkit extract", shown)
+    click.echo(
+        f"{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not started. "
+        f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({found['clips_per_s']:.1f} clips/s)."
+    )
+    if found["computed"]:
+        per_clip = (f"{name} {1000 * s / found['computed']:.0f}" for name, s in found["stage_seconds"].items())
+        click.echo(f"Milliseconds a clip, added up over processes: {', '.join(per_clip)}.")
+    if found["phases_invalid"]:
+        click.echo(f"Clips with an invalid phase: {found['phases_invalid']} (see phase_valid).")
+    for code, count in found["failure_codes"].items():
+        click.echo(f"  {count} x {code}")
+    for name in ("shards", "failures.csv", "report.html"):
+        click.echo(str(Path(found["out"]) / name))
 
 
 def _show_check(report: Any) -> None:
