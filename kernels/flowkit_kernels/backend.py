@@ -107,7 +107,9 @@ def resolve_backend(name: str = "auto") -> str:
         raise ParameterError(f"backend: name must be one of {known}; got {name!r}. Choose one of them.")
     obstacle = _BACKENDS[name].obstacle()
     if obstacle:
-        raise BackendUnavailable(f"backend: {name} must be able to run here; got an obstacle: {obstacle}. Pass --backend cpu.")
+        raise BackendUnavailable(
+            f"backend: {name} must be able to run here; got an obstacle: {obstacle}. Pass --backend cpu."
+        )
     return name
 
 

@@ -30,9 +30,7 @@ def whole_number(where: str, name: str, value: Any, expectation: str, holds: Cal
 def choice(where: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Refuse what is not one of the allowed words."""
     if value not in allowed:
-        raise ParameterError(
-            f"{where}: {name} must be one of {', '.join(allowed)}; got {value!r}. Choose one of them."
-        )
+        raise ParameterError(f"{where}: {name} must be one of {', '.join(allowed)}; got {value!r}. Choose one of them.")
 
 
 def thread_count(where: str, threads: int | None) -> int:
@@ -56,7 +54,7 @@ def image_pairs(
     for name, images in (("reference", reference), ("moving", moving)):
         _finite(where, name, images)
         _unit_range(where, name, images)
-    return np.ascontiguousarray(reference), np.ascontiguousarray(moving)
+    return _plain(reference), _plain(moving)
 
 
 def phase_flow(where: str, flow: Any) -> npt.NDArray[np.float32]:
@@ -65,7 +63,7 @@ def phase_flow(where: str, flow: Any) -> npt.NDArray[np.float32]:
     if flow.shape[1:3] != (2, 2) or 0 in flow.shape:
         _refuse(where, "flow", "(N, 2 phases, 2 components, H, W)", str(flow.shape), "Stack rise and fall")
     _finite(where, "flow", flow)
-    return np.ascontiguousarray(flow)
+    return _plain(flow)
 
 
 def mask(where: str, mask: Any, flow: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
@@ -78,7 +76,7 @@ def mask(where: str, mask: Any, flow: npt.NDArray[np.float32]) -> npt.NDArray[np
     if empty.any():
         pair = int(empty.argmax())
         _refuse(where, f"mask of pair {pair}", "True somewhere", "an empty mask", 'Pass none, or region="image"')
-    return np.ascontiguousarray(mask)
+    return _plain(mask)
 
 
 def larger_than_border(where: str, flow: npt.NDArray[np.float32], border_px: int) -> None:
@@ -102,6 +100,11 @@ def _array(where: str, name: str, array: Any, dtype: str, axes: str, ndim: int) 
         _refuse(where, name, axes, f"shape {array.shape}", "Give it one axis for each of these")
     if len(array) == 0:
         _refuse(where, name, "one pair or more", "0 pairs", "Skip the call where there is nothing to compute")
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Contiguous, aligned and writeable, copied if it must be: every other layout would be compiled for anew."""
+    return np.require(array, requirements=("C", "A", "W"))
 
 
 def _finite(where: str, name: str, array: npt.NDArray[np.float32]) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.cpu_tvl1 import Settings, Workspace, solve
+from flowkit_kernels import cpu_mmcof, cpu_tvl1
 from flowkit_kernels.mmcof import MMCOFParams
 from flowkit_kernels.tvl1 import TVL1Params
 
@@ -19,23 +19,39 @@ def tvl1_flow(
     """(N, H, W), (N, H, W) -> (N, 2, H, W); one workspace a thread, whatever N is."""
     count, height, width = reference.shape
     flow = np.empty((count, 2, height, width), np.float32)
-    settings = Settings.of(params)
+    settings = cpu_tvl1.Settings.of(params)
 
     def work_off(pairs: Iterator[int]) -> None:
-        work = Workspace.of(height, width)
+        work = cpu_tvl1.Workspace.of(height, width)
         for n in pairs:
-            solve(reference[n], moving[n], flow[n], settings, work)
+            cpu_tvl1.solve(reference[n], moving[n], flow[n], settings, work)
 
     _share_out(work_off, count, threads)
     return flow
 
 
+def mmcof(
+    flow: npt.NDArray[np.float32], params: MMCOFParams, region: npt.NDArray[np.bool_], threads: int
+) -> npt.NDArray[np.float32]:
+    """(N, 2, 2, H, W), (N, H, W) -> (N, 3, H, W)."""
+    combined = np.empty((len(flow), 3, *flow.shape[-2:]), np.float32)
+    settings = cpu_mmcof.Settings.of(params)
+
+    def work_off(clips: Iterator[int]) -> None:
+        for n in clips:
+            cpu_mmcof.combine(flow[n], region[n], combined[n], settings)
+
+    _share_out(work_off, len(flow), threads)
+    return combined
+
+
 def _share_out(work_off: Callable[[Iterator[int]], None], count: int, threads: int) -> None:
     """Run `work_off` in each thread over one common iterator: whoever is free takes the next pair."""
-    pairs = iter(range(count))
-    if min(threads, count) == 1:
-        work_off(pairs)
+    indices = iter(range(count))
+    workers = min(threads, count)
+    if workers == 1:
+        work_off(indices)
         return
-    with ThreadPoolExecutor(min(threads, count)) as pool:
-        for future in [pool.submit(work_off, pairs) for _ in range(min(threads, count))]:
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(work_off, indices) for _ in range(workers)]:
             future.result()

@@ -8,12 +8,12 @@ Between iterations everything lives in one array of lines, PLANES lines a row, s
     CONSTANT              J(x + flow0) - gradient . flow0 - I
     P11, P12, P21, P22    theta times the dual variables: p of u along x and y, p of v along x and y
 
-A row of zeros lies above the image and a spare one below it. Right of the image the dual variables are kept at zero.
+A row of zeros lies above the image, whose dual variables stay zero. Loops take whole runs, so they also write right of the
+image; of that the image reads only u and v of its first pixel, which are copies of the last column.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,9 @@ from flowkit_kernels.simd import (
     I32,
     LEFT,
     ONE,
+    RUN,
     TWO,
     U64,
-    VECTOR,
     ZERO,
     Lines,
     cubic_texel,
@@ -41,7 +41,7 @@ from flowkit_kernels.simd import (
     store_image,
     store_scratch,
     store_state,
-    whole_vectors,
+    whole_runs,
 )
 from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
 
@@ -49,8 +49,8 @@ Image = npt.NDArray[np.float32]
 
 PLANES = 10
 U, V, JX, JY, INVERSE, CONSTANT, P11, P12, P21, P22 = range(PLANES)
-P12_ABOVE, P22_ABOVE = P12 - PLANES, P22 - PLANES
-U_BELOW, V_BELOW = U + PLANES, V + PLANES
+U_ABOVE, V_ABOVE = U - PLANES, V - PLANES
+P11_ABOVE, P12_ABOVE, P21_ABOVE, P22_ABOVE = P11 - PLANES, P12 - PLANES, P21 - PLANES, P22 - PLANES
 
 WAVES = 8
 """Iterations that sweep over the image together, one row apart, while its rows are in the cache."""
@@ -78,7 +78,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, params: TVL1Params) -> Settings:
-        """lambda theta; tau; tau / theta; epsilon^2 as tolerance; the rest as it is."""
+        """Limit = lambda theta, rate = tau / theta, tolerance = epsilon^2; the rest as it is."""
         return cls(
             limit=F32(params.lambda_ * params.theta),
             tau=F32(params.tau),
@@ -106,7 +106,7 @@ class Workspace(NamedTuple):
     def of(cls, height: int, width: int) -> Workspace:
         """Room for images up to this size."""
         return cls(
-            state=lines((height + 2) * PLANES, width),
+            state=lines((height + 1) * PLANES, width),
             padded=lines(height + 4, width),
             scratch=lines(WEIGHTS + 4, width),
             texel=lines(1, width, np.int32),
@@ -208,7 +208,7 @@ def first_line(y: int) -> np.uint64:
 def enter(state: Lines, u: Image, v: Image) -> None:
     """The flow into the state, everything else zero."""
     height, width = u.shape
-    state[: (height + 2) * PLANES, : LEFT + width + VECTOR + 1] = F32(0)
+    state[: (height + 1) * PLANES, : LEFT + width + RUN + 1] = F32(0)
     for y in range(height):
         row = first_line(y)
         state[row + U64(U), LEFT : LEFT + width] = u[y]
@@ -265,7 +265,7 @@ def place_taps(
 ) -> None:
     """Where the 4 x 4 taps of each pixel of a row begin in the texels, and their weights along x and y."""
     row_length = I32(4 * (width + 2 * MARGIN))
-    for x in range(ZERO, U64(width)):
+    for x in range(ZERO, U64(whole_runs(width))):
         at_x = F32(I32(x)) + load_state(state, row, U, x)
         at_y = F32(y) + load_state(state, row, V, x)
         if round_coordinates:
@@ -336,10 +336,10 @@ def median(state: Lines, plane: int, height: int, width: int, work: Workspace) -
     padded, columns = work.padded, work.scratch
     pad(state, plane, height, width, padded)
     for y in range(height):
-        for x in range(ZERO, U64(whole_vectors(width) + 4)):
+        for x in range(ZERO, U64(whole_runs(width + 4))):
             sort_column(padded, U64(y), columns, x - TWO)
         line = first_line(y) + U64(plane)
-        for x in range(ZERO, U64(whole_vectors(width))):
+        for x in range(ZERO, U64(whole_runs(width))):
             store_state(state, line, 0, x, median_25(columns, x))
 
 
@@ -381,64 +381,82 @@ def sweep(state: Lines, height: int, width: int, batch: int, settings: Settings)
 @njit
 def iterate_row(state: Lines, y: int, height: int, width: int, settings: Settings) -> np.float32:
     """Primal step of row y, then dual step of row y - 1, which needs it; the sum of squared updates."""
-    row, run = first_line(y), whole_vectors(width)
-    update = primal_row(state, row, run, settings.limit)
+    above, row, run = first_line(y - 1), first_line(y), whole_runs(width)
+    update = primal_dual_row(state, row, run, settings.limit, settings.tau, settings.rate)
     for plane in (U, V):
         line = row + U64(plane)
         state[line, LEFT + width] = state[line, LEFT + width - 1]  # forward difference: zero at the last column
-    if y > 0:
-        dual_row(state, first_line(y - 1), run, settings.tau, settings.rate)
-        clear_margin(state, first_line(y - 1), width)
+    if settings.tolerance > 0:
+        clear_margin(state, above, width, run)
+    if y == 0:
+        state[above + U64(P12), LEFT : LEFT + width] = F32(0)
+        state[above + U64(P22), LEFT : LEFT + width] = F32(0)
     if y == height - 1:
-        below = first_line(height)
-        state[below + U64(U), LEFT : LEFT + width + 1] = state[row + U64(U), LEFT : LEFT + width + 1]
-        state[below + U64(V), LEFT : LEFT + width + 1] = state[row + U64(V), LEFT : LEFT + width + 1]
-        dual_row(state, row, run, settings.tau, settings.rate)
-        clear_margin(state, row, width)
+        last_dual_row(state, row, run, settings.tau, settings.rate)
+        if settings.tolerance > 0:
+            clear_margin(state, row, width, run)
     return update
 
 
 @njit
-def primal_row(state: Lines, row: np.uint64, run: int, limit: np.float32) -> np.float32:
-    """Towards rho = 0 by at most limit |gradient|, then down the total variation by its dual."""
-    update = F32(0)
+def primal_dual_row(
+    state: Lines, row: np.uint64, run: int, limit: np.float32, tau: np.float32, rate: np.float32
+) -> np.float32:
+    """Both steps in one loop: what the dual step of the row above needs of this one is still in a register."""
+    update_u, update_v = F32(0), F32(0)
     for x in range(ZERO, U64(run)):
+        # primal step: towards rho = 0 by at most limit |gradient|, then down the total variation by its dual
         u, v = load_state(state, row, U, x), load_state(state, row, V, x)
         jx, jy = load_state(state, row, JX, x), load_state(state, row, JY, x)
+        p12_above, p22_above = load_state(state, row, P12_ABOVE, x), load_state(state, row, P22_ABOVE, x)
         rho = load_state(state, row, CONSTANT, x) + jx * u + jy * v
         step = min(max(-rho * load_state(state, row, INVERSE, x), -limit), limit)
-        div_u = load_state(state, row, P11, x) - load_state(state, row, P11, x - ONE)
-        div_u += load_state(state, row, P12, x) - load_state(state, row, P12_ABOVE, x)
-        div_v = load_state(state, row, P21, x) - load_state(state, row, P21, x - ONE)
-        div_v += load_state(state, row, P22, x) - load_state(state, row, P22_ABOVE, x)
-        du, dv = step * jx + div_u, step * jy + div_v
-        update += du * du + dv * dv
-        store_state(state, row, U, x, u + du)
-        store_state(state, row, V, x, v + dv)
-    return update
+        du = load_state(state, row, P11, x) - load_state(state, row, P11, x - ONE) + step * jx
+        dv = load_state(state, row, P21, x) - load_state(state, row, P21, x - ONE) + step * jy
+        du += load_state(state, row, P12, x) - p12_above
+        dv += load_state(state, row, P22, x) - p22_above
+        update_u += du * du
+        update_v += dv * dv
+        u += du
+        v += dv
+        store_state(state, row, U, x, u)
+        store_state(state, row, V, x, v)
+        # dual step of the row above: along the gradient of the flow, back into the ball
+        u_above, v_above = load_state(state, row, U_ABOVE, x), load_state(state, row, V_ABOVE, x)
+        ux, uy = load_state(state, row, U_ABOVE, x + ONE) - u_above, u - u_above
+        vx, vy = load_state(state, row, V_ABOVE, x + ONE) - v_above, v - v_above
+        shrink_u, shrink_v = shrinkage(ux, uy, rate), shrinkage(vx, vy, rate)
+        store_state(state, row, P11_ABOVE, x, (load_state(state, row, P11_ABOVE, x) + tau * ux) * shrink_u)
+        store_state(state, row, P12_ABOVE, x, (p12_above + tau * uy) * shrink_u)
+        store_state(state, row, P21_ABOVE, x, (load_state(state, row, P21_ABOVE, x) + tau * vx) * shrink_v)
+        store_state(state, row, P22_ABOVE, x, (p22_above + tau * vy) * shrink_v)
+    return update_u + update_v
 
 
 @njit
-def dual_row(state: Lines, row: np.uint64, run: int, tau: np.float32, rate: np.float32) -> None:
-    """Along the gradient of the flow, back into the ball. One division serves both components."""
+def last_dual_row(state: Lines, row: np.uint64, run: int, tau: np.float32, rate: np.float32) -> None:
+    """Dual step of the last row, where the forward difference along y is zero."""
     for x in range(ZERO, U64(run)):
-        u, v = load_state(state, row, U, x), load_state(state, row, V, x)
-        ux, uy = load_state(state, row, U, x + ONE) - u, load_state(state, row, U_BELOW, x) - u
-        vx, vy = load_state(state, row, V, x + ONE) - v, load_state(state, row, V_BELOW, x) - v
-        length_u = F32(1) + rate * np.sqrt(ux * ux + uy * uy)
-        length_v = F32(1) + rate * np.sqrt(vx * vx + vy * vy)
-        inverse = F32(1) / (length_u * length_v)
-        shrink_u, shrink_v = inverse * length_v, inverse * length_u
+        ux = load_state(state, row, U, x + ONE) - load_state(state, row, U, x)
+        vx = load_state(state, row, V, x + ONE) - load_state(state, row, V, x)
+        shrink_u, shrink_v = shrinkage(ux, F32(0), rate), shrinkage(vx, F32(0), rate)
         store_state(state, row, P11, x, (load_state(state, row, P11, x) + tau * ux) * shrink_u)
-        store_state(state, row, P12, x, (load_state(state, row, P12, x) + tau * uy) * shrink_u)
+        store_state(state, row, P12, x, load_state(state, row, P12, x) * shrink_u)
         store_state(state, row, P21, x, (load_state(state, row, P21, x) + tau * vx) * shrink_v)
-        store_state(state, row, P22, x, (load_state(state, row, P22, x) + tau * vy) * shrink_v)
+        store_state(state, row, P22, x, load_state(state, row, P22, x) * shrink_v)
 
 
 @njit
-def clear_margin(state: Lines, row: np.uint64, width: int) -> None:
-    """The loops run over whole vectors: what they left right of the image must not count as an update."""
-    for x in range(U64(width), U64(width + VECTOR)):
+def shrinkage(along_x: np.float32, along_y: np.float32, rate: np.float32) -> np.float32:
+    """What brings the dual variables back into the ball after a step along this gradient."""
+    shrink: np.float32 = F32(1) / (F32(1) + rate * np.sqrt(along_x * along_x + along_y * along_y))
+    return shrink
+
+
+@njit
+def clear_margin(state: Lines, row: np.uint64, width: int, run: int) -> None:
+    """Loops take whole runs: what they leave in the duals right of the image must not count as an update."""
+    for x in range(U64(width), U64(run)):
         store_state(state, row, P11, x, F32(0))
         store_state(state, row, P12, x, F32(0))
         store_state(state, row, P21, x, F32(0))

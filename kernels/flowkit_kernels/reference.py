@@ -171,7 +171,8 @@ def primal_step(flow: Array, dual: Array, data: Linearised, params: TVL1Params) 
     limit = params.lambda_ * params.theta
     rho = data.constant + (data.gradient * flow).sum(axis=0)
     data_step = np.clip(-rho / data.norm, -limit, limit) * data.gradient
-    return flow + data_step + params.theta * divergence(dual)
+    moved: Array = flow + data_step + params.theta * divergence(dual)
+    return moved
 
 
 def dual_step(flow: Array, dual: Array, params: TVL1Params) -> Array:
@@ -179,7 +180,8 @@ def dual_step(flow: Array, dual: Array, params: TVL1Params) -> Array:
     rate = params.tau / params.theta
     gradient = forward_gradient(flow)
     length = np.sqrt((gradient**2).sum(axis=1, keepdims=True))
-    return (dual + rate * gradient) / (1 + rate * length)
+    moved: Array = (dual + rate * gradient) / (1 + rate * length)
+    return moved
 
 
 def forward_gradient(flow: Array) -> Array:
@@ -232,18 +234,25 @@ def modulated_magnitude(combined: Array, params: MMCOFParams, region: npt.NDArra
     if not params.modulate:
         return combined.clip(0, 1)
     excess = combined - (combined[region].mean() + params.c * combined[region].std())
+    gain: Array = params.beta + (params.alpha - params.beta) * gate(excess, params)
+    return (combined * gain).clip(0, 1)
+
+
+def gate(excess: Array, params: MMCOFParams) -> Array:
+    """0 below the threshold, 1 above it; the sigmoid in a form that cannot overflow."""
     if params.gate == "hard":
-        gate = (excess >= 0).astype(combined.dtype)
-    else:
-        gate = 0.5 + 0.5 * np.tanh(0.5 * params.k * excess)  # the sigmoid, without overflow
-    return (combined * (params.beta + (params.alpha - params.beta) * gate)).clip(0, 1)
+        return (excess >= 0).astype(excess.dtype)
+    opened: Array = 0.5 + 0.5 * np.tanh(0.5 * params.k * excess)
+    return opened
 
 
 def direction(rise: Array, fall: Array, angles: Array, params: MMCOFParams) -> Array:
     """a_c: the angle of the weighted phases together, the fall turned round or not, or that of the rise."""
     if params.direction == "rise":
-        return angles[0]
+        rise_angle: Array = angles[0]
+        return rise_angle
     sign = -1 if params.direction == "reverse" else 1
     x = rise * np.cos(angles[0]) + sign * fall * np.cos(angles[1])
     y = rise * np.sin(angles[0]) + sign * fall * np.sin(angles[1])
-    return np.arctan2(y, x)
+    angle: Array = np.arctan2(y, x)
+    return angle

@@ -2,12 +2,15 @@
 
 - `njit`: the one set of compiler flags. Compiled code is cached on disk, which works for module-level functions only.
 - Lines: a plane of an image lives in the lines of a 2-D array, each LEFT floats longer at the left (x = -1 exists), padded at
-  the right to whole vectors, and an odd number of cache lines long, so that rows do not fall into the same cache sets.
+  the right to whole runs of pixels, and an odd number of cache lines long, so that rows do not fall into the same cache sets.
 - `load_*`, `store_*`: `lines[line + plane, x]`, tagged for LLVM with an alias scope for the plane (a literal) and for the
   kind of array (the name). Numba has no `noalias`; without the tags LLVM must assume that each store may change the next load,
   and leaves the loop scalar. The promise: in one loop, different planes or kinds never overlap.
+- `_WIDE`: LLVM halves the vectors of processors that have 512 bits, unless a function says that it wants them.
 - Unsigned x (`U64`, ZERO, ONE): a signed index compiles to a wrap-around test, which keeps a loop scalar too.
-- `sort_column`, `median_25`: comparator networks, written out by the compiler. `cubic_texel`: one 4-float vector a tap.
+- `sort_column`, `median_25`: comparator networks, written out by the compiler. `cubic_texel`: one vector for four texels.
+
+Numba's cache looks at the file of a function only: after an edit here, delete `__pycache__/*.nbi`.
 """
 
 from __future__ import annotations
@@ -19,9 +22,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 Lines = npt.NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -29,10 +31,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 F32, I32, U64 = np.float32, np.int32, np.uint64
 ZERO, ONE, TWO, FOUR = U64(0), U64(1), U64(2), U64(4)
 
-VECTOR = 16
-"""Floats in the widest vector, and in a cache line."""
-LEFT = VECTOR
+CACHE_LINE = 16
+"""Floats in a cache line, and in the widest vector."""
+LEFT = CACHE_LINE
 """Floats of a line before its pixel 0."""
+RUN = 2 * CACHE_LINE
+"""Pixels that a loop takes at a time, once LLVM has unrolled it: what is left over at the end is ten times slower a pixel."""
 
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc", "nnan", "ninf"}
 
@@ -43,29 +47,35 @@ def njit(function: Function) -> Function:
     return cast(Function, compiler(function))
 
 
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """LLVM code under a name that compiled functions can call; literal arguments arrive as literals."""
+    return cast(Callable[..., Any], extending.intrinsic(prefer_literal=True)(function))
+
+
 def line_length(width: int) -> int:
     """Floats of a line that holds `width` pixels, its margins included: an odd number of cache lines."""
-    cache_lines = -(-(LEFT + width + VECTOR + 1) // VECTOR)
-    return (cache_lines | 1) * VECTOR
+    cache_lines = -(-(LEFT + width + RUN + 1) // CACHE_LINE)
+    return (cache_lines | 1) * CACHE_LINE
 
 
-def whole_vectors(width: int) -> int:
-    """`width`, rounded up to whole vectors."""
-    return -(-width // VECTOR) * VECTOR
+@njit
+def whole_runs(width: int) -> int:
+    """`width`, rounded up to whole runs."""
+    return -(-width // RUN) * RUN
 
 
 def lines(count: int, width: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Zeroed lines for `width` pixels each, aligned to cache lines."""
     length = line_length(width)
-    room = np.zeros(count * length + VECTOR, dtype)
-    start = -(room.ctypes.data // room.itemsize) % VECTOR
+    room = np.zeros(count * length + CACHE_LINE, dtype)
+    start = -(room.ctypes.data // room.itemsize) % CACHE_LINE
     return room[start : start + count * length].reshape(count, length)
 
 
 # --- loads and stores with alias scopes
 
 _KINDS = ("state", "image", "scratch")
-_FIRST_PLANE, _LAST_PLANE = -10, 19
+_FIRST_PLANE, _LAST_PLANE = -10, 9
 
 
 def _scope_number(kind: str, plane: int) -> int:
@@ -93,12 +103,16 @@ def _tag(builder: Any, instruction: Any, kind: str, plane: int) -> Any:
     return instruction
 
 
+_WIDE = '"prefer-vector-width"="512"'
+
+
 class _Access:
     """Addresses in one 2-D array argument of an intrinsic, as LLVM code."""
 
     def __init__(self, context: Any, builder: Any, array_type: Any, value: Any) -> None:
         self.builder = builder
         self.array = context.make_array(array_type)(context, builder, value)
+        set.add(builder.function.attributes, _WIDE)  # past llvmlite's list of attributes, which lacks it
         self.length = cgutils.unpack_tuple(builder, self.array.shape)[1]
 
     def pointer(self, line: Any, plane: int, x: Any, shift: int = 0) -> Any:
@@ -114,7 +128,9 @@ class _Access:
         _tag(self.builder, self.builder.store(value, self.pointer(line, plane, x)), kind, plane)
 
 
-def _accessors(kind: str) -> tuple[Callable[[Any, Any, int, Any], Any], Callable[[Any, Any, int, Any, Any], None]]:
+def _accessors(kind: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Load(lines, line, plane, x) and store(lines, line, plane, x, value) for one kind of array."""
+
     def load(typing_context: Any, array: Any, line: Any, plane: Any, x: Any) -> Any:
         if not isinstance(plane, types.IntegerLiteral):
             return None
@@ -136,8 +152,7 @@ def _accessors(kind: str) -> tuple[Callable[[Any, Any, int, Any], Any], Callable
 
         return types.void(array, types.uint64, plane, types.uint64, array.dtype), codegen
 
-    as_intrinsic = intrinsic(prefer_literal=True)
-    return as_intrinsic(load), as_intrinsic(store)
+    return intrinsic(load), intrinsic(store)
 
 
 load_state, store_state = _accessors("state")
@@ -152,13 +167,10 @@ Comparator = tuple[int, int]
 
 def _ends(wires: Sequence[int]) -> Iterator[Comparator]:
     """Comparators that bring the minimum to the first wire and the maximum to the last."""
-    half = (len(wires) + 1) // 2
-    for left, right in zip(wires[: len(wires) // 2], reversed(wires), strict=False):
-        yield left, right
-    for wire in wires[1:half]:
-        yield wires[0], wire
-    for wire in wires[len(wires) // 2 : -1]:
-        yield wire, wires[-1]
+    half, middle = len(wires) // 2, len(wires) % 2
+    yield from zip(wires[:half], reversed(wires[-half:]), strict=True)
+    yield from ((wires[0], wire) for wire in wires[1 : half + middle])
+    yield from ((wire, wires[-1]) for wire in wires[half:-1])
 
 
 def _median_by_forgetting(wires: Sequence[int]) -> tuple[list[Comparator], int]:
@@ -167,7 +179,8 @@ def _median_by_forgetting(wires: Sequence[int]) -> tuple[list[Comparator], int]:
     Of just over half of the wires neither the minimum nor the maximum can be the median: forget both, take one more.
     """
     start = len(wires) // 2 + 2
-    kept, waiting, comparators = list(wires[:start]), list(wires[start:]), []
+    comparators: list[Comparator] = []
+    kept, waiting = list(wires[:start]), list(wires[start:])
     while len(kept) > 1:
         comparators += _ends(kept)
         kept = kept[1:-1] + waiting[:1]
@@ -244,16 +257,18 @@ def cubic_texel(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         out = _Access(context, builder, signature.args[4], args[4])
-        weight = [_broadcast(builder, value) for value in cgutils.unpack_tuple(builder, args[3])]
-        rows = []
+        weights = cgutils.unpack_tuple(builder, args[3])
+        total = None  # down the four rows first, all four texels of a row in one vector, then along the row
         for j in range(4):
             start = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, j)))
-            taps = [builder.add(start, ir.Constant(start.type, 4 * i)) for i in range(4)]
-            row = _weighted_sum(builder, weight[:4], [_vector(builder, builder.gep(data, [tap])) for tap in taps])
-            rows.append(row)
+            row = builder.load(builder.bitcast(builder.gep(data, [start]), _vector(16).as_pointer()))
+            row.align = 4
+            product = builder.fmul(row, _spread(builder, [weights[4 + j]], 16), flags=("fast",))
+            total = product if total is None else builder.fadd(total, product, flags=("fast",))
+        weighted = builder.fmul(total, _spread(builder, weights[:4], 4), flags=("fast",))
+        texel = _fold(builder, _fold(builder, weighted, 16), 8)
         where = out.pointer(args[5], 0, builder.mul(args[6], ir.Constant(args[6].type, 4)))
-        result = builder.store(_weighted_sum(builder, weight[4:], rows), builder.bitcast(where, _FLOAT4.as_pointer()))
-        result.align = 4
+        builder.store(texel, builder.bitcast(where, _vector(4).as_pointer())).align = 4
         return context.get_dummy_value()
 
     weight_type = types.UniTuple(types.float32, 8)
@@ -261,25 +276,24 @@ def cubic_texel(
     return types.void(texels, u64, u64, weight_type, target, u64, u64), codegen
 
 
-_FLOAT4 = ir.VectorType(ir.FloatType(), 4)
+def _vector(size: int) -> Any:
+    return ir.VectorType(ir.FloatType(), size)
 
 
-def _broadcast(builder: Any, scalar: Any) -> Any:
-    index = ir.IntType(32)
-    undefined = ir.Constant(_FLOAT4, ir.Undefined)
-    single = builder.insert_element(undefined, scalar, ir.Constant(index, 0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(index, 4), [0] * 4))
+def _shuffle(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
-def _vector(builder: Any, pointer: Any) -> Any:
-    vector = builder.load(builder.bitcast(pointer, _FLOAT4.as_pointer()))
-    vector.align = 4
-    return vector
+def _spread(builder: Any, scalars: Sequence[Any], times: int) -> Any:
+    """One vector of all scalars, each repeated."""
+    vector = ir.Constant(_vector(len(scalars)), ir.Undefined)
+    for i, scalar in enumerate(scalars):
+        vector = builder.insert_element(vector, scalar, ir.Constant(ir.IntType(32), i))
+    return _shuffle(builder, vector, [i for i in range(len(scalars)) for _ in range(times)])
 
 
-def _weighted_sum(builder: Any, weights: Sequence[Any], values: Sequence[Any]) -> Any:
-    total = None
-    for weight, value in zip(weights, values, strict=True):
-        product = builder.fmul(weight, value, flags=("fast",))
-        total = product if total is None else builder.fadd(total, product, flags=("fast",))
-    return total
+def _fold(builder: Any, vector: Any, size: int) -> Any:
+    """First half plus second half."""
+    halves = (_shuffle(builder, vector, range(start, start + size // 2)) for start in (0, size // 2))
+    return builder.fadd(*halves, flags=("fast",))

@@ -1,0 +1,51 @@
+"""What a benchmark ran on, and how its results are stored: one JSON form for every script of this folder."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "numba", "llvmlite", "opencv-contrib-python", "h5py", "av", "mediapipe", "torch", "cupy")
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, memory, system, versions of Python and of the packages that are installed, and the date."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def write(path: str | Path, name: str, results: Any) -> None:
+    """Store the results of a benchmark, with the machine's description, as JSON."""
+    document = {"benchmark": name, "machine": describe(), "results": results}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not installed, so it had no part in the run
+    return found
