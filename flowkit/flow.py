@@ -78,10 +78,7 @@ def dual_phase_flow(
         flow = flowkit_kernels.tvl1_flow(reference, moving, params, backend=backend, threads=threads)
         for (clip, phase), one in zip(pairs, flow, strict=True):
             raw[clip][phase] = one
-    return [
-        _finish(flow, face, phases, stabilise, name)
-        for flow, face, phases, name in zip(raw, faces, valid, names, strict=True)
-    ]
+    return [_finish(flow, face, stabilise, name) for flow, face, name in zip(raw, faces, names, strict=True)]
 
 
 def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
@@ -112,18 +109,15 @@ def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
         )
 
 
-def _finish(
-    raw: npt.NDArray[np.float32], face: Face, valid: tuple[bool, bool], stabilise: str, where: str
-) -> Flow | ClipError:
+def _finish(raw: npt.NDArray[np.float32], face: Face, stabilise: str, where: str) -> Flow | ClipError:
     try:
         check_flow(raw, where)
     except ClipError as error:
         return error
     rigid = (face.regions & RIGID) > 0
-    flow, removed, residual = raw.copy(), np.zeros((2, 2, 3)), np.zeros(2, np.float32)
-    for phase in (0, 1):
-        if valid[phase] and stabilise in ("similarity", "affine"):
-            flow[phase], removed[phase], residual[phase] = remove_motion(raw[phase], rigid, cast(FlowModel, stabilise))
-        elif valid[phase]:
-            residual[phase] = residual_px(raw[phase], rigid)
-    return Flow(flow, removed, residual)
+    if stabilise not in ("similarity", "affine"):
+        residual = [residual_px(phase, rigid) for phase in raw]
+        return Flow(raw, np.zeros((2, 2, 3)), np.array(residual, np.float32))
+    rise, fall = (remove_motion(phase, rigid, cast(FlowModel, stabilise)) for phase in raw)
+    flow, removed, residuals = (np.stack([rise[i], fall[i]]) for i in range(3))
+    return Flow(flow, removed, residuals.astype(np.float32))

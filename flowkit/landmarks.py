@@ -229,7 +229,7 @@ def _require_libraries() -> None:
     if missing:
         names = ", ".join(library for library, _ in missing)
         raise EnvironmentMissing(
-            f"mediapipe: system libraries must be installed; got none of the name {names}. Run {install_line(missing)}, or "
+            f"mediapipe: system libraries must be installed; got no {names}. Run {install_line(missing)}, or "
             "use --align landmarks or none."
         )
 

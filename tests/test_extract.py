@@ -60,7 +60,7 @@ def test_the_flow_is_that_of_the_clip(undisturbed: Path, cropped: Path) -> None:
             assert sample["mmcof"].shape == (3, SIZE, SIZE)
             assert 0.5 < sample["mmcof"][2].max() <= 1
     assert len(errors) == len(by_id)
-    assert (np.mean(errors, axis=0) < 0.7 * np.mean(lengths, axis=0)).all()
+    assert (np.mean(errors, axis=0) < 0.8 * np.mean(lengths, axis=0)).all()
 
 
 def test_a_second_run_computes_nothing(undisturbed: Path, cropped: Path) -> None:

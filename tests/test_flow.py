@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import flowkit_kernels
 import portrait
-from flowkit.align import FACE, RIGID, Aligner, Face
+from flowkit.align import FACE, RIGID, Aligner, Face, regions
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.flow import Flow, check_flow, dual_phase_flow
@@ -73,6 +75,17 @@ def test_what_is_left_of_the_heads_motion_is_subtracted_and_recorded(stabilise: 
     assert (left.residual < 0.15).all()
 
 
+def test_the_background_has_no_say_in_what_the_head_does() -> None:
+    still = clip(drift_px=0)
+    areas = regions(portrait.POINTS, portrait.canonical(SIZE), SIZE)
+    moved = portrait.picture(SIZE, portrait.drift(0.8, size=SIZE))
+    pixels = np.where(cv2.dilate(areas, np.ones((9, 9))) > 0, moved, portrait.picture(SIZE))
+    face = dataclasses.replace(still, regions=areas, pixels=np.stack([portrait.picture(SIZE), pixels, pixels]))
+    flow = good(*flow_of([face], [(True, False)]))
+    np.testing.assert_allclose(flow.removed[0] @ (64, 64, 1), (0.64, 0.48), atol=0.05)
+    assert flow.residual[0] < 0.1
+
+
 def test_an_invalid_phase_has_no_flow_and_changes_nothing_else(smiling: tuple[Face, Flow]) -> None:
     face, flow = smiling
     rise, fall, none = (good(one) for one in flow_of([face] * 3, [(True, False), (False, True), (False, False)]))
@@ -86,7 +99,9 @@ def test_an_invalid_phase_has_no_flow_and_changes_nothing_else(smiling: tuple[Fa
 
 def test_a_clip_in_a_batch_is_what_it_is_alone(smiling: tuple[Face, Flow]) -> None:
     face, flow = smiling
-    other = clip((True, False), drift_px=1)
+    other = dataclasses.replace(
+        clip((True, False), drift_px=1), regions=regions(portrait.POINTS, portrait.canonical(SIZE), SIZE)
+    )
     batch = [good(one) for one in flow_of([other, face], [(True, False), BOTH])]
     assert np.array_equal(batch[1].flow, flow.flow)
     assert np.array_equal(batch[0].flow, good(*flow_of([other], [(True, False)])).flow)

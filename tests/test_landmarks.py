@@ -114,13 +114,15 @@ def test_a_missing_system_library_is_named_with_the_line_that_installs_it(monkey
 
 def test_a_landmark_file_gives_points_by_clip_and_nan_for_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "landmarks.csv"
-    file.write_text("\ufeffpoint, clip_id ,y,x,by\n33,a,2.5,1.5,me\n0,b,4,-3,me\n477,a,6,5,you\n", encoding="utf-8")
+    file.write_text(
+        "\ufeffpoint, clip_id ,y,x,by\n33,\u00e9,2.5,1.5,me\n0,b,4,-3,me\n477,e\u0301,6,5,you\n", encoding="utf-8"
+    )
     read = read_landmarks_file(file)
-    assert set(read) == {"a", "b"}
-    assert read["a"].dtype == np.float32
-    assert read["a"][[33, 477]].tolist() == [[1.5, 2.5], [5, 6]]
+    assert set(read) == {"\u00e9", "b"}  # composed, as clip_id is in a manifest
+    assert read["\u00e9"].dtype == np.float32
+    assert read["\u00e9"][[33, 477]].tolist() == [[1.5, 2.5], [5, 6]]
     assert read["b"][0].tolist() == [-3, 4]
-    assert np.isnan(read["a"]).sum() == 2 * 476
+    assert np.isnan(read["\u00e9"]).sum() == 2 * 476
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,13 @@ def test_every_size_of_crop_registers(size: int) -> None:
     assert portrait.distance_px(found, motion, face) < 0.1
 
 
+def test_a_mask_too_small_for_the_coarse_levels_is_registered_at_the_fine_ones() -> None:
+    mask = np.zeros_like(RIGID)
+    mask[97:104, 105:112] = True  # between the samples of the two coarsest levels
+    motion = portrait.drift(0.5)
+    assert portrait.distance_px(register(ONSET, portrait.picture(SIZE, motion), mask), motion, mask) < 0.1
+
+
 def test_identical_pictures_give_exactly_the_identity() -> None:
     assert np.array_equal(register(ONSET, ONSET.copy(), RIGID), np.eye(2, 3))
 
