@@ -54,7 +54,7 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def line_length(width: int) -> int:
     """Floats of a line that holds `width` pixels, its margins included: an odd number of cache lines."""
-    cache_lines = -(-(LEFT + width + RUN + 1) // CACHE_LINE)
+    cache_lines = -(-(LEFT + -(-width // RUN) * RUN + 1) // CACHE_LINE)  # one more: x + 1 exists for the last x
     return (cache_lines | 1) * CACHE_LINE
 
 
