@@ -23,6 +23,7 @@ from flowkit.landmarks import (
     POINTS,
     RIGHT_EYE,
     FaceLandmarker,
+    check_landmarker,
     read_landmarks_file,
 )
 from flowkit.registration import Image, Transform, compose, fit_similarity, invert, match_light, register
@@ -73,6 +74,20 @@ class Face:
     light: npt.NDArray[np.float64]
     landmarks: npt.NDArray[np.float32]
     n_faces: int
+
+
+def check_needs(config: AlignConfig) -> None:
+    """Whether an `Aligner` could start here, at little cost: what must hold before a run touches its folder.
+
+    Raises
+    ------
+    EnvironmentMissing, ManifestError
+        As `Aligner`.
+    """
+    if config.method == "mediapipe":
+        check_landmarker(config.face_model)
+    elif config.method == "landmarks":
+        read_landmarks_file(config.landmarks)
 
 
 class Aligner:

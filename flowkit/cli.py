@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flowkit import __version__
+from flowkit.commit import FULL, disk_full
 from flowkit.config import load_config
-from flowkit.errors import ConfigError, FlowkitError, Interrupted, Terminated
+from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, Interrupted, Terminated
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -52,6 +53,15 @@ class _Commands(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
             sys.exit(1)
+        except OSError as error:
+            fail(_system_error(error))
+
+
+def _system_error(error: OSError) -> FlowkitError:
+    path = Path(str(error.filename or "files"))
+    if error.errno in FULL:
+        return disk_full(path)
+    return EnvironmentMissing(f"{path}: must be usable; got {error.strerror}. Check the disk and the permissions.")
 
 
 def fail(error: FlowkitError) -> NoReturn:
@@ -214,7 +224,8 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     stop = Stop()
     with StderrProgress() as reporter, _signals(stop):
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
-        if summary.stopped is None or not isinstance(summary.stopped, Interrupted):
+        stale = summary.computed or not (out / "report.html").exists()
+        if stale and not isinstance(summary.stopped, Interrupted):
             _write_report(out, reporter)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
@@ -280,6 +291,8 @@ def verify(folder: Path, as_json: bool) -> None:
     else:
         for problem in result.problems:
             click.echo(problem)
+        for note in result.notes:
+            click.echo(f"Note: {note}")
         click.echo(f"{result.shards} shards, {result.clips} clips read, {len(result.problems)} problems.")
     sys.exit(1 if result.problems else 0)
 
@@ -439,7 +452,7 @@ def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     # A pipe gets whole lines: a path cut at column 80 is of no use to a program.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 400).print(table)
+    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 400).print(table)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 A file is written under a hidden temporary name, fsynced, and published with an exclusive hard link; then the directory is
 fsynced. The commit record (`shards/000/000012.json`) is published last and is the commit point: a shard without a valid
-record does not exist. Nothing here ever edits a published file, so two runs may work on one folder.
+record does not exist. Nothing here ever edits a published file, so two runs of one manifest may work on one folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,10 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew
+from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
 
 SCHEMA = 1
 TASKS_PER_FOLDER = 1000
+RUN_FILE = "run.json"
+OWN_FOLDERS = ("shards", "plan", "quarantine")
+OWN_FILES = ("index.json", "failures.csv", "report.html", RUN_FILE)
+DATA_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}\.h5")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot fsync a directory; they give no way to do better."""
@@ -62,7 +68,7 @@ def record_path(out: Path, task: int) -> Path:
     return task_folder(out, task) / f"{task:06d}.json"
 
 
-def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> Record:
+def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> tuple[Record, bool]:
     """Commit a task: its data file first, its record last.
 
     Parameters
@@ -78,11 +84,15 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
     -------
     Record
         The one on disk: that of another run, if it was faster.
+    bool
+        Whether it is this one.
 
     Raises
     ------
     DiskFull
         Nothing of this task was published, and no temporary file is left.
+    ShardCorrupt
+        The folder holds this task's record for other settings or clips: another run has begun the folder anew.
     """
     folder = task_folder(out, task)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,12 +104,17 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
     _die_here("before_record")
     record = {"schema": SCHEMA, "task": task, "file": file, **content}
     path = record_path(out, task)
-    publish_file(path, encode(record))
+    created = publish_file(path, encode(record))
     _die_here("after_record")
     found = read_record(path)
     if found is None:
-        raise EnvironmentMissing(f"{path}: record must read back as written; got something else. Check the disk.")
-    return found
+        raise ShardCorrupt(f"{path}: record must read back as written; got something else. Check the disk.")
+    if found.content["key"] != content["key"]:
+        raise ShardCorrupt(
+            f"{path}: record must be of this run's settings and clips; got another's. Two runs with different settings or "
+            "manifests worked on this folder: use an --out for each."
+        )
+    return found, created
 
 
 def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -> bool:
@@ -133,7 +148,8 @@ def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -
             raise disk_full(path, len(content)) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it must not hide why writing failed
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return created
 
@@ -154,7 +170,8 @@ def replace_file(path: Path, content: bytes) -> None:
             raise disk_full(path, len(content)) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it must not hide why writing failed
+            temporary.unlink(missing_ok=True)
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
@@ -189,18 +206,33 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at a path, or None if it or its data file is missing, torn or of the wrong length."""
+    """The record at a path, or None if it or its data file is missing, torn or of the wrong length.
+
+    Raises
+    ------
+    OSError
+        It cannot be read for another reason: that is no proof that it is not valid.
+    """
     try:
         content = decode(path.read_bytes())
-    except OSError:
+    except FileNotFoundError:
         return None
     if content is None or f"{content.get('task', -1):06d}" != path.stem:
         return None
     record = Record(content["task"], path, content)
+    return record if _data_fits(record) else None
+
+
+def _data_fits(record: Record) -> bool:
     data = record.data_path
-    if data is not None and (not data.is_file() or data.stat().st_size != content["file"]["bytes"]):
-        return None
-    return record
+    if data is None:
+        return True
+    if not DATA_NAME.fullmatch(data.name) or data.parent != record.path.parent:
+        return False
+    try:
+        return bool(data.stat().st_size == record.content["file"]["bytes"])
+    except FileNotFoundError:
+        return False
 
 
 def read_records(out: Path) -> list[Record]:
@@ -214,15 +246,16 @@ def invalid_records(out: Path) -> list[Path]:
 
 
 def _record_paths(out: Path) -> list[Path]:
-    return sorted(out.glob("shards/[0-9][0-9][0-9]/[0-9]*.json"))  # not the temporaries, which begin with a dot
+    return sorted(out.glob("shards/[0-9]*/[0-9]*.json"))  # not the temporaries, which begin with a dot
 
 
 def quarantine(path: Path) -> Path:
-    """Move a damaged file out of the way, keeping it; where it lies now."""
+    """Move a damaged file out of the way, keeping it; where it lies now. Another run may have moved it already."""
     folder = path.parents[2] / "quarantine"
     folder.mkdir(exist_ok=True)
     target = folder / f"{path.name}.{secrets.token_hex(4)}"
-    path.rename(target)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(target)
     return target
 
 
@@ -260,8 +293,8 @@ def check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
         raise DiskFull(
-            f"{out}: free space must be at least {needed / 1e9:.2f} GB; got {free / 1e9:.2f} GB. Free some, choose another "
-            "--out, or pass --compress zstd."
+            f"{out}: free space must be at least {needed / 1e9:.2f} GB; got {free / 1e9:.2f} GB. Free some, or choose another "
+            "--out."
         )
 
 
@@ -274,17 +307,31 @@ def remove_stale_temporaries(out: Path) -> None:
 
 
 def discard(out: Path) -> None:
-    """Remove what flowkit put into a folder, and only that."""
-    for name in ("shards", "plan", "quarantine"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("index.json", "failures.csv", "report.html", "run.json"):
-        (out / name).unlink(missing_ok=True)
+    """Remove what flowkit put into a folder, and nothing else.
+
+    Raises
+    ------
+    EnvironmentMissing
+        The folder has something under these names and is no output folder of flowkit; nothing was removed.
+    OSError
+        Something cannot be removed.
+    """
+    found = [out / name for name in OWN_FOLDERS + OWN_FILES if (out / name).exists()]
+    run = out / RUN_FILE
+    if found and not (run.is_file() and decode(run.read_bytes())):
+        raise EnvironmentMissing(
+            f"{out}: --overwrite must find a folder that flowkit made, with its {RUN_FILE}; got one without that holds "
+            f"{', '.join(path.name for path in found)}. Use another --out, or empty the folder yourself."
+        )
+    for path in found:  # run.json last: until then the folder is known as ours
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def disk_full(path: Path, needed: int) -> DiskFull:
-    """Say how many bytes were wanted and where."""
+def disk_full(path: Path, needed: int = 0) -> DiskFull:
+    """Say how many bytes were wanted, if that is known, and where."""
+    amount = f"{needed} bytes" if needed else "what is written"
     return DiskFull(
-        f"{path}: disk must have room for {needed} bytes; got none left, or a quota or size limit. Free some and run the same "
+        f"{path}: disk must have room for {amount}; got none left, or a quota or size limit. Free some and run the same "
         "command again: what was committed stays."
     )
 
@@ -317,7 +364,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _temporaries(out: Path) -> Iterator[Path]:
-    for pattern in (".tmp~*", "plan/.tmp~*", "shards/.tmp~*", "shards/[0-9][0-9][0-9]/.tmp~*"):
+    for pattern in (".tmp~*", "plan/.tmp~*", "shards/.tmp~*", "shards/[0-9]*/.tmp~*"):
         yield from out.glob(pattern)
 
 

@@ -8,8 +8,10 @@ ProcessPoolExecutor fails every item in flight without saying which was to blame
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -25,11 +27,17 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_PR_SET_PDEATHSIG = 1
+
 Handler = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
 """Called once in each worker; the context it returns yields the function that is applied to every item. It must live in
 a module: the user's script is not imported by the workers."""
 
 ATTEMPTS = 2
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Reach the whole process group; the parent decides what they mean, and kills its workers."""
+MAX_FAILED_STARTS = 3
+"""So many workers in a row that end while they start are no accident."""
 START_TIMEOUT_S = 300.0
 """How long a worker may take to import and set up before it counts as hanging: a cold network disk is slow."""
 
@@ -93,6 +101,7 @@ class SupervisedPool:
         self._unconsumed = 0  # jobs handed to a worker whose outcome nobody has taken yet
         self._lock = threading.Condition()
         self._closing = False
+        self._failed_starts = 0
         self._broken: Exception | None = None
         self._wake_out, self._wake_in = os.pipe()
         self._workers: list[_Worker] = []
@@ -130,13 +139,13 @@ class SupervisedPool:
             with self._lock:
                 if job.outcome is None and self._broken is None:
                     self._lock.wait(timeout=0.2)
-                if self._broken is not None:
-                    raise WorkerStartError(str(self._broken)) from self._broken
                 if job.outcome is not None:
                     self._unconsumed -= 1
                     outcome, job.outcome = job.outcome, None
                     break
-            poll()
+            poll()  # before a broken pool is told of: what ended the workers may have ended this process too
+            if self._broken is not None:
+                raise WorkerStartError(str(self._broken)) from self._broken
         self._wake()
         return outcome
 
@@ -176,7 +185,7 @@ class SupervisedPool:
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=True)
-            with _main_hidden():
+            with _main_hidden(), _signals_held_back():
                 process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours, deadline=time.monotonic() + START_TIMEOUT_S))
@@ -222,7 +231,7 @@ class SupervisedPool:
             return
         if isinstance(outcome, WorkerStartError):
             raise outcome
-        worker.ready, worker.deadline = True, float("inf")
+        worker.ready, worker.deadline, self._failed_starts = True, float("inf"), 0
         if worker.job is not None:
             job, worker.job = worker.job, None
             self._settle(job, outcome)
@@ -236,7 +245,11 @@ class SupervisedPool:
         if worker.job is not None:
             self._blame(worker.job, Outcome("crashed", detail=how))
         elif not worker.ready:
-            raise WorkerStartError(f"a worker process ended with {how} before it was ready")
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise WorkerStartError(
+                    f"{self._failed_starts} worker processes ended with {how} before they were ready"
+                )
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
@@ -248,7 +261,7 @@ class SupervisedPool:
             self._blame(worker.job, Outcome("timeout", detail=f"no answer in {self._timeout_s:g} s"))
 
     def _blame(self, job: _Job, outcome: Outcome[Any]) -> None:
-        if job.attempt >= ATTEMPTS:
+        if job.attempt >= ATTEMPTS or job.cancelled:
             self._settle(job, outcome)
         else:
             job.attempt += 1
@@ -319,10 +332,22 @@ def _main_hidden() -> Iterator[None]:
             main.__file__ = file
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let a new process inherit a mask: it takes no Ctrl-C or SIGTERM meant for the whole group before it can ignore them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(handler: Handler, pipe: Connection) -> None:
     """Life of a worker: set up, then answer one item after the other until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in PARENTS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    _die_with_parent()
     try:
         with handler() as function:
             pipe.send(None)
@@ -332,9 +357,24 @@ def _work(handler: Handler, pipe: Connection) -> None:
                 try:
                     outcome = Outcome("done", value=function(item))
                 except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
-                    outcome = Outcome("raised", error=error)
+                    outcome = Outcome("raised", error=_portable(error))
                 pipe.send(outcome)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
         pipe.send(WorkerStartError(str(error)))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its text where it cannot cross to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - an exception may do anything while it is pickled
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _die_with_parent() -> None:
+    """On Linux, end when the supervisor does, even in the midst of an item that hangs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -11,7 +11,7 @@ from typing import Any
 from flowkit.commit import invalid_records
 from flowkit.errors import ShardCorrupt
 from flowkit.index import finalise
-from flowkit.plan import read_generations
+from flowkit.plan import read_generations, unplanned
 from flowkit.quality import Flag
 from flowkit.shards import ShardFolder
 
@@ -63,11 +63,12 @@ def inspect(out: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Outcome of `verify`: what was checked, and every problem, in the form of an error message."""
+    """Outcome of `verify`: what was checked, every problem, and notes that are none (a folder that cannot be written)."""
 
     shards: int
     clips: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def verify(out: str | Path, tell: Callable[[int, int], None] = lambda done, total: None) -> Verification:
@@ -101,8 +102,15 @@ def verify(out: str | Path, tell: Callable[[int, int], None] = lambda done, tota
             problems += _order_problem(shard.path, stored, [c["clip_id"] for c in shard.record.content["clips"]])
         except ShardCorrupt as error:
             problems.append(str(error))
-    finalise(folder.path)
-    return Verification(len(shards), clips, tuple(problems))
+    return Verification(len(shards), clips, tuple(problems), _remake_index(folder.path))
+
+
+def _remake_index(out: Path) -> tuple[str, ...]:
+    try:
+        finalise(out)
+    except OSError as error:
+        return (f"{out}: index.json and failures.csv were not made again: {error.strerror}.",)
+    return ()
 
 
 def _record_problems(folder: ShardFolder) -> list[str]:
@@ -112,10 +120,12 @@ def _record_problems(folder: ShardFolder) -> list[str]:
     ]
     seen: Counter[str] = Counter(clip["clip_id"] for clip in folder.clips())
     problems += [
-        f"{folder.path}: clip {name} must be committed once; got {count} times. Please report this as a bug."
+        f"{folder.path}: clip {name} must be committed once; got {count} times. Two runs with different manifests worked here "
+        "at once: use another --out."
         for name, count in seen.items()
         if count > 1
     ]
+    problems += unplanned(folder.records, read_generations(folder.path), folder.run["fingerprint"])
     planned = _planned_clips(folder)
     for record in folder.records:
         recorded = {entry["clip_id"] for entry in record.content["clips"] + record.content["failures"]}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import math
 import os
 import re
@@ -205,6 +206,27 @@ def _pixel(text: str) -> float:
     return value if abs(value) < 1e6 else math.nan
 
 
+def check_landmarker(model: str = "") -> None:
+    """Whether a `FaceLandmarker` could start here, without the second that starting one takes.
+
+    Raises
+    ------
+    EnvironmentMissing
+        As `FaceLandmarker`.
+    """
+    _read_model(model)
+    _require_libraries()
+    if importlib.util.find_spec("mediapipe") is None:
+        raise _no_mediapipe("no such package")
+
+
+def _no_mediapipe(found: object) -> EnvironmentMissing:
+    return EnvironmentMissing(
+        f"mediapipe: package must be installed for --align mediapipe; got {found}. Install flowkit with its "
+        "dependencies, or use --align landmarks or none."
+    )
+
+
 def _read_model(file: str) -> bytes:
     """Content of the model: the bundled one only as it was shipped."""
     source = Path(file) if file else MODEL
@@ -240,10 +262,7 @@ def _start(content: bytes, name: str) -> tuple[Any, Any]:
         import mediapipe  # takes a second, and only pictures without given landmarks need it
         from mediapipe.tasks.python import BaseOptions, vision
     except ImportError as error:
-        raise EnvironmentMissing(
-            f"mediapipe: package must be installed for --align mediapipe; got {error}. Install flowkit with its "
-            "dependencies, or use --align landmarks or none."
-        ) from error
+        raise _no_mediapipe(error) from error
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_buffer=content),
         running_mode=vision.RunningMode.IMAGE,

@@ -26,6 +26,8 @@ _FILLED = ("clip_id", "path", "subject", "dataset")
 _KNOWN = frozenset(REQUIRED + OPTIONAL)
 MAX_LISTED = 20
 """Problems printed before the rest is only counted."""
+MAX_CARRIED = 16384
+"""Most bytes of the further columns of a row: they are stored as one text."""
 MAX_TEXT = 512
 """Longest text of a field, in UTF-8 bytes: shards store fixed-length strings."""
 
@@ -278,6 +280,11 @@ def _row_problems(cells: dict[str, str], where: str) -> list[str]:
             for name, value in cells.items()
             if not _is_text(value)
         ]
+    carried = sum(len(name.encode()) + len(value.encode()) for name, value in cells.items() if name not in REQUIRED)
+    if carried > MAX_CARRIED:
+        problems.append(
+            f"{where}: further columns must hold at most {MAX_CARRIED} bytes together; got {carried}. Leave some out."
+        )
     reason = path_problem(cells["path"])
     if reason:
         problems.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import math
 import os
 import platform
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from flowkit import commit
+from flowkit.align import check_needs
 from flowkit.config import BackendName, ExtractConfig, differences
 from flowkit.errors import (
     ClipError,
@@ -40,7 +42,7 @@ from flowkit.index import finalise
 from flowkit.manifest import Clip, read_manifest
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
-from flowkit.shards import RUN_FILE, ShardFolder, read_run, sample_bytes
+from flowkit.shards import ShardFolder, read_run, sample_bytes
 from flowkit.task import StageSeconds, TaskWork, run_task
 from flowkit_kernels import resolve_backend
 
@@ -240,7 +242,7 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
     ManifestError, ConfigError, SettingsChanged, BackendUnavailable
     """
     run = _Run(Path(manifest), Path(out), config, options, Silent(), None)
-    plan = run.plan(fresh=options.overwrite)
+    plan = run.plan([] if run.fresh else commit.read_records(run.out))
     clips = sum(len(task.clips) for task in plan.pending)
     size = run.config.align.size
     return {
@@ -253,8 +255,8 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
         "foreign": len(plan.foreign),
         "bytes": clips * sample_bytes(size, run.config.shard.keep_faces),
         "backend": run.config.backend,
-        "fingerprint": run.config.fingerprint(),
-        "settings": run.config.to_dict(),
+        "fingerprint": run.fingerprint,
+        "settings": run.settings,
     }
 
 
@@ -278,19 +280,23 @@ class _Run:
         self.root = options.root or manifest.parent
         if not self.root.is_dir():
             raise ManifestError(f"{self.root}: --root must be a folder; got none there. Check the path.")
+        check_needs(config.align)
         self.stored = None if options.overwrite else read_run(out)
         self.config = _resolved(config, self.stored)
+        self.settings = self.config.to_dict()
+        self.fingerprint = self.config.fingerprint()
+        self.fresh = options.overwrite
         if self.stored:
-            _refuse_changes(self.config, self.stored, out)
+            self.fresh = _refuse_changes(self.settings, self.stored, out)
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
-    def plan(self, *, fresh: bool) -> Plan:
+    def plan(self, records: Sequence[commit.Record]) -> Plan:
         """Compare manifest and folder."""
         return make_plan(
             self.clips,
-            [] if fresh else commit.read_records(self.out),
-            [] if fresh else read_generations(self.out),
-            fingerprint=self.config.fingerprint(),
+            records,
+            [] if self.fresh else read_generations(self.out),
+            fingerprint=self.fingerprint,
             shard_clips=self.config.shard.clips,
             retry_failed=self.options.retry_failed,
         )
@@ -300,64 +306,75 @@ class _Run:
         start = time.perf_counter()
         plan = self._prepare()
         try:
-            self._check_failures(plan.pending)
+            self._check_failures(more=bool(plan.pending))
             self._run_tasks(plan.pending)
         except (Interrupted, TooManyFailures) as error:
             self.summary.stopped = error
         finally:
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - start
-        finalise(self.out)
+        folder = finalise(self.out)
+        names = {clip.clip_id for clip in self.clips}
+        self.summary.phases_invalid = sum(
+            clip["clip_id"] in names and not all(clip["phase_valid"]) for clip in folder.clips()
+        )
+        self._warn_of_duplicates(folder)
         return self.summary
 
     def _prepare(self) -> Plan:
-        if self.options.overwrite:
+        if self.fresh:
             commit.discard(self.out)
         commit.probe(self.out)
         commit.remove_stale_temporaries(self.out)
         self._store_run()
+        self.fresh = False
         for path in commit.invalid_records(self.out):
             moved = commit.quarantine(path)
             self.reporter.note(
                 f"{moved}: a damaged commit record, or one whose shard is damaged, was moved here; its task runs again."
             )
-        plan = self._freeze()
-        self._count_earlier(plan)
+        records = commit.read_records(self.out)
+        plan = self._freeze(records)
+        self._count_earlier(plan, records)
         if self.options.verify_sources:
             self._verify_sources(plan)
         pending = sum(len(task.clips) for task in plan.pending)
-        commit.check_space(self.out, pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces))
+        if self.config.shard.compress == "none":  # how far zstd gets is not known beforehand
+            commit.check_space(self.out, pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces))
         self.reporter.start(pending)
         return plan
 
     def _store_run(self) -> None:
         run = {
             "schema": commit.SCHEMA,
-            "fingerprint": self.config.fingerprint(),
-            "settings": self.config.to_dict(),
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
             "backend": self.config.backend,
             "versions": _versions(),
             "machine": {"processor": _processor(), "system": platform.platform()},
         }
-        if not commit.publish_file(self.out / RUN_FILE, commit.encode(run)):
+        if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
             self.stored = read_run(self.out) or {}
-            _refuse_changes(self.config, self.stored, self.out)  # another run may just have begun here
+            if _refuse_changes(self.settings, self.stored, self.out):
+                raise SettingsChanged(
+                    f"{self.out}: another run with other settings has just begun here. Use another --out."
+                )
             old, new = self.stored["versions"], run["versions"]
             for change in differences(old, _versions()) if old != new else []:
                 self.reporter.note(f"Note: this folder was begun with another version: {change}.")
-        self.reporter.note(f"Backend {self.config.backend}, settings {self.config.fingerprint()}.")
+        self.reporter.note(f"Backend {self.config.backend}, settings {self.fingerprint}.")
 
-    def _freeze(self) -> Plan:
+    def _freeze(self, records: Sequence[commit.Record]) -> Plan:
         while True:
-            plan = self.plan(fresh=False)
+            plan = self.plan(records)
             if plan.new is None or publish_generation(self.out, plan.new):
                 return plan
 
-    def _count_earlier(self, plan: Plan) -> None:
+    def _count_earlier(self, plan: Plan, records: Sequence[commit.Record]) -> None:
         summary = self.summary
         summary.ok, summary.failed, summary.resumed = len(plan.ok), len(plan.failed), len(plan.ok)
         summary.not_started = summary.planned - summary.ok - summary.failed
-        for failure in ShardFolder.open(self.out).failures():
+        for failure in ShardFolder(self.out, {}, tuple(records)).failures():
             if failure["clip_id"] in plan.failed:
                 summary.failure_codes[failure["code"]] += 1
         if plan.ok or plan.failed:
@@ -387,6 +404,14 @@ class _Run:
                 "Restore them, or use another --out."
             )
 
+    def _warn_of_duplicates(self, folder: ShardFolder) -> None:
+        twice = [name for name, count in Counter(clip["clip_id"] for clip in folder.clips()).items() if count > 1]
+        if twice:
+            self.reporter.note(
+                f"Warning: {self.out}: each clip must be stored once; got {len(twice)} stored twice, {twice[0]} first. Two "
+                "runs with different manifests worked here at once: use another --out."
+            )
+
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             return
@@ -395,18 +420,23 @@ class _Run:
         window = 2 * (workers + self.options.batch)
         with SupervisedPool(handler, workers=workers, timeout_s=self.options.timeout_s, window=window) as pool:
             ahead = pool.submit(tasks[0].clips)
-            for number, task in enumerate(tasks):
-                left = tasks[number + 1 :]
-                feed, ahead = ahead, pool.submit(left[0].clips if left else ())  # workers never wait for a commit
+            for task, following in itertools.zip_longest(tasks, tasks[1:]):
+                feed, ahead = (
+                    ahead,
+                    pool.submit(following.clips if following else ()),
+                )  # workers never wait for a commit
                 self._run_one(task, feed)
-                self._check_failures(left)
+                self._check_failures(more=following is not None)
 
     def _run_one(self, task: Task, feed: Submission) -> None:
         threads = self.options.cores(self.options.threads)
-        work = TaskWork(self.config, threads, self.options.batch, self.summary.stage_seconds, self.reporter)
+        work = TaskWork(
+            self.config, self.settings, threads, self.options.batch, self.summary.stage_seconds, self.reporter
+        )
         try:
-            record = run_task(task, partial(_outcomes, feed, self.stop), self.out, work)
+            record, ours = run_task(task, partial(_outcomes, feed, self.stop), self.out, work)
         except WorkerStartError as error:
+            self.stop.check()  # a signal to the whole process group ends workers too
             raise EnvironmentMissing(
                 f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
             ) from error
@@ -416,14 +446,13 @@ class _Run:
         ok, failed = len(content["clips"]), len(content["failures"])
         self.summary.ok += ok
         self.summary.failed += failed
-        self.summary.computed += ok + failed
+        self.summary.computed += (ok + failed) * ours
         self.summary.not_started -= ok + failed
-        self.summary.phases_invalid += sum(not all(clip["phase_valid"]) for clip in content["clips"])
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
 
-    def _check_failures(self, left: Sequence[Task]) -> None:
+    def _check_failures(self, *, more: bool) -> None:
         share = self.summary.failed / self.summary.planned
-        if left and share > self.options.max_error_rate:
+        if more and share > self.options.max_error_rate:
             raise TooManyFailures(
                 f"extract: share of failed clips must be at most {self.options.max_error_rate:g} (--max-error-rate); got "
                 f"{self.summary.failed} of {self.summary.planned}. See {self.out / 'failures.csv'}; {self.summary.not_started} "
@@ -439,14 +468,16 @@ def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None) -> Extrac
     return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
 
 
-def _refuse_changes(config: ExtractConfig, stored: Mapping[str, Any], out: Path) -> None:
-    changes = differences(stored["settings"], config.to_dict())
-    if changes:
-        shards = len(commit.read_records(out))
+def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out: Path) -> bool:
+    """Whether the folder was begun with other settings and holds nothing yet, so that it may be begun anew."""
+    changes = differences(stored["settings"], settings)
+    shards = len(commit.read_records(out)) if changes else 0
+    if shards:
         raise SettingsChanged(
             f"{out} holds shards made with other settings ({'; '.join(changes)}). Use another --out, or --overwrite to discard "
             f"{shards} shards."
         )
+    return bool(changes)
 
 
 def _versions() -> dict[str, str]:

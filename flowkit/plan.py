@@ -98,7 +98,13 @@ def make_plan(
     ------
     ManifestError
         A clip was committed from a row that now says something else.
+    ShardCorrupt
+        A record does not belong to this plan and these settings.
     """
+    records = list(records)
+    problems = unplanned(records, generations, fingerprint)
+    if problems:
+        raise ShardCorrupt("\n".join(problems[:MAX_LISTED]))
     rows = {clip.clip_id: clip.row_hash() for clip in clips}
     by_id = {clip.clip_id: clip for clip in clips}
     done_tasks, ok, failed = _committed(records)
@@ -118,6 +124,21 @@ def make_plan(
         foreign=frozenset(ok.keys() - rows.keys()),
         new=new,
     )
+
+
+def unplanned(records: Iterable[Record], generations: Sequence[Generation], fingerprint: str) -> list[str]:
+    """A message for each record that is not that of a planned task: it was made with other settings, or the plan is gone."""
+    keys = {
+        index: _key(entries, fingerprint)
+        for generation in generations
+        for index, entries in enumerate(generation.tasks, generation.first_task)
+    }
+    return [
+        f"{record.path}: record must belong to the plan and the settings of its folder; got another key. Use another --out, or "
+        "--overwrite to begin anew."
+        for record in records
+        if keys.get(record.task) != record.content["key"]
+    ]
 
 
 def _committed(records: Iterable[Record]) -> tuple[set[int], dict[str, str], dict[str, str]]:
@@ -166,9 +187,12 @@ def _generation(before: Sequence[Generation], entries: Sequence[Entry], shard_cl
 
 
 def _task(index: int, entries: Sequence[Entry], by_id: Mapping[str, Clip], fingerprint: str) -> Task:
-    text = json.dumps([fingerprint, entries])
     clips = tuple(by_id[name] for name, _ in entries)
-    return Task(index, clips, hashlib.sha256(text.encode()).hexdigest())
+    return Task(index, clips, _key(entries, fingerprint))
+
+
+def _key(entries: Sequence[Entry], fingerprint: str) -> str:
+    return hashlib.sha256(json.dumps([fingerprint, entries]).encode()).hexdigest()
 
 
 def read_generations(out: Path) -> list[Generation]:

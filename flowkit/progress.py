@@ -49,7 +49,7 @@ class StderrProgress:
     """Clips per second, done, failed and time left, on stderr."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._total = self._done = self._failed = 0

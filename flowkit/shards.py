@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from flowkit.commit import SCHEMA, Record, decode, read_records
+from flowkit.commit import RUN_FILE, SCHEMA, Record, decode, read_records
 from flowkit.errors import EnvironmentMissing, SchemaTooNew, ShardCorrupt
 
 SIZE: Final = -1
@@ -30,7 +30,6 @@ TEXT: Final = "text"
 """Fixed-length UTF-8, as long as the longest value of the shard."""
 MAX_TEXT_BYTES: Final = 1 << 16
 FILTERS: Final[dict[str, set[int]]] = {"none": set(), "zstd": {32015, h5py.h5z.FILTER_SHUFFLE}}
-RUN_FILE: Final = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes
         file.attrs.update(_attributes(settings))
         file.flush()
         image: bytes = file.id.get_file_image()
-    _check_image(image, hashes)
+    _check_image(image, hashes, settings)
     return image
 
 
@@ -187,8 +186,9 @@ def _sample_hash(sample: Sample) -> str:
     return digest.hexdigest()
 
 
-def _check_image(image: bytes, hashes: Sequence[str]) -> None:
+def _check_image(image: bytes, hashes: Sequence[str], settings: Mapping[str, Any]) -> None:
     with h5py.File(io.BytesIO(image), "r") as file:
+        _check_columns(file, "shard in memory", len(hashes), settings)
         for row, expected in enumerate(hashes):
             sample = {name: file[name][row] for name in HASHED if name in file}
             if _sample_hash(sample) != expected:
@@ -321,18 +321,20 @@ def _open_checked(path: Path, clips: int, settings: Mapping[str, Any]) -> Any:
         raise ShardCorrupt(f"{path}: shard must be an HDF5 file; got {error}. Restore it from a copy.") from error
     try:
         _check_schema(file, path)
-        for column in COLUMNS:
-            if column.optional and column.name not in file:
-                continue
-            problem = _column_problem(file, column, clips, settings)
-            if problem:
-                raise ShardCorrupt(
-                    f"{path}: {column.name} must follow the schema; got {problem}. Do not trust this file."
-                )
+        _check_columns(file, str(path), clips, settings)
     except ShardCorrupt:
         file.close()
         raise
     return file
+
+
+def _check_columns(file: Any, where: str, clips: int, settings: Mapping[str, Any]) -> None:
+    for column in COLUMNS:
+        if column.optional and column.name not in file:
+            continue
+        problem = _column_problem(file, column, clips, settings)
+        if problem:
+            raise ShardCorrupt(f"{where}: {column.name} must follow the schema; got {problem}. Do not trust this file.")
 
 
 def _check_schema(file: Any, path: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +50,20 @@ class StageSeconds(dict[str, float]):
 
 @dataclass(frozen=True, slots=True)
 class TaskWork:
-    """What `run_task` needs besides the task: settings, threads, clips a batch, and whom it tells."""
+    """What `run_task` needs besides the task.
+
+    `settings` is the configuration as run.json has it, made once: the files that it names may change while a run goes on.
+    """
 
     config: ExtractConfig
+    settings: Mapping[str, Any]
     threads: int
     batch: int
     stage_seconds: StageSeconds
     reporter: Reporter
 
 
-def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record:
+def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.Record, bool]:
     """Compute one task and commit it; nothing happens if it is committed already.
 
     Parameters
@@ -73,10 +77,18 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record
     Returns
     -------
     Record
+        The task's commit record.
+    bool
+        Whether it is this run's, and not that of another one that was faster.
+
+    Raises
+    ------
+    DiskFull, ShardCorrupt
+        As `commit.publish`.
     """
     record = commit.read_record(commit.record_path(out, task.index))
     if record is not None and record.content["key"] == task.key:
-        return record
+        return record, False
     began = time.time()
     samples: list[Sample] = []
     failures: list[tuple[Clip, ClipError]] = []
@@ -87,7 +99,7 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record
         failures += failed
         work.reporter.advance(len(done), len(failed))
     with work.stage_seconds.timed("store"):
-        image = shard_image(samples, work.config.to_dict()) if samples else None
+        image = shard_image(samples, work.settings) if samples else None
         return commit.publish(out, task.index, image, _record_content(task, samples, failures, began))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -13,6 +14,13 @@ from pathlib import Path
 import pytest
 
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
+
+
+class OddError(Exception):
+    """Does not survive pickling, as its arguments are not those of its class."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
 
 
 @contextmanager
@@ -30,11 +38,24 @@ def handler() -> Iterator[Callable[[str], str]]:
                 os._exit(9)
         if verb == "hang":
             time.sleep(60)
+        if verb == "odd":
+            raise OddError("two", "arguments")
         if verb == "raise":
             raise ValueError(rest)
         return f"{item} done"
 
     yield do
+
+
+@contextmanager
+def dying_handler(folder: str, deaths: int) -> Iterator[Callable[[str], str]]:
+    """Dies while it starts, so many times."""
+    for number in range(deaths):
+        path = Path(folder) / str(number)
+        if not path.exists():
+            path.touch()
+            os._exit(9)
+    yield str
 
 
 @contextmanager
@@ -74,12 +95,41 @@ def test_an_exception_is_its_items_outcome() -> None:
     assert str(outcome.error) == "bad news"
 
 
+def test_an_exception_that_cannot_travel_is_its_items_outcome_as_text() -> None:
+    odd, fine = run(["odd", "a"])
+    assert str(odd.error) == "OddError: two arguments"
+    assert fine.value == "a done"
+
+
+def test_a_signal_to_the_whole_group_leaves_the_decision_to_the_parent() -> None:
+    with SupervisedPool(handler, workers=2, timeout_s=30, window=4) as pool:
+        submission = pool.submit([f"item {n}" for n in range(8)])
+        outcomes = submission.outcomes()
+        next(outcomes)
+        for worker in pool._workers:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(worker.process.pid or 0, number)
+        assert [outcome.kind for _, outcome in outcomes] == ["done"] * 7
+
+
 def test_a_worker_that_cannot_set_up_is_an_error_for_all() -> None:
     with (
         SupervisedPool(broken_handler, workers=2, timeout_s=5, window=4) as pool,
         pytest.raises(WorkerStartError, match="no model here"),
     ):
         list(pool.submit(["a"]).outcomes())
+
+
+@pytest.mark.parametrize(("deaths", "survives"), [(2, True), (3, False)])
+def test_a_worker_may_die_while_it_starts_but_not_for_ever(tmp_path: Path, deaths: int, survives: bool) -> None:
+    dying = functools.partial(dying_handler, str(tmp_path), deaths)
+    with SupervisedPool(dying, workers=1, timeout_s=30, window=4) as pool:
+        outcomes = pool.submit(["a"]).outcomes()
+        if survives:
+            assert [outcome.value for _, outcome in outcomes] == ["a"]
+        else:
+            with pytest.raises(WorkerStartError, match="before they were ready"):
+                list(outcomes)
 
 
 def test_outcomes_nobody_takes_are_bounded_by_the_window() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import shutil
 import signal
@@ -147,7 +148,7 @@ def test_a_stopped_run_says_so_and_goes_on(
     while not (out / "plan" / "000000.json").exists():
         time.sleep(0.02)
         assert process.poll() is None
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does: workers get it too
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Run the same command again" in err
@@ -156,7 +157,7 @@ def test_a_stopped_run_says_so_and_goes_on(
     assert shard_bytes(out) == shard_bytes(undisturbed)
 
 
-def test_two_runs_at_once_share_the_work_and_the_result(undisturbed: Path, cropped: Path, tmp_path: Path) -> None:
+def test_two_runs_at_once_give_one_result(undisturbed: Path, cropped: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     runs = [start("extract", cropped, "--out", out, *SMALL) for _ in range(2)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
@@ -180,6 +181,45 @@ def test_overwrite_discards_and_begins_anew(undisturbed: Path, cropped: Path, tm
     done = extract(cropped, out, "--set", "tvl1.lambda_=0.1", "--overwrite")
     assert done.code == 0
     assert not shard_bytes(out).items() & shard_bytes(undisturbed).items()
+
+
+@pytest.mark.parametrize("flags", [("--align", "mediapipe", "--face-model", "/nope.task"), ("--backend", "cuda")])
+def test_overwrite_destroys_nothing_before_the_settings_hold(
+    undisturbed: Path, cropped: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    assert extract(cropped, out, "--overwrite", *flags).code == 3
+    assert shard_bytes(out) == shard_bytes(undisturbed)
+
+
+def test_a_folder_that_holds_nothing_yet_takes_other_settings(cropped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start("extract", cropped, "--out", out, *SMALL)
+    while not (out / "plan" / "000000.json").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert shard_bytes(out) == {}
+    assert extract(cropped, out, "--set", "tvl1.lambda_=0.1").code == 0
+    assert flowkit("verify", out).code == 0
+
+
+def test_a_lost_plan_is_an_error_and_no_new_beginning(undisturbed: Path, cropped: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    shutil.rmtree(out / "plan")
+    done = extract(cropped, out)
+    assert done.code == 1
+    assert "must belong to the plan" in done.err
+    assert flowkit("verify", out).code == 1
+
+
+def test_landmarks_that_cannot_be_read_are_told_before_anything_is_written(cropped: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "points.csv"
+    bad.write_text("clip_id,point,x,y\na,9999,x,y\n")
+    done = extract(cropped, tmp_path / "out", "--align", "landmarks", "--landmarks", bad)
+    assert done.code == 2
+    assert "9999" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_writes_nothing(cropped: Path, tmp_path: Path) -> None:
@@ -276,6 +316,8 @@ def test_phases_without_length_give_zero_flow_and_are_marked(cropped: Path, tmp_
     out = tmp_path / "out"
     done = extract(manifest, out, "--root", cropped.parent, "--missing-offset", "invalid", "--json")
     assert (done.code, json.loads(done.out)["phases_invalid"]) == (0, 3)
+    again = extract(manifest, out, "--root", cropped.parent, "--missing-offset", "invalid", "--json")
+    assert (json.loads(again.out)["computed"], json.loads(again.out)["phases_invalid"]) == (0, 3)
     (shard,) = ShardFolder.open(out).shards()
     by_id = {sample["clip_id"]: sample for sample in shard.samples()}
     for row, valid in zip(found, ([False, True], [True, False], [True, False]), strict=True):

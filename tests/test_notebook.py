@@ -37,11 +37,12 @@ def outputs(notebook: Any) -> list[Any]:
 
 def test_the_notebook_recovers_the_motion_that_it_made(tmp_path: Path) -> None:
     arrays_file, executed = tmp_path / "arrays.npz", tmp_path / "executed.ipynb"
-    paths = os.pathsep.join(path for path in sys.path if path)
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
     environment = {"PYTHONPATH": paths, "JUPYTER_RUNTIME_DIR": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE, NOTEBOOK, arrays_file, executed],
         env={**os.environ, **environment},
+        cwd=tmp_path,  # where the kernel puts its sockets
         capture_output=True,
         text=True,
         check=False,

@@ -21,6 +21,7 @@ def clips(*names: str) -> list[Clip]:
 def committed(task: Task, failed: tuple[str, ...] = ()) -> Record:
     entry = {clip.clip_id: {"clip_id": clip.clip_id, "row": clip.row_hash()} for clip in task.clips}
     content = {
+        "key": task.key,
         "clips": [entry[name] for name in entry if name not in failed],
         "failures": [entry[name] for name in entry if name in failed],
     }
@@ -136,3 +137,15 @@ def test_a_damaged_plan_is_an_error_and_no_guess(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"a"', b'"b"'))
     with pytest.raises(ShardCorrupt, match="generation 0"):
         read_generations(tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["no plan", "other settings"])
+def test_records_that_do_not_belong_to_the_plan_are_refused(loss: str) -> None:
+    """Without its plan nobody knows which task was which: the next one would take an old record for its own."""
+    first = plan(clips("a", "b"), [], [])
+    records = [committed(first.pending[0])]
+    generations = [] if loss == "no plan" else [new(first)]
+    with pytest.raises(ShardCorrupt, match="must belong to the plan and the settings"):
+        make_plan(
+            clips("a", "b", "c"), records, generations, fingerprint="f" if loss == "no plan" else "g", shard_clips=2
+        )
