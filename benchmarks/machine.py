@@ -10,13 +10,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from flowkit.machine import processor
+
 PACKAGES = ("numpy", "numba", "llvmlite", "opencv-contrib-python", "h5py", "av", "mediapipe", "torch", "cupy")
 
 
 def describe() -> dict[str, Any]:
     """CPU, cores, memory, system, versions of Python and of the packages that are installed, and the date."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -32,13 +34,6 @@ def write(path: str | Path, name: str, results: Any) -> None:
     document = {"benchmark": name, "machine": describe(), "results": results}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _versions() -> dict[str, str]:

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowkit.config import ExtractConfig, load_config
-    from flowkit.pipeline import RunOptions, Stop, Summary, extract
+    from flowkit.pipeline import extract
+    from flowkit.run import RunOptions, Stop, Summary
     from flowkit.shards import Shard, ShardFolder
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ExtractConfig": "flowkit.config",
-    "RunOptions": "flowkit.pipeline",
+    "RunOptions": "flowkit.run",
     "Shard": "flowkit.shards",
     "ShardFolder": "flowkit.shards",
-    "Stop": "flowkit.pipeline",
-    "Summary": "flowkit.pipeline",
+    "Stop": "flowkit.run",
+    "Summary": "flowkit.run",
     "extract": "flowkit.pipeline",
     "load_config": "flowkit.config",
 }

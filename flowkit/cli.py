@@ -203,9 +203,10 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     Exit codes: 0 all done; 1 some clips failed; 2 usage, settings or manifest; 3 backend or environment; 74 disk full;
     75 stopped by SIGTERM, run again; 130 interrupted.
     """
-    from flowkit.pipeline import RunOptions, Stop, preview
     from flowkit.pipeline import extract as run
+    from flowkit.pipeline import preview
     from flowkit.progress import StderrProgress
+    from flowkit.run import RunOptions, Stop
 
     _refuse_later(given)
     options = RunOptions(

@@ -8,16 +8,11 @@ The feed (reading and aligning) runs in supervised worker processes; flow, MM-CO
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
-import math
-import os
 import platform
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,9 +22,7 @@ from flowkit.align import check_needs
 from flowkit.config import BackendName, ExtractConfig, differences
 from flowkit.errors import (
     ClipError,
-    ConfigError,
     EnvironmentMissing,
-    FlowkitError,
     Interrupted,
     ManifestError,
     SettingsChanged,
@@ -39,143 +32,14 @@ from flowkit.executors import Outcome, Submission, SupervisedPool, WorkerStartEr
 from flowkit.feed import AlignedClip, clip_loader
 from flowkit.frames import read_frames
 from flowkit.index import finalise
+from flowkit.machine import processor, versions
 from flowkit.manifest import Clip, read_manifest
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
+from flowkit.run import RunOptions, Stop, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
-from flowkit.task import StageSeconds, TaskWork, run_task
+from flowkit.task import TaskWork, run_task
 from flowkit_kernels import resolve_backend
-
-VERSIONED = ("numpy", "numba", "opencv-contrib-python", "h5py", "mediapipe", "av", "Pillow")
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run is carried out; none of this changes a result.
-
-    Attributes
-    ----------
-    root : Path, optional
-        What the paths of the manifest are relative to; its own folder by default.
-    workers : int
-        Processes that read and align; 0 for one a core.
-    threads : int
-        Threads that compute flow; 0 for one a core.
-    batch : int
-        Clips whose flow is computed together.
-    overwrite : bool
-        Discard what the folder holds.
-    retry_failed : bool
-        Try clips again that failed in an earlier run.
-    verify_sources : bool
-        Read the frames of committed clips once more and compare their hashes.
-    max_error_rate : float
-        Share of failed clips above which the run stops.
-    timeout_s : float
-        Longest time for reading and aligning one clip.
-    """
-
-    root: Path | None = None
-    workers: int = 0
-    threads: int = 0
-    batch: int = 16
-    overwrite: bool = False
-    retry_failed: bool = False
-    verify_sources: bool = False
-    max_error_rate: float = 0.1
-    timeout_s: float = 120.0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "workers": (0 <= self.workers <= 1024, "from 0 to 1024"),
-            "threads": (0 <= self.threads <= 1024, "from 0 to 1024"),
-            "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
-            "max_error_rate": (0 <= self.max_error_rate <= 1, "from 0 to 1"),
-            "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
-        }
-        problems = [
-            f"options: {name} must be {expectation}; got {getattr(self, name)}. Correct it."
-            for name, (ok, expectation) in checks.items()
-            if not ok
-        ]
-        if problems:
-            raise ConfigError("\n".join(problems))
-
-    def cores(self, wanted: int) -> int:
-        """A number of workers or threads, where 0 means one a core."""
-        return wanted or len(os.sched_getaffinity(0))
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a run did. `planned == ok + failed + not_started` always.
-
-    `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's.
-    """
-
-    out: Path
-    planned: int = 0
-    ok: int = 0
-    failed: int = 0
-    not_started: int = 0
-    computed: int = 0
-    resumed: int = 0
-    seconds: float = 0.0
-    stage_seconds: StageSeconds = field(default_factory=StageSeconds)
-    failure_codes: Counter[str] = field(default_factory=Counter)
-    phases_invalid: int = 0
-    stopped: FlowkitError | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done; 1 some clips failed; else that of what stopped the run."""
-        if self.stopped is not None:
-            return self.stopped.exit_code
-        return 1 if self.failed else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "out": str(self.out),
-            "planned": self.planned,
-            "ok": self.ok,
-            "failed": self.failed,
-            "not_started": self.not_started,
-            "computed": self.computed,
-            "resumed": self.resumed,
-            "phases_invalid": self.phases_invalid,
-            "seconds": round(self.seconds, 3),
-            "clips_per_s": round(self.computed / self.seconds, 3) if self.seconds else 0.0,
-            "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
-            "failure_codes": dict(sorted(self.failure_codes.items())),
-            "stopped": str(self.stopped) if self.stopped else None,
-            "exit_code": self.exit_code,
-        }
-
-
-class Stop:
-    """Lets a signal handler, or another thread, end a run at the next clip."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._reason: type[Interrupted] = Interrupted
-
-    def request(self, reason: type[Interrupted] = Interrupted) -> None:
-        """Ask for the end."""
-        self._reason = reason
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise if the end was asked for.
-
-        Raises
-        ------
-        Interrupted
-        """
-        if self._event.is_set():
-            raise self._reason(
-                "extract: run was stopped before its end; what was committed stays. Run the same command again to go on."
-            )
 
 
 def extract(
@@ -350,8 +214,8 @@ class _Run:
             "fingerprint": self.fingerprint,
             "settings": self.settings,
             "backend": self.config.backend,
-            "versions": _versions(),
-            "machine": {"processor": _processor(), "system": platform.platform()},
+            "versions": versions(),
+            "machine": {"processor": processor(), "system": platform.platform()},
         }
         if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
             self.stored = read_run(self.out) or {}
@@ -360,7 +224,7 @@ class _Run:
                     f"{self.out}: another run with other settings has just begun here. Use another --out."
                 )
             old, new = self.stored["versions"], run["versions"]
-            for change in differences(old, _versions()) if old != new else []:
+            for change in differences(old, versions()) if old != new else []:
                 self.reporter.note(f"Note: this folder was begun with another version: {change}.")
         self.reporter.note(f"Backend {self.config.backend}, settings {self.fingerprint}.")
 
@@ -478,27 +342,6 @@ def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out:
             f"{shards} shards."
         )
     return bool(changes)
-
-
-def _versions() -> dict[str, str]:
-    from flowkit import __version__
-
-    return {"flowkit": __version__, "python": platform.python_version(), **{name: _version(name) for name in VERSIONED}}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _outcomes(feed: Submission, stop: Stop) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
