@@ -25,6 +25,8 @@ from flowkit.commit import FULL, disk_full
 from flowkit.config import load_config
 from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, Interrupted, Terminated
 
+MAX_LISTED = 20
+"""Notes printed for people before the rest is only counted."""
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
@@ -173,7 +175,7 @@ def _later_options(command: F) -> F:
     return command
 
 
-@main.command()
+@main.command(short_help="Clips to shards of flow and MM-COF; goes on where it was stopped.")
 @click.argument("manifest", type=FILE)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the shards; a run that was stopped goes on there.")
 @click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
@@ -237,7 +239,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     sys.exit(summary.exit_code)
 
 
-@main.command()
+@main.command(short_help="Every problem of a manifest and of its frames.")
 @click.argument("manifest", type=FILE)
 @click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -251,8 +253,11 @@ def check(
     Exit codes: 0 no problem; 1 some clips have one; 2 the manifest cannot be used.
     """
     from flowkit.check import check_manifest
+    from flowkit.progress import StderrProgress
 
-    report = check_manifest(manifest, root or manifest.parent, load_config(config_file, assignments).frames)
+    frames = load_config(config_file, assignments).frames
+    with StderrProgress() as reporter:
+        report = check_manifest(manifest, root or manifest.parent, frames, _counted(reporter))
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -260,7 +265,7 @@ def check(
     sys.exit(1 if report.problems else 0)
 
 
-@main.command()
+@main.command(short_help="What a folder of shards holds.")
 @click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def inspect(folder: Path, as_json: bool) -> None:
@@ -274,7 +279,7 @@ def inspect(folder: Path, as_json: bool) -> None:
         _show_mapping(f"Shards in {folder}", found)
 
 
-@main.command()
+@main.command(short_help="Whether every stored byte is still right.")
 @click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(folder: Path, as_json: bool) -> None:
@@ -298,7 +303,7 @@ def verify(folder: Path, as_json: bool) -> None:
     sys.exit(1 if result.problems else 0)
 
 
-@main.command()
+@main.command(short_help="Write report.html into a folder of shards.")
 @click.argument("folder", type=FOLDER)
 @click.option("--clips", type=click.IntRange(0, 200), default=12, show_default=True, help="Clips that are pictured.")
 def report(folder: Path, clips: int) -> None:
@@ -313,7 +318,7 @@ def report(folder: Path, clips: int) -> None:
     sys.exit(1 if result.corrupt else 0)
 
 
-@main.command()
+@main.command(short_help="Make a data set whose flow is known exactly.")
 @click.option("--out", type=FOLDER, required=True, help="A new or empty folder.")
 @click.option("--subjects", type=int, help="Made-up subjects.  [default: 5]")
 @click.option("--clips", type=int, help="Clips for each subject and class.  [default: 1]")
@@ -345,7 +350,7 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
     click.echo(synthesise(out, config))
 
 
-@main.command()
+@main.command(short_help="What is installed, what is missing, what to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do next.
@@ -365,6 +370,17 @@ def doctor(as_json: bool) -> None:
             [(f.name, f.status, f.detail, f.next_step) for f in findings],
         )
     sys.exit(3 if any(f.status == "missing" for f in findings) else 0)
+
+
+def _counted(reporter: Any) -> Callable[[int, int], None]:
+    """A callback that is told (done, in all), for a reporter that counts steps."""
+
+    def count(done: int, total: int) -> None:
+        if done == 1:
+            reporter.start(total)
+        reporter.advance(1, 0)
+
+    return count
 
 
 @contextmanager
@@ -432,8 +448,10 @@ def _show_check(report: Any) -> None:
     if report.problems:
         rows = [(str(p.line), p.clip_id, str(p.code), p.message) for p in report.problems]
         _show_rows(f"{len(rows)} problems", ("line", "clip", "code", "what"), rows)
-    for note in report.notes:
+    for note in report.notes[:MAX_LISTED]:
         click.echo(f"Note: {note}")
+    if len(report.notes) > MAX_LISTED:
+        click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
 
 
 def _show_mapping(title: str, values: Mapping[str, Any]) -> None:
