@@ -29,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 import machine
+from flowkit.synth import SynthConfig, render_frame, scenes
 from flowkit_kernels import TVL1Params, tvl1_flow
 
 Images = npt.NDArray[np.float32]
-SIZES = (224, 128)
+SCENES = (("face", 224), ("texture", 224), ("texture", 128))
 OPENCV_SETTINGS: dict[str, dict[str, float]] = {
     "fixed": {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1},
     "opencv": {},
@@ -80,6 +81,17 @@ def moving_texture(size: int) -> tuple[Images, Images]:
     return reference[None], canvas[None, 12:-12, 12:-12].copy()
 
 
+def smiling_face(size: int) -> tuple[Images, Images]:
+    """Onset and apex of a synthetic clip, (1, size, size) each: what the solver is for."""
+    config = SynthConfig(subjects=1, classes=("smile",), cropped=True, width=size, height=size)
+    scene = next(iter(scenes(config)))
+    onset, apex = (render_frame(scene, t)[None].astype(np.float32) / 255 for t in (0, scene.draw.apex))
+    return onset, apex
+
+
+MAKERS = {"face": smiling_face, "texture": moving_texture}
+
+
 def opencv_flow(reference: Images, moving: Images, preset: str) -> Images:
     """(2, H, W) from a fresh solver: a used one keeps state that changes its answer."""
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
@@ -104,9 +116,9 @@ def alternate(
     return seconds
 
 
-def speed(size: int, preset: str, rounds: int) -> dict[str, Any]:
+def speed(scene: str, size: int, preset: str, rounds: int) -> dict[str, Any]:
     """One pair, one thread, ours and OpenCV's."""
-    reference, moving = moving_texture(size)
+    reference, moving = MAKERS[scene](size)
     params = TVL1Params.preset(preset)
     difference = abs(tvl1_flow(reference, moving, params, backend="cpu")[0] - opencv_flow(reference, moving, preset))
     batch = [np.repeat(images, BATCH, axis=0) for images in (reference, moving)]
@@ -118,6 +130,7 @@ def speed(size: int, preset: str, rounds: int) -> dict[str, Any]:
     )
     ours = [one / BATCH for one in seconds]
     return {
+        "scene": scene,
         "size": size,
         "preset": preset,
         "ours_ms": round(1000 * statistics.median(ours), 2),
@@ -168,10 +181,10 @@ def compile_time() -> dict[str, float]:
 
 def bars(results: dict[str, Any]) -> dict[str, bool]:
     """Which of the promises were kept in this run."""
-    large = [row["speedup"] for row in results["speed"] if row["size"] == 224]
+    large = [row["speedup"] for row in results["speed"] if row["scene"] == "face"]
     growth = results["memory"]["pairs_64_mib"] - results["memory"]["pairs_8_mib"]
     return {
-        f"speedup at 224 >= {SPEEDUP_BAR}": min(large) >= SPEEDUP_BAR,
+        f"speedup on a face at 224 >= {SPEEDUP_BAR}": min(large) >= SPEEDUP_BAR,
         f"two threads >= {THREADS_BAR} x one": results["threads"]["scaling"] >= THREADS_BAR,
         f"memory of 64 pairs <= that of 8 + {MEMORY_BAR_MIB} MiB": growth <= MEMORY_BAR_MIB,
     }
@@ -180,10 +193,10 @@ def bars(results: dict[str, Any]) -> dict[str, bool]:
 def table(results: dict[str, Any]) -> str:
     """The results as lines of text."""
     lines = [
-        f"{'size':>5} {'preset':8} {'ours ms':>9} {'OpenCV ms':>10} {'speedup':>8} {'best':>6} {'difference px':>14}"
+        f"{'scene':8} {'size':>5} {'preset':8} {'ours ms':>9} {'OpenCV ms':>10} {'speedup':>8} {'best':>6} {'difference px':>14}"
     ]
     lines += [
-        f"{row['size']:5} {row['preset']:8} {row['ours_ms']:9.2f} {row['opencv_ms']:10.2f} {row['speedup']:8.2f}"
+        f"{row['scene']:8} {row['size']:5} {row['preset']:8} {row['ours_ms']:9.2f} {row['opencv_ms']:10.2f} {row['speedup']:8.2f}"
         f" {row['speedup_best']:6.2f} {row['difference_px']:14.2g}"
         for row in results["speed"]
     ]
@@ -200,7 +213,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     results: dict[str, Any] = {
-        "speed": [speed(size, preset, options.rounds) for size in SIZES for preset in OPENCV_SETTINGS],
+        "speed": [speed(*scene, preset, options.rounds) for scene in SCENES for preset in OPENCV_SETTINGS],
         "threads": thread_scaling(options.rounds),
         "memory": memory(),
         "compile": compile_time(),

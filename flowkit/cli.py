@@ -81,28 +81,7 @@ def main() -> None:
     """
 
 
-SETTINGS = [
-    click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
-    click.option(
-        "--align",
-        "align__method",
-        type=click.Choice(["mediapipe", "landmarks", "none"]),
-        help="Where the face is: found by mediapipe, in --landmarks FILE, or cropped already.  [default: mediapipe]",
-    ),
-    click.option("--landmarks", "align__landmarks", help="CSV with clip_id, point, x, y, for --align landmarks."),
-    click.option("--face-model", "align__face_model", help="A face_landmarker.task in place of the bundled one."),
-    click.option(
-        "--stabilise",
-        "align__stabilise",
-        type=click.Choice(["none", "register", "similarity", "affine"]),
-        help="How head motion is taken out.  [default: similarity]",
-    ),
-    click.option(
-        "--match-light/--no-match-light",
-        "align__match_light",
-        default=None,
-        help="Match the light of apex and offset to the onset.  [default: match]",
-    ),
+FRAME_SETTINGS = [
     click.option(
         "--missing-apex",
         "frames__missing_apex",
@@ -125,7 +104,7 @@ SETTINGS = [
     click.option(
         "--index-base",
         "frames__index_base",
-        type=click.Choice(["0", "1"]),
+        type=click.IntRange(0, 1),
         help="Number of a video's first frame.  [default: 0]",
     ),
     click.option(
@@ -141,6 +120,29 @@ SETTINGS = [
         is_flag=True,
         default=None,
         help="Accept links that lead out of the root.",
+    ),
+]
+ALIGN_AND_STORE_SETTINGS = [
+    click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
+    click.option(
+        "--align",
+        "align__method",
+        type=click.Choice(["mediapipe", "landmarks", "none"]),
+        help="Where the face is: found by mediapipe, in --landmarks FILE, or cropped already.  [default: mediapipe]",
+    ),
+    click.option("--landmarks", "align__landmarks", help="CSV with clip_id, point, x, y, for --align landmarks."),
+    click.option("--face-model", "align__face_model", help="A face_landmarker.task in place of the bundled one."),
+    click.option(
+        "--stabilise",
+        "align__stabilise",
+        type=click.Choice(["none", "register", "similarity", "affine"]),
+        help="How head motion is taken out.  [default: similarity]",
+    ),
+    click.option(
+        "--match-light/--no-match-light",
+        "align__match_light",
+        default=None,
+        help="Match the light of apex and offset to the onset.  [default: match]",
     ),
     click.option(
         "--backend",
@@ -160,13 +162,16 @@ SETTINGS = [
         help="Store the aligned faces too: personal data.",
     ),
 ]
-"""The flags of extract that decide what is computed, each named after its key in a settings file (dots doubled)."""
+"""With FRAME_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
 
 
-def _setting_options(command: F) -> F:
-    for option in reversed(SETTINGS):
-        command = option(command)
-    return command
+def _options(settings: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(settings):
+            command = option(command)
+        return command
+
+    return add
 
 
 def _later_options(command: F) -> F:
@@ -193,9 +198,13 @@ def _later_options(command: F) -> F:
     "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time to read a clip."
 )
 @click.option(
-    "--max-error-rate", type=float, default=0.1, show_default=True, help="Share of failed clips that stops the run."
+    "--max-error-rate",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of clips that may fail before the run stops, after a shard.",
 )
-@_setting_options
+@_options([*FRAME_SETTINGS, *ALIGN_AND_STORE_SETTINGS])
 @_later_options
 def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
@@ -217,9 +226,6 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
         **{name: given.pop(name) for name in ("verify_sources", "max_error_rate")},
     )
-    index_base = given.pop("frames__index_base")
-    if index_base is not None:
-        given["frames__index_base"] = int(index_base)
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     if dry_run:
         _show_preview(preview(manifest, out, config, options), as_json)
@@ -245,17 +251,21 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--config", "config_file", type=FILE, help="Settings as TOML.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
+@_options(FRAME_SETTINGS)
 def check(
-    manifest: Path, root: Path | None, as_json: bool, config_file: Path | None, assignments: Sequence[str]
+    manifest: Path, root: Path | None, as_json: bool, config_file: Path | None, assignments: Sequence[str], **given: Any
 ) -> None:
-    """Find every problem of MANIFEST and of the frames that it names, in one pass.
+    """Find every problem of MANIFEST, and of the annotations and frames of its clips.
+
+    The form of the file comes first: only when it is right are frames read. Whether a face is found, extract tells.
 
     Exit codes: 0 no problem; 1 some clips have one; 2 the manifest cannot be used.
     """
     from flowkit.check import check_manifest
     from flowkit.progress import StderrProgress
 
-    frames = load_config(config_file, assignments).frames
+    _refuse_later(given)
+    frames = load_config(config_file, assignments, **given).frames
     with StderrProgress() as reporter:
         report = check_manifest(manifest, root or manifest.parent, frames, _counted(reporter))
     if as_json:
@@ -276,7 +286,9 @@ def inspect(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        _show_mapping(f"Shards in {folder}", found)
+        how = ("backend", "fingerprint", "settings", "versions", "machine")
+        _show_mapping("Made with", {name: found[name] for name in how})
+        _show_mapping(f"\nShards in {folder}", {name: found[name] for name in found if name not in how})
 
 
 @main.command(short_help="Whether every stored byte is still right.")
@@ -314,6 +326,8 @@ def report(folder: Path, clips: int) -> None:
     from flowkit.report import write_report
 
     result = write_report(folder, clips=clips)
+    for problem in result.corrupt:
+        click.echo(f"Warning: {problem}", err=True)
     click.echo(result.path)
     sys.exit(1 if result.corrupt else 0)
 
@@ -404,7 +418,9 @@ def _signals(stop: Any) -> Iterator[None]:
 
 
 def _refuse_later(given: dict[str, Any]) -> None:
-    problems = [f"--{name}: {why}; leave it out for now." for name, why in LATER.items() if given.pop(name) is not None]
+    problems = [
+        f"--{name}: {why}; leave it out for now." for name, why in LATER.items() if given.pop(name, None) is not None
+    ]
     if given["frames__missing_apex"] == "spot":
         problems.append("--missing-apex spot: spotting comes with a later version; choose fail, midpoint or offset.")
     if problems:
@@ -439,8 +455,9 @@ def _show_summary(found: Mapping[str, Any]) -> None:
         click.echo(f"Clips with an invalid phase: {found['phases_invalid']} (see phase_valid).")
     for code, count in found["failure_codes"].items():
         click.echo(f"  {count} x {code}")
-    for name in ("shards", "failures.csv", "report.html"):
-        click.echo(str(Path(found["out"]) / name))
+    for path in (Path(found["out"]) / name for name in ("shards", "failures.csv", "report.html")):
+        if path.exists():
+            click.echo(str(path))
 
 
 def _show_check(report: Any) -> None:

@@ -293,7 +293,7 @@ def check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
         raise DiskFull(
-            f"{out}: free space must be at least {needed / 1e9:.2f} GB; got {free / 1e9:.2f} GB. Free some, or choose another "
+            f"{out}: free space must be at least {needed / 1e6:.1f} MB; got {free / 1e6:.1f} MB. Free some, or choose another "
             "--out."
         )
 

@@ -182,19 +182,29 @@ def load_config(file: str | Path | None = None, assignments: Sequence[str] = (),
     if file is not None:
         try:
             values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(
+                f"{file}: --config must be a readable TOML file; got {error.strerror}. Check the path."
+            ) from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(
                 f"{file}: --config must be a readable TOML file; got {error}. Correct the file."
             ) from error
+    problems = [
+        f"--set: assignment must look like tvl1.lambda_=0.1; got {text!r}. Correct it."
+        for text in assignments
+        if not text.partition("=")[0].strip() or "=" not in text
+    ]
     for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set: must look like tvl1.lambda_=0.1; got {text!r}. Correct it.")
-        _assign(values, name.strip(), _toml_value(value.strip()))
+        name, _, value = text.partition("=")
+        _assign(values, name.strip() or "?", _toml_value(value.strip()))
     for name, value in flags.items():
         if value is not None:
             _assign(values, name.replace("__", "."), value)
-    return ExtractConfig.from_dict(values)
+    config = _build(ExtractConfig, values, "settings", "", problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return typing.cast(ExtractConfig, config)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -182,6 +183,7 @@ class SupervisedPool:
         """Start workers as there is work for them; the dead were removed."""
         with self._lock:
             wanted = min(self._count, len(self._queue) + sum(w.job is not None for w in self._workers))
+        resource_tracker.ensure_running()  # its first start would lift the mask of `_signals_held_back`
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=True)

@@ -31,7 +31,7 @@ def inspect(out: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    EnvironmentMissing, ShardCorrupt
+    ConfigError, ShardCorrupt
     """
     folder = ShardFolder.open(out)
     clips, failures = folder.clips(), folder.failures()
@@ -86,7 +86,7 @@ def verify(out: str | Path, tell: Callable[[int, int], None] = lambda done, tota
 
     Raises
     ------
-    EnvironmentMissing, ShardCorrupt
+    ConfigError, ShardCorrupt
         run.json or the plan itself is missing or damaged.
     """
     folder = ShardFolder.open(out)

@@ -33,7 +33,7 @@ MAX_TEXT = 512
 
 _TEXT = f"at most {MAX_TEXT} bytes of text without control characters"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_NUMBER = re.compile("[0-9]{1,9}")
+_NUMBER = re.compile(r"([0-9]{1,9})(\.0)?")  # spreadsheets write 8.0 where a column has empty cells
 _PROTOCOL = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")  # and drive letters
 _PATTERN = re.compile("%[0-9]*d")
 
@@ -127,7 +127,8 @@ def key_frames(
     if clip.offset is None and missing_offset == "fail":
         raise ClipError(
             FailureCode.OFFSET_MISSING,
-            f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or pass --missing-offset invalid.",
+            f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or extract into a new --out with "
+            "--missing-offset invalid.",
         )
     apex, source = _apex(clip, missing_apex)
     end = apex if clip.offset is None else clip.offset
@@ -154,8 +155,8 @@ def _apex(clip: Clip, missing_apex: str) -> tuple[int, ApexSource]:
     if missing_apex == "fail" or clip.offset is None:
         raise ClipError(
             FailureCode.APEX_MISSING,
-            f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or pass --missing-apex midpoint "
-            "or offset (both need an offset).",
+            f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or extract into a new --out with "
+            "--missing-apex midpoint or offset (both need an offset).",
         )
     if missing_apex == "offset":
         return clip.offset, "offset"
@@ -225,7 +226,7 @@ def _usable_header(reader: csv.DictReader[str], path: Path, problems: list[str])
     if missing:
         problems.append(
             f"{path.name}:1: header must name {', '.join(REQUIRED)}; got {', '.join(header) or 'nothing'}. "
-            f"Add: {', '.join(missing)}."
+            f"{_header_advice(header, missing)}"
         )
     elif "" in header:
         problems.append(f"{path.name}:1: column names must not be empty; got an empty one. Remove the empty columns.")
@@ -237,6 +238,16 @@ def _usable_header(reader: csv.DictReader[str], path: Path, problems: list[str])
     return not problems
 
 
+def _header_advice(header: list[str], missing: list[str]) -> str:
+    if len(header) == 1 and re.search("[;\t]", header[0]):
+        return "Save the file with commas between its fields."
+    lower = {name.lower().replace(" ", "_"): name for name in header}
+    renamed = [f"{lower[name]} to {name}" for name in missing if name in lower]
+    if renamed:
+        return f"Rename {', '.join(renamed)}."
+    return f"Add: {', '.join(missing)}."
+
+
 def _read_rows(reader: csv.DictReader[str], path: Path, problems: list[str]) -> Iterator[Clip]:
     for row in reader:
         where = f"{path.name}:{reader.line_num}"
@@ -246,6 +257,8 @@ def _read_rows(reader: csv.DictReader[str], path: Path, problems: list[str]) -> 
             )
             continue
         cells = {name: value.strip() for name, value in row.items()}
+        if not any(cells.values()):
+            continue  # spreadsheets leave rows of commas behind
         found = _row_problems(cells, where)
         if found:
             problems.extend(found)
@@ -270,7 +283,8 @@ def _row_problems(cells: dict[str, str], where: str) -> list[str]:
     for name in ("onset", "apex", "offset"):
         text = cells[name]
         if (text or name == "onset") and not _NUMBER.fullmatch(text):
-            problems.append(f"{where}: {name} must be a whole number from 0; got {text!r}. Correct the cell.")
+            empty = "" if name == "onset" else ", or leave it empty if it is not known"
+            problems.append(f"{where}: {name} must be a whole number from 0; got {text!r}. Correct the cell{empty}.")
     fps = cells.get("fps")
     if fps and not _is_rate(fps):
         problems.append(f"{where}: fps must be a positive number; got {fps!r}. Correct the cell, or leave it empty.")
@@ -288,7 +302,8 @@ def _row_problems(cells: dict[str, str], where: str) -> list[str]:
     reason = path_problem(cells["path"])
     if reason:
         problems.append(
-            f"{where}: path must be relative to the root and stay in it; got {cells['path']!r} ({reason}). Pass --root."
+            f"{where}: path must be relative to the root and stay in it; got {cells['path']!r} ({reason}). Write it relative "
+            "to --root, with / between folders."
         )
     return problems
 
@@ -326,9 +341,9 @@ def _clip(cells: dict[str, str], line: int) -> Clip:
     return Clip(
         clip_id=text["clip_id"],
         path=cells["path"],  # as it is on disk: normalising could name another file
-        onset=int(text["onset"]),
-        apex=int(text["apex"]) if text["apex"] else None,
-        offset=int(text["offset"]) if text["offset"] else None,
+        onset=int(float(text["onset"])),
+        apex=int(float(text["apex"])) if text["apex"] else None,
+        offset=int(float(text["offset"])) if text["offset"] else None,
         subject=text["subject"],
         dataset=text["dataset"],
         label=text["label"],

@@ -152,6 +152,7 @@ class _Run:
         self.fresh = options.overwrite
         if self.stored:
             self.fresh = _refuse_changes(self.settings, self.stored, out)
+        self.pending = self.failed_now = 0
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
@@ -170,7 +171,6 @@ class _Run:
         start = time.perf_counter()
         plan = self._prepare()
         try:
-            self._check_failures(more=bool(plan.pending))
             self._run_tasks(plan.pending)
         except (Interrupted, TooManyFailures) as error:
             self.summary.stopped = error
@@ -202,10 +202,12 @@ class _Run:
         self._count_earlier(plan, records)
         if self.options.verify_sources:
             self._verify_sources(plan)
-        pending = sum(len(task.clips) for task in plan.pending)
+        self.pending = sum(len(task.clips) for task in plan.pending)
         if self.config.shard.compress == "none":  # how far zstd gets is not known beforehand
-            commit.check_space(self.out, pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces))
-        self.reporter.start(pending)
+            commit.check_space(
+                self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
+            )
+        self.reporter.start(self.pending)
         return plan
 
     def _store_run(self) -> None:
@@ -310,17 +312,18 @@ class _Run:
         ok, failed = len(content["clips"]), len(content["failures"])
         self.summary.ok += ok
         self.summary.failed += failed
+        self.failed_now += failed
         self.summary.computed += (ok + failed) * ours
         self.summary.not_started -= ok + failed
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
 
     def _check_failures(self, *, more: bool) -> None:
-        share = self.summary.failed / self.summary.planned
-        if more and share > self.options.max_error_rate:
+        """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""
+        if more and self.failed_now > self.options.max_error_rate * self.pending:
             raise TooManyFailures(
-                f"extract: share of failed clips must be at most {self.options.max_error_rate:g} (--max-error-rate); got "
-                f"{self.summary.failed} of {self.summary.planned}. See {self.out / 'failures.csv'}; {self.summary.not_started} "
-                "clips were not started."
+                f"extract: share of failed clips must be at most {self.options.max_error_rate:g}; got {self.failed_now} failures "
+                f"among {self.pending} clips. Look at {self.out / 'failures.csv'}, then pass --retry-failed, or a higher "
+                f"--max-error-rate for the {self.summary.not_started} clips that were not started."
             )
 
 

@@ -118,7 +118,7 @@ def write_report(out: str | Path, *, clips: int = 12) -> ReportResult:
 
     Raises
     ------
-    EnvironmentMissing
+    ConfigError
         The folder holds no run.
     ShardCorrupt
         run.json is damaged.

@@ -35,7 +35,7 @@ class RunOptions:
     verify_sources : bool
         Read the frames of committed clips once more and compare their hashes.
     max_error_rate : float
-        Share of failed clips above which the run stops.
+        Share of a run's clips that may fail; looked at after each shard, and the run stops above it.
     timeout_s : float
         Longest time for reading and aligning one clip.
     """

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xxhash
 
 from flowkit.commit import RUN_FILE, SCHEMA, Record, decode, read_records
-from flowkit.errors import EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, ShardCorrupt
 
 SIZE: Final = -1
 """Stands in a shape for the side of the face crop."""
@@ -168,7 +168,7 @@ def _zstd() -> Any:
         import hdf5plugin
     except ImportError as error:
         raise EnvironmentMissing(
-            "shards: zstd compression must have the package hdf5plugin; got none. pip install 'flowkit-mer[zstd]'."
+            "shards: zstd compression must have the package hdf5plugin; got none. pip install hdf5plugin."
         ) from error
     return hdf5plugin
 
@@ -400,7 +400,7 @@ class ShardFolder:
 
         Raises
         ------
-        EnvironmentMissing
+        ConfigError
             The folder holds no run.
         ShardCorrupt
             run.json is damaged.
@@ -408,7 +408,7 @@ class ShardFolder:
         path = Path(path)
         run = read_run(path)
         if run is None:
-            raise EnvironmentMissing(
+            raise ConfigError(
                 f"{path}: folder must hold the shards of an extraction; got no {RUN_FILE}. Give the --out of flowkit extract."
             )
         return cls(path, run, tuple(read_records(path)))
@@ -448,7 +448,7 @@ def read_run(out: Path) -> dict[str, Any] | None:
     path = out / RUN_FILE
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise EnvironmentMissing(f"{path}: must be readable; got {error.strerror}. Check its permissions.") from error

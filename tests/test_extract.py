@@ -267,6 +267,19 @@ def test_too_many_failures_stop_the_run_and_are_counted(cropped: Path, tmp_path:
     assert (again.code, json.loads(again.out)["ok"]) == (1, 7)
 
 
+def test_failures_of_an_earlier_run_stop_no_later_one(cropped: Path, tmp_path: Path) -> None:
+    """Two clips, one of them bad, then a third: it must be computed, and so must the bad one once its row is mended."""
+    found = rows(cropped)[:3]
+    good_path, found[0]["path"] = found[0]["path"], "frames/nowhere"
+    out, root = tmp_path / "out", ("--root", str(cropped.parent))
+    assert extract(write_rows(tmp_path / "a.csv", found[:2]), out, *root).code == 1
+    done = extract(write_rows(tmp_path / "b.csv", found), out, *root, "--json")
+    assert (done.code, json.loads(done.out)["ok"]) == (1, 2)
+    found[0]["path"] = good_path
+    done = extract(write_rows(tmp_path / "c.csv", found), out, *root, "--json")
+    assert (done.code, json.loads(done.out)["ok"]) == (0, 3)
+
+
 def test_failed_clips_are_tried_again_on_request(cropped: Path, tmp_path: Path) -> None:
     root = shutil.copytree(cropped.parent, tmp_path / "clips")
     manifest = root / "manifest.csv"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowkit import commit
-from flowkit.errors import EnvironmentMissing, FailureCode
+from flowkit.errors import ConfigError, FailureCode
 from flowkit.quality import Flag
 from flowkit.report import FAILURES, MAX_ROWS, NOTES, ReportResult, _spread, write_report
 from shard_builder import LABELS, build_folder
@@ -198,7 +198,7 @@ def test_a_long_list_of_failures_is_cut_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentMissing, match="must hold the shards of an extraction"):
+    with pytest.raises(ConfigError, match="must hold the shards of an extraction"):
         write_report(tmp_path)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from flowkit import commit
 from flowkit.commit import Record
-from flowkit.errors import EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.errors import ConfigError, SchemaTooNew, ShardCorrupt
 from flowkit.shards import COLUMNS, Shard, ShardFolder, sample_bytes, shard_image
 from shard_builder import build_folder
 
@@ -153,7 +153,7 @@ def read_hash(shard: Shard) -> str:
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentMissing, match=r"got no run\.json"):
+    with pytest.raises(ConfigError, match=r"got no run\.json"):
         ShardFolder.open(tmp_path)
 
 
