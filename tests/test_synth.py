@@ -16,18 +16,8 @@ import pytest
 from flowkit.errors import ConfigError, DiskFull
 from flowkit.landmarks import LEFT_EYE, RIGHT_EYE
 from flowkit.manifest import read_manifest
-from flowkit.synth import (
-    CLASSES,
-    Scene,
-    SynthConfig,
-    draw_clip,
-    make_subject,
-    read_truth,
-    render_frame,
-    scenes,
-    synthesise,
-    true_motion,
-)
+from flowkit.scenes import CLASSES, Scene, SynthConfig, draw_clip, make_subject, render_frame, scenes, true_motion
+from flowkit.synth import read_truth, synthesise
 
 CLEAN = SynthConfig(noise=0, light=0, peak_px=(2.5, 2.5), drift_px=3, drift_deg=1.5, drift_scale=0.01)
 STILL = dataclasses.replace(CLEAN, drift_px=0, drift_deg=0, drift_scale=0)
