@@ -33,13 +33,13 @@ MODULES = {"opencv-contrib-python": "cv2", "pillow": "PIL"}
 OPENCV = "opencv-contrib-python"
 OTHER_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
 EXTRAS = {
-    "train": "fmanet, the network",
     "zstd": "--compress zstd",
-    "datasets": "annotation tables in xlsx files",
-    "dask": "runs on several machines",
-    "cuda12": "NVIDIA GPU, CUDA 12",
-    "cuda13": "NVIDIA GPU, CUDA 13",
-    "onnx": "export of trained networks",
+    "train": "later versions: fmanet, the network",
+    "datasets": "later versions: annotation tables in xlsx files",
+    "dask": "later versions: runs on several machines",
+    "cuda12": "later versions: NVIDIA GPU, CUDA 12",
+    "cuda13": "later versions: NVIDIA GPU, CUDA 13",
+    "onnx": "later versions: export of trained networks",
 }
 """Optional parts, and what they are for."""
 SIMD = ("sse4_2", "avx", "avx2", "fma", "avx512f", "asimd", "sve")

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,7 @@ from flowkit.scenes import CLASSES, Scene, SynthConfig, Truth, render_frame, sce
 __all__ = ["CLASSES", "SynthConfig", "Truth", "read_truth", "synthesise"]
 
 DATASET = "synth"
+_TITLE = "These clips are synthetic: `flowkit synth`"
 
 
 def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[int, int], None] | None = None) -> Path:
@@ -30,7 +32,7 @@ def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[
     ----------
     out : Path
         A folder that is empty or does not exist. It gets manifest.csv, landmarks.csv, README.txt, frames/ and truth/; the manifest
-        comes last, so an interrupted run leaves none.
+        comes last, so an interrupted run leaves none, and the next one begins anew.
     config : SynthConfig, optional
     on_clip : callable, optional
         Called with (clips done, clips in all) after each clip.
@@ -48,6 +50,7 @@ def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[
     """
     config = config or SynthConfig()
     out = Path(out)
+    _clear_unfinished(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"{out}: --out must be an empty folder; got one with something in it. Delete it or choose another."
@@ -62,6 +65,17 @@ def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[
             ) from error
         raise
     return out / "manifest.csv"
+
+
+def _clear_unfinished(out: Path) -> None:
+    """Remove what an interrupted run left: it wrote its README first, and no manifest."""
+    readme = out / "README.txt"
+    if (out / "manifest.csv").exists() or not readme.is_file() or not readme.read_text("utf-8").startswith(_TITLE):
+        return
+    for name in ("frames", "truth"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("landmarks.csv", "README.txt"):
+        (out / name).unlink(missing_ok=True)
 
 
 def read_truth(path: str | Path) -> Truth:
@@ -149,7 +163,7 @@ def _manifest(rows: list[dict[str, object]]) -> bytes:
 
 def _readme(config: SynthConfig) -> str:
     settings = json.dumps(dataclasses.asdict(config), indent=2)
-    return f"""These clips are synthetic: `flowkit synth` rendered them all from one public-domain photograph (NASA).
+    return f"""{_TITLE} rendered them all from one public-domain photograph (NASA).
 
 manifest.csv     the clips
 landmarks.csv    478 points of each onset frame, for --align landmarks

@@ -239,3 +239,22 @@ def test_a_face_detector_finds_the_landmarks_of_both_a_plain_and_a_mirrored_subj
             apart = np.hypot(*(found - scene.subject.landmarks).T)
             assert np.median(apart) < 2, name
             assert np.percentile(apart, 95) < 5, name
+
+
+def test_an_interrupted_run_is_begun_anew(tmp_path: Path) -> None:
+    out = tmp_path / "clips"
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(out, TINY, interrupt)
+    assert not (out / "manifest.csv").exists()
+    assert len(read_manifest(synthesise(out, TINY))) == 2
+
+
+def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="must be an empty folder"):
+        synthesise(tmp_path, TINY)
+    assert (tmp_path / "README.txt").read_text() == "mine"
