@@ -235,14 +235,29 @@ def _data_fits(record: Record) -> bool:
         return False
 
 
+def scan(out: Path) -> tuple[list[Record], list[Path]]:
+    """Every valid record of a folder by task number, and every other.
+
+    The others are torn, or their data file is missing or of the wrong length: their tasks count as not done.
+    """
+    records, invalid = [], []
+    for path in _record_paths(out):
+        record = read_record(path)
+        if record is None:
+            invalid.append(path)
+        else:
+            records.append(record)
+    return records, invalid
+
+
 def read_records(out: Path) -> list[Record]:
     """Every valid record of a folder, by task number."""
-    return [record for path in _record_paths(out) if (record := read_record(path)) is not None]
+    return scan(out)[0]
 
 
 def invalid_records(out: Path) -> list[Path]:
-    """Records that are torn, or whose data file is missing or of the wrong length: their tasks count as not done."""
-    return [path for path in _record_paths(out) if read_record(path) is None]
+    """Every record that is not valid; see `scan`."""
+    return scan(out)[1]
 
 
 def _record_paths(out: Path) -> list[Path]:

@@ -192,12 +192,12 @@ class _Run:
         commit.remove_stale_temporaries(self.out)
         self._store_run()
         self.fresh = False
-        for path in commit.invalid_records(self.out):
+        records, invalid = commit.scan(self.out)
+        for path in invalid:
             moved = commit.quarantine(path)
             self.reporter.note(
                 f"{moved}: a damaged commit record, or one whose shard is damaged, was moved here; its task runs again."
             )
-        records = commit.read_records(self.out)
         plan = self._freeze(records)
         self._count_earlier(plan, records)
         if self.options.verify_sources:

@@ -135,7 +135,10 @@ def test_a_worker_may_die_while_it_starts_but_not_for_ever(tmp_path: Path, death
 def test_outcomes_nobody_takes_are_bounded_by_the_window() -> None:
     with SupervisedPool(handler, workers=2, timeout_s=30, window=4) as pool:
         submission = pool.submit([f"item {n}" for n in range(50)])
-        time.sleep(3)
+        deadline = time.monotonic() + 60
+        while len(pool._queue) > 46 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.5)  # long enough for it to go on, if it would
         assert len(pool._queue) == 46
         assert len(list(submission.outcomes())) == 50
 

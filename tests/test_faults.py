@@ -222,7 +222,7 @@ def test_a_crashing_hanging_or_unforeseen_clip_costs_itself_alone(
     for name, code in {"a": "ok", "crash": "WORKER_CRASH", "hang": "TIMEOUT", "bug": "INTERNAL", "z": "ok"}.items():
         corpus.clip(name, code)
     monkeypatch.setattr(pipeline, "clip_loader", ill_loader)
-    options = package.RunOptions(workers=2, timeout_s=2, max_error_rate=1)
+    options = package.RunOptions(workers=2, timeout_s=4, max_error_rate=1)
     config = load_config(None, align__method="none", align__size=SIZE)
     summary = package.extract(corpus.write(), tmp_path / "out", config, options)
     assert (summary.ok, summary.failed, summary.exit_code) == (2, 3, 1)
