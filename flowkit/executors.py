@@ -56,7 +56,7 @@ class Outcome(Generic[Result]):
     detail: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # two jobs with equal items are two jobs
 class _Job:
     item: Any
     attempt: int = 1

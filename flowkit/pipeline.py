@@ -145,13 +145,13 @@ class _Run:
         if not self.root.is_dir():
             raise ManifestError(f"{self.root}: --root must be a folder; got none there. Check the path.")
         check_needs(config.align)
-        self.stored = None if options.overwrite else read_run(out)
-        self.config = _resolved(config, self.stored)
+        stored = None if options.overwrite else read_run(out)
+        self.config = _resolved(config, stored)
         self.settings = self.config.to_dict()
         self.fingerprint = self.config.fingerprint()
         self.fresh = options.overwrite
-        if self.stored:
-            self.fresh = _refuse_changes(self.settings, self.stored, out)
+        if stored:
+            self.fresh = _refuse_changes(self.settings, stored, out)
         self.pending = self.failed_now = 0
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
@@ -220,13 +220,13 @@ class _Run:
             "machine": {"processor": processor(), "system": platform.platform()},
         }
         if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
-            self.stored = read_run(self.out) or {}
-            if _refuse_changes(self.settings, self.stored, self.out):
+            stored = read_run(self.out)
+            if stored is None or _refuse_changes(self.settings, stored, self.out):
                 raise SettingsChanged(
-                    f"{self.out}: another run with other settings has just begun here. Use another --out."
+                    f"{self.out}: folder must be of this run's settings; got another run that has just begun here. Use "
+                    "another --out."
                 )
-            old, new = self.stored["versions"], run["versions"]
-            for change in differences(old, versions()) if old != new else []:
+            for change in differences(stored["versions"], versions()):
                 self.reporter.note(f"Note: this folder was begun with another version: {change}.")
         self.reporter.note(f"Backend {self.config.backend}, settings {self.fingerprint}.")
 
@@ -287,10 +287,8 @@ class _Run:
         with SupervisedPool(handler, workers=workers, timeout_s=self.options.timeout_s, window=window) as pool:
             ahead = pool.submit(tasks[0].clips)
             for task, following in itertools.zip_longest(tasks, tasks[1:]):
-                feed, ahead = (
-                    ahead,
-                    pool.submit(following.clips if following else ()),
-                )  # workers never wait for a commit
+                feed = ahead
+                ahead = pool.submit(following.clips if following else ())  # so that no worker waits for a commit
                 self._run_one(task, feed)
                 self._check_failures(more=following is not None)
 
