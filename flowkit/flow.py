@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -44,7 +46,7 @@ def dual_phase_flow(
     threads: int | None = None,
     where: Sequence[str] | None = None,
 ) -> list[Flow | ClipError]:
-    """Flow of each clip, or what is wrong with it; all valid phases go to the solver as one batch.
+    """Flow of each clip, or what is wrong with it: `solve`, then `stabilised`.
 
     Parameters
     ----------
@@ -69,16 +71,42 @@ def dual_phase_flow(
     ------
     ShapeError, BackendUnavailable
     """
+    raw = solve(faces, valid, params, backend, threads)
+    return stabilised(raw, faces, stabilise, threads, where)
+
+
+def solve(
+    faces: Sequence[Face],
+    valid: Sequence[tuple[bool, bool]],
+    params: TVL1Params,
+    backend: str,
+    threads: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Flow as the solver gives it, of all clips as one batch; arguments as of `dual_phase_flow`.
+
+    Returns
+    -------
+    (n, 2, 2, N, N) float32
+    """
+    pixels, phases = np.stack([face.pixels for face in faces]), np.array(valid, np.bool_)
+    flow: npt.NDArray[np.float32] = flowkit_kernels.phase_flow(
+        pixels, params, valid=phases, backend=backend, threads=threads
+    )
+    return flow
+
+
+def stabilised(
+    raw: npt.NDArray[np.float32],
+    faces: Sequence[Face],
+    stabilise: str,
+    threads: int | None = None,
+    where: Sequence[str] | None = None,
+) -> list[Flow | ClipError]:
+    """What `solve` gave, checked, without the motion of the head that is left; arguments as of `dual_phase_flow`."""
     names = where or [f"clip {number}" for number in range(len(faces))]
-    raw = [np.zeros((2, 2, *face.regions.shape), np.float32) for face in faces]
-    pairs = [(clip, phase) for clip, phases in enumerate(valid) for phase in (0, 1) if phases[phase]]
-    if pairs:
-        reference = np.stack([faces[clip].pixels[phase] for clip, phase in pairs])
-        moving = np.stack([faces[clip].pixels[phase + 1] for clip, phase in pairs])
-        flow = flowkit_kernels.tvl1_flow(reference, moving, params, backend=backend, threads=threads)
-        for (clip, phase), one in zip(pairs, flow, strict=True):
-            raw[clip][phase] = one
-    return [_finish(flow, face, stabilise, name) for flow, face, name in zip(raw, faces, names, strict=True)]
+    finish = partial(_finish, stabilise=stabilise)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(finish, raw, faces, names))
 
 
 def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
@@ -109,7 +137,7 @@ def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
         )
 
 
-def _finish(raw: npt.NDArray[np.float32], face: Face, stabilise: str, where: str) -> Flow | ClipError:
+def _finish(raw: npt.NDArray[np.float32], face: Face, where: str, stabilise: str) -> Flow | ClipError:
     try:
         check_flow(raw, where)
     except ClipError as error:

@@ -37,4 +37,5 @@ def combine(
     """
     flow = np.stack([one.flow for one in flows])
     mask = np.stack([(face.regions & FACE) > 0 for face in faces])
-    return flowkit_kernels.mmcof(flow, params, mask=mask, backend=backend, threads=threads)
+    combined: npt.NDArray[np.float32] = flowkit_kernels.mmcof(flow, params, mask=mask, backend=backend, threads=threads)
+    return combined

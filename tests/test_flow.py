@@ -119,14 +119,14 @@ def test_identical_frames_give_exactly_no_flow() -> None:
 
 def test_a_broken_flow_fails_its_clip_and_no_other(smiling: tuple[Face, Flow], monkeypatch: pytest.MonkeyPatch) -> None:
     face, flow = smiling
-    solve = flowkit_kernels.tvl1_flow
+    solve = flowkit_kernels.phase_flow
 
     def solve_badly(*arguments: Any, **settings: Any) -> npt.NDArray[np.float32]:
         result = solve(*arguments, **settings)
-        result[0, 0, 5, 5], result[2, 1, 9, 9] = np.nan, 2 * SIZE
+        result[0, 0, 0, 5, 5], result[1, 0, 1, 9, 9] = np.nan, 2 * SIZE
         return result
 
-    monkeypatch.setattr(flowkit_kernels, "tvl1_flow", solve_badly)
+    monkeypatch.setattr(flowkit_kernels, "phase_flow", solve_badly)
     results = dual_phase_flow([face] * 3, [BOTH] * 3, TVL1Params(), "cpu", "similarity", where=["a", "b", "c"])
     broken, long, third = results
     assert isinstance(broken, ClipError)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from flowkit_kernels.backend import available_backends, resolve_backend
-from flowkit_kernels.errors import BackendUnavailable, FlowkitError, ParameterError, ShapeError
+from flowkit_kernels.errors import (
+    BackendUnavailable,
+    DeviceLost,
+    DeviceOutOfMemory,
+    FlowkitError,
+    ParameterError,
+    ShapeError,
+)
 from flowkit_kernels.mmcof import MMCOFParams, mmcof
-from flowkit_kernels.tvl1 import TVL1Params, tvl1_flow
+from flowkit_kernels.tvl1 import TVL1Params, phase_flow, tvl1_flow
 
 __all__ = [
     "BackendUnavailable",
+    "DeviceLost",
+    "DeviceOutOfMemory",
     "FlowkitError",
     "MMCOFParams",
     "ParameterError",
@@ -16,6 +25,7 @@ __all__ = [
     "TVL1Params",
     "available_backends",
     "mmcof",
+    "phase_flow",
     "resolve_backend",
     "tvl1_flow",
 ]

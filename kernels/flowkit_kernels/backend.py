@@ -1,22 +1,22 @@
 """Which implementations of the operations exist, which of them run on this machine, and how they are loaded.
 
-A backend is a module with two functions, `tvl1_flow(reference, moving, params, threads)` and
-`mmcof(flow, params, region, threads)`, that take what the public functions of the same name have checked. It is imported at
-its first call and not before: `import flowkit_kernels` costs NumPy and nothing else.
+A backend is a module with the functions of `Operations` (on a GPU: `GpuOperations`), which take what the public functions have
+checked. It is imported at its first call and not before: `import flowkit_kernels` costs NumPy and nothing else.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.errors import BackendUnavailable, ParameterError
+from flowkit_kernels.obstacles import Obstacle, cupy_obstacle, gpu_is_here, numba_cuda_obstacle
 
 if TYPE_CHECKING:
     from flowkit_kernels.mmcof import MMCOFParams
@@ -24,56 +24,67 @@ if TYPE_CHECKING:
 
 
 class Operations(Protocol):
-    """What every backend module offers."""
+    """What every backend module offers. Arrays are NumPy's, or, on a GPU backend, what its `adopt` made."""
 
-    def tvl1_flow(
-        self,
-        reference: npt.NDArray[np.float32],
-        moving: npt.NDArray[np.float32],
-        params: TVL1Params,
-        threads: int,
-    ) -> npt.NDArray[np.float32]:
-        """(N, H, W), (N, H, W) -> (N, 2, H, W)."""
+    def tvl1_flow(self, stacks: Sequence[Any], valid: npt.NDArray[np.bool_], params: TVL1Params, threads: int) -> Any:
+        """(N, S1, H, W), (N, S2, H, W), ... -> (N, S - 1, 2, H, W), S = S1 + S2 + ...
 
-    def mmcof(
-        self,
-        flow: npt.NDArray[np.float32],
-        params: MMCOFParams,
-        region: npt.NDArray[np.bool_],
-        threads: int,
-    ) -> npt.NDArray[np.float32]:
+        Item n is the sequence of its S images, over all stacks; its flow p leads from image p to image p + 1, and is zero
+        where `valid` (N, S - 1) is not. Nothing is computed for those.
+        """
+
+    def mmcof(self, flow: Any, params: MMCOFParams, region: Any, threads: int) -> Any:
         """(N, 2, 2, H, W), (N, H, W) -> (N, 3, H, W)."""
+
+
+class GpuOperations(Operations, Protocol):
+    """What a GPU backend's module offers beyond that."""
+
+    def adopt(self, where: str, name: str, array: Any) -> Any:
+        """The caller's array on the GPU as one of this backend's, without a copy; ShapeError where it cannot be."""
+
+    def ranges(self, array: Any) -> npt.NDArray[np.float32]:
+        """(N, ...) float32 or bool on the GPU -> (N, 2): minimum and maximum of each item, NaN where one is NaN."""
+
+    def use_device(self, index: int) -> None:
+        """Make a GPU the current one of this thread; BackendUnavailable where there is none of that number."""
+
+    def describe_device(self) -> dict[str, Any]:
+        """Name, compute capability, memory, driver and packages of the current GPU, as plain values."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Backend:
-    """Where a backend lives, and a probe that says in words why it cannot run here ("" where it can)."""
+    """Where a backend lives, what keeps it from running here (None: nothing), and which one to turn to instead."""
 
     module: str
-    obstacle: Callable[[], str]
+    obstacle: Callable[[], Obstacle | None]
+    instead: str
 
 
-def _absent() -> str:
-    return "it is not part of this version"
-
-
-def _numba_obstacle() -> str:
-    return "" if importlib.util.find_spec("numba") else "numba is not installed"
+def _numba_obstacle() -> Obstacle | None:
+    return None if importlib.util.find_spec("numba") else Obstacle("numba is not installed", "Run pip install numba")
 
 
 _BACKENDS = {
-    "cuda": _Backend("flowkit_kernels.cuda", _absent),
-    "numba-cuda": _Backend("flowkit_kernels.cuda_numba", _absent),
-    "cpu": _Backend("flowkit_kernels.cpu", _numba_obstacle),
-    "reference": _Backend("flowkit_kernels.reference", lambda: ""),
+    "cuda": _Backend("flowkit_kernels.cuda", cupy_obstacle, "cpu"),
+    "numba-cuda": _Backend("flowkit_kernels.cuda_numba", numba_cuda_obstacle, "cpu"),
+    "cpu": _Backend("flowkit_kernels.cpu", _numba_obstacle, "reference"),
+    "reference": _Backend("flowkit_kernels.reference", lambda: None, "reference"),
 }
+GPU_BACKENDS = ("cuda", "numba-cuda")
 _AUTO = ("cuda", "cpu")
 """What "auto" tries, in this order."""
 
 
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that run on this machine, fastest first."""
-    return tuple(name for name, backend in _BACKENDS.items() if not backend.obstacle())
+    return tuple(name for name in _BACKENDS if find_obstacle(name) is None)
+
+
+def find_obstacle(name: str) -> Obstacle | None:
+    """What keeps a backend from running on this machine, and what to do about it; None where it runs."""
+    return _BACKENDS[name].obstacle()
 
 
 def resolve_backend(name: str = "auto") -> str:
@@ -105,10 +116,11 @@ def resolve_backend(name: str = "auto") -> str:
     if name not in _BACKENDS:
         known = ", ".join(("auto", *_BACKENDS))
         raise ParameterError(f"backend: name must be one of {known}; got {name!r}. Choose one of them.")
-    obstacle = _BACKENDS[name].obstacle()
+    obstacle = find_obstacle(name)
     if obstacle:
         raise BackendUnavailable(
-            f"backend: {name} must be able to run here; got an obstacle: {obstacle}. Pass --backend cpu."
+            f"backend: {name} must be able to run here; got an obstacle: {obstacle.what}. {obstacle.next_step}; "
+            f"or pass --backend {_BACKENDS[name].instead}."
         )
     return name
 
@@ -118,10 +130,50 @@ def load_operations(name: str) -> Operations:
     return cast(Operations, importlib.import_module(_BACKENDS[resolve_backend(name)].module))
 
 
+def use_device(backend: str, index: int) -> None:
+    """Choose the GPU that this thread computes on.
+
+    Parameters
+    ----------
+    backend : {"auto", "cuda", "numba-cuda"}
+    index : int
+        As `nvidia-smi` counts, among the visible ones.
+
+    Raises
+    ------
+    ParameterError
+        The backend computes on the CPU.
+    BackendUnavailable
+        There is no such GPU.
+    """
+    name = resolve_backend(backend)
+    if name not in GPU_BACKENDS:
+        raise ParameterError(
+            f"device: backend must be one of {', '.join(GPU_BACKENDS)}; got {name}. Leave the device out."
+        )
+    cast(GpuOperations, load_operations(name)).use_device(index)
+
+
+def describe_device(backend: str) -> dict[str, Any]:
+    """What the current GPU of this thread is, as plain values; empty for a backend that computes on the CPU."""
+    name = resolve_backend(backend)
+    return cast(GpuOperations, load_operations(name)).describe_device() if name in GPU_BACKENDS else {}
+
+
+def auto_note() -> str:
+    """What a user of "auto" should know: that there is a GPU, and why it computes nothing; "" where there is nothing to tell."""
+    obstacle = find_obstacle("cuda")
+    if obstacle is None or not gpu_is_here():
+        return ""
+    return f"A GPU is here, but {obstacle.what}: the CPU computes. {obstacle.next_step}; or pass --backend cpu."
+
+
 def _resolve_auto() -> str:
-    obstacles = {name: _BACKENDS[name].obstacle() for name in _AUTO}
+    obstacles = {name: find_obstacle(name) for name in _AUTO}
     for name, obstacle in obstacles.items():
-        if not obstacle:
+        if obstacle is None:
             return name
-    reasons = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items())
-    raise BackendUnavailable(f"backend: auto must find one that runs here; got none ({reasons}). Install numba.")
+    reasons = "; ".join(f"{name}: {obstacle.what}" for name, obstacle in obstacles.items() if obstacle)
+    raise BackendUnavailable(
+        f"backend: auto must find one that runs here; got none ({reasons}). Run pip install numba."
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowkit_kernels.arrays import Ranges
 from flowkit_kernels.errors import ParameterError, ShapeError
 
 OVERSHOOT = 1e-3
@@ -41,45 +42,61 @@ def thread_count(where: str, threads: int | None) -> int:
     return threads
 
 
-def image_pairs(
-    where: str, reference: Any, moving: Any, min_size: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def image_pairs(where: str, reference: Any, moving: Any, min_size: int, ranges: Ranges) -> tuple[Any, Any]:
     """Both stacks of images as contiguous (N, H, W) float32, or a ShapeError."""
     for name, images in (("reference", reference), ("moving", moving)):
         _array(where, name, images, "float32", "(N, H, W)", 3)
-        if min(images.shape[1:]) < min_size:
-            _refuse(where, name, f"at least {min_size} x {min_size} pixels", _size(images), "Use a larger crop")
+        _large_enough(where, name, images, min_size)
     if reference.shape != moving.shape:
         _refuse(where, "moving", f"of the shape of reference, {reference.shape}", str(moving.shape), "Pair them up")
     for name, images in (("reference", reference), ("moving", moving)):
-        _finite(where, name, images)
-        _unit_range(where, name, images)
+        _grey(where, name, ranges(images))
     return _plain(reference), _plain(moving)
 
 
-def phase_flow(where: str, flow: Any) -> npt.NDArray[np.float32]:
+def face_triples(where: str, faces: Any, min_size: int, ranges: Ranges) -> Any:
+    """Onset, apex and offset of each clip as contiguous (N, 3, H, W) float32, or a ShapeError."""
+    _array(where, "faces", faces, "float32", "(N, 3, H, W)", 4)
+    if faces.shape[1] != 3:
+        _refuse(where, "faces", "(N, 3 faces, H, W)", str(faces.shape), "Stack onset, apex and offset")
+    _large_enough(where, "faces", faces, min_size)
+    _grey(where, "faces", ranges(faces))
+    return _plain(faces)
+
+
+def valid_phases(where: str, valid: Any, count: int) -> npt.NDArray[np.bool_]:
+    """(N, 2) bool, all True if none is given, or a ShapeError."""
+    if valid is None:
+        return np.ones((count, 2), np.bool_)
+    _array(where, "valid", valid, "bool", "(N, 2)", 2)
+    if valid.shape != (count, 2):
+        _refuse(where, "valid", f"{(count, 2)}, as there are faces", str(valid.shape), "Give each clip its two")
+    return np.ascontiguousarray(valid)
+
+
+def phase_flow(where: str, flow: Any, ranges: Ranges) -> Any:
     """The flow as contiguous (N, 2, 2, H, W) float32, or a ShapeError."""
     _array(where, "flow", flow, "float32", "(N, 2, 2, H, W)", 5)
     if flow.shape[1:3] != (2, 2) or 0 in flow.shape:
         _refuse(where, "flow", "(N, 2 phases, 2 components, H, W)", str(flow.shape), "Stack rise and fall")
-    _finite(where, "flow", flow)
+    _finite(where, "flow", ranges(flow))
     return _plain(flow)
 
 
-def mask(where: str, mask: Any, flow: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def mask(where: str, mask: Any, flow: Any, ranges: Ranges) -> Any:
     """The mask as contiguous (N, H, W) bool that fits the flow, or a ShapeError."""
     _array(where, "mask", mask, "bool", "(N, H, W)", 3)
     expected = (len(flow), *flow.shape[-2:])
     if mask.shape != expected:
         _refuse(where, "mask", f"{expected}, as the flow", str(mask.shape), "Give each pair its mask")
-    empty = ~mask.any(axis=(1, 2))
+    empty = ranges(mask)[:, 1] == 0
     if empty.any():
         pair = int(empty.argmax())
         _refuse(where, f"mask of pair {pair}", "True somewhere", "an empty mask", 'Pass none, or region="image"')
     return _plain(mask)
 
 
-def larger_than_border(where: str, flow: npt.NDArray[np.float32], border_px: int) -> None:
+def larger_than_border(where: str, flow: Any, border_px: int) -> None:
     """Refuse images of which the border leaves nothing."""
     if min(flow.shape[-2:]) <= 2 * border_px:
         _refuse(
@@ -92,7 +109,7 @@ def larger_than_border(where: str, flow: npt.NDArray[np.float32], border_px: int
 
 
 def _array(where: str, name: str, array: Any, dtype: str, axes: str, ndim: int) -> None:
-    if not isinstance(array, np.ndarray):
+    if not all(hasattr(array, attribute) for attribute in ("dtype", "shape", "ndim")):
         _refuse(where, name, f"a NumPy array {axes}", type(array).__name__, "Convert it")
     if array.dtype != np.dtype(dtype):
         _refuse(where, name, f"of dtype {dtype}", str(array.dtype), f"Convert it with .astype({dtype!r})")
@@ -102,24 +119,31 @@ def _array(where: str, name: str, array: Any, dtype: str, axes: str, ndim: int) 
         _refuse(where, name, "one pair or more", "0 pairs", "Skip the call where there is nothing to compute")
 
 
-def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Contiguous, aligned and writeable, copied if it must be: every other layout would be compiled for anew."""
-    return np.require(array, requirements=("C", "A", "W"))
+def _large_enough(where: str, name: str, images: Any, min_size: int) -> None:
+    if min(images.shape[-2:]) < min_size:
+        _refuse(where, name, f"at least {min_size} x {min_size} pixels", _size(images), "Use a larger crop")
 
 
-def _finite(where: str, name: str, array: npt.NDArray[np.float32]) -> None:
-    for pair, values in enumerate(array):
-        if not np.isfinite(values).all():
-            _refuse(where, f"{name} of pair {pair}", "finite everywhere", "NaN or infinity", "Leave this pair out")
+def _plain(array: Any) -> Any:
+    """A NumPy array contiguous, aligned and writeable, copied if it must be: every other layout would be compiled for anew."""
+    return np.require(array, requirements=("C", "A", "W")) if isinstance(array, np.ndarray) else array
 
 
-def _unit_range(where: str, name: str, images: npt.NDArray[np.float32]) -> None:
-    low, high = float(images.min()), float(images.max())
+def _finite(where: str, name: str, ranges: npt.NDArray[np.float32]) -> None:
+    broken = ~np.isfinite(ranges).all(axis=1)
+    if broken.any():
+        pair = int(broken.argmax())
+        _refuse(where, f"{name} of pair {pair}", "finite everywhere", "NaN or infinity", "Leave this pair out")
+
+
+def _grey(where: str, name: str, ranges: npt.NDArray[np.float32]) -> None:
+    _finite(where, name, ranges)
+    low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         _refuse(where, name, "grey values in [0, 1]", f"{low:.6g} to {high:.6g}", "Divide 8-bit values by 255")
 
 
-def _size(array: npt.NDArray[Any]) -> str:
+def _size(array: Any) -> str:
     return f"{array.shape[-2]} x {array.shape[-1]}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,19 +14,22 @@ from flowkit_kernels.tvl1 import TVL1Params
 
 
 def tvl1_flow(
-    reference: npt.NDArray[np.float32], moving: npt.NDArray[np.float32], params: TVL1Params, threads: int
+    stacks: Sequence[npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_], params: TVL1Params, threads: int
 ) -> npt.NDArray[np.float32]:
-    """(N, H, W), (N, H, W) -> (N, 2, H, W); one workspace a thread, whatever N is."""
-    count, height, width = reference.shape
-    flow = np.empty((count, 2, height, width), np.float32)
+    """As `backend.Operations` says; one workspace a thread, whatever N is."""
+    images = [image for stack in stacks for image in stack.swapaxes(0, 1)]  # image s of every item
+    height, width = images[0].shape[1:]
+    flow = np.zeros((*valid.shape, 2, height, width), np.float32)
+    pairs = np.argwhere(valid)
     settings = cpu_tvl1.Settings.of(params)
 
-    def work_off(pairs: Iterator[int]) -> None:
+    def work_off(indices: Iterator[int]) -> None:
         work = cpu_tvl1.Workspace.of(height, width)
-        for n in pairs:
-            cpu_tvl1.solve(reference[n], moving[n], flow[n], settings, work)
+        for i in indices:
+            n, phase = pairs[i]
+            cpu_tvl1.solve(images[phase][n], images[phase + 1][n], flow[n, phase], settings, work)
 
-    _share_out(work_off, count, threads)
+    _share_out(work_off, len(pairs), threads)
     return flow
 
 
@@ -49,7 +52,7 @@ def _share_out(work_off: Callable[[Iterator[int]], None], count: int, threads: i
     """Run `work_off` in each thread over one common iterator: whoever is free takes the next pair."""
     indices = iter(range(count))
     workers = min(threads, count)
-    if workers == 1:
+    if workers <= 1:
         work_off(indices)
         return
     with ThreadPoolExecutor(workers) as pool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels import backend as backends
 from flowkit_kernels import checks
+from flowkit_kernels.arrays import place
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,20 @@ _DEFAULT = MMCOFParams()
 
 
 def mmcof(
-    flow: npt.NDArray[np.float32],
+    flow: Any,
     params: MMCOFParams = _DEFAULT,
     *,
-    mask: npt.NDArray[np.bool_] | None = None,
+    mask: Any = None,
     backend: str = "auto",
     threads: int | None = None,
-) -> npt.NDArray[np.float32]:
+) -> Any:
     """Motion of both phases in one map: direction times modulated magnitude, and the magnitude.
 
     Parameters
     ----------
     flow : (N, 2, 2, H, W) float32
         Phases rise and fall; components u (right) and v (down), in pixels. A phase of zeros is invalid and does not count.
+        NumPy arrays, or arrays on one GPU, as in `tvl1_flow`; the result likewise.
     params : MMCOFParams
     mask : (N, H, W) bool, optional
         True inside the face. Only `region="face"` looks at it; without it, the image without its border takes its place.
@@ -132,18 +133,20 @@ def mmcof(
     >>> mmcof(flow).shape
     (1, 3, 32, 32)
     """
-    flow = checks.phase_flow("mmcof", flow)
     workers = checks.thread_count("mmcof", threads)
+    arrays = {"flow": flow} if mask is None else {"flow": flow, "mask": mask}
+    placed = place("mmcof", arrays, backend)
+    flow = checks.phase_flow("mmcof", placed.arrays[0], placed.ranges)
     if params.region == "image":
-        region = np.ones((len(flow), *flow.shape[-2:]), np.bool_)
+        region: Any = np.ones((len(flow), *flow.shape[-2:]), np.bool_)
     elif mask is not None:
-        region = checks.mask("mmcof", mask, flow)
+        region = checks.mask("mmcof", placed.arrays[1], flow, placed.ranges)
     else:
         region = _inside_border(flow, params.border_px)
-    return backends.load_operations(backend).mmcof(flow, params, region, workers)
+    return placed.give_back(placed.operations.mmcof(flow, params, region, workers))
 
 
-def _inside_border(flow: npt.NDArray[np.float32], border_px: int) -> npt.NDArray[np.bool_]:
+def _inside_border(flow: Any, border_px: int) -> npt.NDArray[np.bool_]:
     checks.larger_than_border("mmcof", flow, border_px)
     region = np.zeros((len(flow), *flow.shape[-2:]), np.bool_)
     height, width = region.shape[-2:]

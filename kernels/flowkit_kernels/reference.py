@@ -13,13 +13,14 @@ Each operation computes in the dtype that it is given, so that the same code als
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+from flowkit_kernels.tvl1 import TVL1Params, level_shapes
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -39,12 +40,14 @@ class Linearised(NamedTuple):
 
 
 def tvl1_flow(
-    reference: npt.NDArray[np.float32], moving: npt.NDArray[np.float32], params: TVL1Params, threads: int = 1
+    stacks: Sequence[npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_], params: TVL1Params, threads: int = 1
 ) -> npt.NDArray[np.float32]:
-    """(N, H, W), (N, H, W) -> (N, 2, H, W), one pair after the other; `threads` is not used."""
-    flow = np.empty((len(reference), 2, *reference.shape[1:]), np.float32)
-    for n in range(len(reference)):
-        flow[n] = solve(reference[n].astype(np.float64), moving[n].astype(np.float64), params)
+    """As `backend.Operations` says, one flow after the other; `threads` is not used."""
+    images = [image for stack in stacks for image in stack.swapaxes(0, 1)]  # image s of every item
+    flow = np.zeros((*valid.shape, 2, *images[0].shape[1:]), np.float32)
+    for n, phase in np.argwhere(valid):
+        reference, moving = (images[s][n].astype(np.float64) for s in (phase, phase + 1))
+        flow[n, phase] = solve(reference, moving, params)
     return flow
 
 
@@ -62,23 +65,20 @@ def solve(reference: Array, moving: Array, params: TVL1Params) -> Array:
 def pyramid(image: Array, params: TVL1Params) -> list[Array]:
     """The image and its smaller versions, finest first; no level is smaller than 16 px."""
     levels = [image]
-    for _ in range(params.scales - 1):
-        height, width = (round(side * params.scale_step) for side in levels[-1].shape)
-        if min(height, width) < MIN_SIZE:
-            break
-        levels.append(resize(levels[-1], (height, width), 1 / params.scale_step))
+    for shape in level_shapes(image.shape, params)[1:]:
+        levels.append(resize(levels[-1], shape, 1 / params.scale_step))
     return levels
 
 
 def resize(image: Array, shape: tuple[int, ...], step: float | None = None) -> Array:
     """Bilinear, with half-pixel centres and no smoothing; a pixel of the result is `step` pixels of the image wide."""
-    rows, bottom = _taps(image.shape[-2], shape[0], step, image.dtype)
-    columns, right = _taps(image.shape[-1], shape[1], step, image.dtype)
+    rows, bottom = taps(image.shape[-2], shape[0], step, image.dtype)
+    columns, right = taps(image.shape[-1], shape[1], step, image.dtype)
     left_part = image[..., columns] * (1 - right) + image[..., columns + 1] * right
     return left_part[..., rows, :] * (1 - bottom[:, None]) + left_part[..., rows + 1, :] * bottom[:, None]
 
 
-def _taps(source: int, target: int, step: float | None, dtype: Any) -> tuple[npt.NDArray[np.intp], Array]:
+def taps(source: int, target: int, step: float | None, dtype: Any) -> tuple[npt.NDArray[np.intp], Array]:
     """First of the two neighbours that each target pixel lies between, and the weight of the second."""
     centre = (np.arange(target) + 0.5) * (source / target if step is None else step) - 0.5
     centre = np.clip(centre, 0, source - 1)

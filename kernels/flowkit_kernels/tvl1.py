@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels import backend as backends
 from flowkit_kernels import checks
+from flowkit_kernels.arrays import place
 
 MIN_SIZE = 16
 """Smallest side, in pixels, of an image and of a pyramid level."""
@@ -95,24 +96,36 @@ class TVL1Params:
         return cls()
 
 
+def level_shapes(shape: tuple[int, ...], params: TVL1Params) -> list[tuple[int, int]]:
+    """Height and width of each level of a pyramid, finest first; no level is smaller than 16 px."""
+    shapes = [(shape[0], shape[1])]
+    for _ in range(params.scales - 1):
+        smaller = tuple(round(side * params.scale_step) for side in shapes[-1])
+        if min(smaller) < MIN_SIZE:
+            break
+        shapes.append((smaller[0], smaller[1]))
+    return shapes
+
+
 _DEFAULT = TVL1Params()
 
 
 def tvl1_flow(
-    reference: npt.NDArray[np.float32],
-    moving: npt.NDArray[np.float32],
+    reference: Any,
+    moving: Any,
     params: TVL1Params = _DEFAULT,
     *,
     backend: str = "auto",
     threads: int | None = None,
-) -> npt.NDArray[np.float32]:
+) -> Any:
     """Dense displacement that carries `reference` onto `moving`: moving(x + flow(x)) = reference(x).
 
     Parameters
     ----------
     reference, moving : (N, H, W) float32 in [0, 1]
         Aligned grey faces, at least 16 x 16 pixels; pair n is computed on its own, and its result does not depend on the
-        other pairs, on N or on `threads`.
+        other pairs, on N or on `threads`. NumPy arrays; or, for a GPU backend, arrays on one GPU, C-contiguous: CuPy's, or
+        any with `__cuda_array_interface__` or DLPack, such as torch's. Those are used where they lie, on the current stream.
     params : TVL1Params
         `lambda_` up: follows the data; down: smoother.
     backend : {"auto", "cuda", "numba-cuda", "cpu", "reference"}
@@ -122,15 +135,18 @@ def tvl1_flow(
     Returns
     -------
     (N, 2, H, W) float32
-        u (right), v (down), in pixels of the input.
+        u (right), v (down), in pixels of the input. NumPy in gives NumPy out; what came from a GPU stays there, as an array of
+        the library of `reference` where that takes DLPack.
 
     Raises
     ------
     ShapeError
-        An image has the wrong shape, dtype or values.
+        An image has the wrong shape, dtype, values or place.
     ParameterError
         `threads` is not a positive number, or `backend` not the name of one.
     BackendUnavailable
+    DeviceOutOfMemory, DeviceLost
+        On a GPU.
 
     Notes
     -----
@@ -152,6 +168,56 @@ def tvl1_flow(
     >>> float(abs(tvl1_flow(face, face)).max())
     0.0
     """
-    reference, moving = checks.image_pairs("tvl1_flow", reference, moving, MIN_SIZE)
     workers = checks.thread_count("tvl1_flow", threads)
-    return backends.load_operations(backend).tvl1_flow(reference, moving, params, workers)
+    placed = place("tvl1_flow", {"reference": reference, "moving": moving}, backend)
+    images = checks.image_pairs("tvl1_flow", placed.arrays[0], placed.arrays[1], MIN_SIZE, placed.ranges)
+    count, height, width = images[0].shape
+    stacks = [stack.reshape(count, 1, height, width) for stack in images]
+    flow = placed.operations.tvl1_flow(stacks, np.ones((count, 1), np.bool_), params, workers)
+    return placed.give_back(flow.reshape(count, 2, height, width))
+
+
+def phase_flow(
+    faces: Any,
+    params: TVL1Params = _DEFAULT,
+    *,
+    valid: npt.NDArray[np.bool_] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Any:
+    """Flow of both phases of each clip: onset to apex (rise), apex to offset (fall).
+
+    The same as `tvl1_flow` of each, with the apex handed over, and its pyramid made, once.
+
+    Parameters
+    ----------
+    faces : (N, 3, H, W) float32 in [0, 1]
+        Aligned grey faces at onset, apex and offset; arrays as in `tvl1_flow`.
+    params : TVL1Params
+    valid : (N, 2) bool, optional
+        Which phases are computed; all, if left out.
+    backend : {"auto", "cuda", "numba-cuda", "cpu", "reference"}
+    threads : int, optional
+        As in `tvl1_flow`.
+
+    Returns
+    -------
+    (N, 2 phases, 2 components, H, W) float32
+        u (right), v (down), in pixels; zero for a phase that is not valid.
+
+    Raises
+    ------
+    ShapeError, ParameterError, BackendUnavailable, DeviceOutOfMemory, DeviceLost
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> faces = np.random.default_rng(0).random((1, 3, 32, 48), dtype=np.float32)
+    >>> phase_flow(faces, valid=np.array([[True, False]]))[0, 1].any()
+    np.False_
+    """
+    workers = checks.thread_count("phase_flow", threads)
+    placed = place("phase_flow", {"faces": faces}, backend)
+    images = checks.face_triples("phase_flow", placed.arrays[0], MIN_SIZE, placed.ranges)
+    phases = checks.valid_phases("phase_flow", valid, len(images))
+    return placed.give_back(placed.operations.tvl1_flow([images], phases, params, workers))
