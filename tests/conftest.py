@@ -1,4 +1,8 @@
-"""Small made-up data sets that many tests share, and a way to run the command line."""
+"""Small made-up data sets that many tests share, a way to run the command line, and what a test with the mark `gpu` needs.
+
+Imports no more than pytest and the kernels' backends: on a GPU machine, tests of the kernels must run without mediapipe, PyAV
+and OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.synth import SynthConfig, synthesise
+from flowkit_kernels.backend import GPU_BACKENDS, find_obstacle
+from flowkit_kernels.obstacles import gpu_is_here
 
 SIZE = 96
 CLASSES = ("smile", "smile_frown", "frown")
@@ -46,6 +51,25 @@ def flowkit(*arguments: str | Path, before: tuple[str, ...] = (), **environment:
     return Done(process.returncode, out, err)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m gpu`, leave files alone that hold no such test: they may import what a GPU machine lacks."""
+    if config.option.markexpr != "gpu" or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return None if "mark.gpu" in text or "backend_params" in text else True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test with the mark `gpu` where no GPU backend runs; the simulator is none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    obstacles = {name: obstacle.what for name in GPU_BACKENDS if (obstacle := find_obstacle(name))}
+    if not gpu_is_here():
+        pytest.skip(f"no GPU: {obstacles['cuda']}")
+    if len(obstacles) == len(GPU_BACKENDS):
+        pytest.skip("no GPU backend runs: " + "; ".join(f"{name}: {what}" for name, what in obstacles.items()))
+
+
 def shard_bytes(out: Path) -> dict[str, str]:
     """Relative path and hash of every shard file."""
     return {
@@ -56,6 +80,8 @@ def shard_bytes(out: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def cropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 12 clips that are cropped already, 96 x 96: no mediapipe needed."""
+    from flowkit.synth import SynthConfig, synthesise
+
     config = SynthConfig(
         noise=0.3,
         subjects=4,
@@ -72,6 +98,8 @@ def cropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def uncropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 2 whole-face clips."""
+    from flowkit.synth import SynthConfig, synthesise
+
     config = SynthConfig(subjects=1, classes=("smile", "frown"), key_frames_only=True, light=0.02)
     return synthesise(tmp_path_factory.mktemp("uncropped") / "clips", config)
 

@@ -18,6 +18,7 @@ synthesise(pathlib.Path("clips"), SynthConfig(subjects=1, classes=("smile",), ke
 FaceLandmarker("").close()
 folder = pathlib.Path(flowkit.__file__).parent
 assert (folder / "assets" / "NOTICE").is_file() and (folder / "py.typed").is_file()
+print(*sorted(path.name for path in (pathlib.Path(flowkit_kernels.__file__).parent / "cuda").iterdir() if path.is_file()))
 """
 
 
@@ -40,4 +41,9 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
     (wheel,) = wheels.glob("flowkit_mer-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    subprocess.run([sys.executable, "-P", "-c", USE], cwd=tmp_path, env=environment, check=True)
+    used = subprocess.run(
+        [sys.executable, "-P", "-c", USE], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    sources = {path.name for path in (ROOT / "kernels" / "flowkit_kernels" / "cuda").iterdir() if path.is_file()}
+    assert {"common.cuh", "iterate.cu", "device.py"} <= sources
+    assert set(used.stdout.splitlines()[-1].split()) == sources

@@ -107,7 +107,138 @@ def _entered(flow: Array) -> tuple[Any, Callable[[int], Array]]:
     return work, lambda number: rows[:, number]
 
 
+class NumbaCuda:
+    """The kernels of the backend numba-cuda, one launch at a time."""
+
+    dtype = np.float32
+
+    def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
+        from numba import cuda
+
+        from flowkit_kernels import cuda_numba_tvl1
+
+        target = cuda.device_array((1, 1, *shape), np.float32)
+        taps = cuda_numba_tvl1.Taps.of(image.shape, shape, step)
+        source = cuda.to_device(np.ascontiguousarray(image)[None, None])
+        cuda_numba_tvl1.resize[cuda_numba_tvl1.grid_of(target)](source, target, *taps, np.float32(1))
+        return target.copy_to_host()[0, 0]
+
+    def linearise(self, flow: Array, image: Array, moving: Array, rounded: bool = False) -> Array:
+        from numba import cuda
+
+        from flowkit_kernels import cuda_numba_tvl1
+
+        level, pairs = _level_of(flow), cuda_numba_tvl1.Pairs.of(np.ones((1, 1), bool))
+        images, grid = cuda.to_device(np.stack([image, moving])[:, None]), cuda_numba_tvl1.grid_of(level.update)
+        cuda_numba_tvl1.image_gradient[grid](images, pairs.moving, level.gradient)
+        cuda_numba_tvl1.linearise[grid](level.flow, images, *pairs, level.gradient, level.data, rounded)
+        return level.data.copy_to_host()[0]
+
+    def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
+        from flowkit_kernels import cuda_numba_tvl1
+
+        level = _level_of(flow)
+        level.data.copy_to_device(data[None])
+        level.dual.copy_to_device(dual.reshape(1, 4, *flow.shape[1:]))
+        cuda_numba_tvl1.iterate(level, 1, cuda_numba_tvl1.Settings.of(params))
+        return np.concatenate([level.flow.copy_to_host()[0], level.dual.copy_to_host()[0]])
+
+    def median(self, plane: Array) -> Array:
+        from flowkit_kernels import cuda_numba_tvl1
+
+        level = _level_of(np.stack([plane, plane]))
+        grid = cuda_numba_tvl1.grid_of(level.flow)
+        cuda_numba_tvl1.median[grid](level.flow, level.spare, level.running)
+        both = level.spare.copy_to_host()[0]
+        np.testing.assert_array_equal(both[0], both[1])
+        return both[0]
+
+    def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
+        from flowkit_kernels import cuda_numba
+
+        return cuda_numba.mmcof(flow[None], params, region[None], 1)[0]
+
+
+def _level_of(flow: Array) -> Any:
+    """One running pair with this flow."""
+    from flowkit_kernels import cuda_numba_tvl1
+
+    level = cuda_numba_tvl1.Level.room(1, *flow.shape[1:]).shaped(*flow.shape[1:])
+    level.flow.copy_to_device(np.ascontiguousarray(flow, np.float32)[None])
+    cuda_numba_tvl1.fill_all(level.running, np.int32(1))
+    return level
+
+
+class Cuda:
+    """The kernels of the backend cuda, one launch at a time."""
+
+    dtype = np.float32
+
+    def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
+        from flowkit_kernels.cuda import solver
+
+        here = _gpu()
+        target = here.empty(shape, np.float32)
+        taps = solver.Taps.of(here, image.shape, shape, step)
+        sides = map(np.int32, (*image.shape, *shape))
+        here.launch("resize", *_pixels(shape), here.upload(image), target, *taps, *sides, np.float32(1))
+        return here.read(target)
+
+    def linearise(self, flow: Array, image: Array, moving: Array, rounded: bool = False) -> Array:
+        here, shape = _gpu(), image.shape
+        images, sides = here.upload(np.stack([image, moving])), tuple(map(np.int32, shape))
+        pairs, texels = here.upload(np.array([[0, 1]], np.int32)), here.empty((*shape, 4), np.float32)
+        data = here.empty((3, *shape), np.float32)
+        here.launch("gradient_texels", *_pixels(shape), images, pairs, texels, *sides)
+        arrays = (here.upload(np.asarray(flow, np.float32)), images, pairs, texels, data)
+        here.launch("linearise", *_pixels(shape), *arrays, *sides, np.int32(rounded))
+        x, y, constant = here.read(data)
+        inverse = 1 / np.maximum(x * x + y * y, np.finfo(np.float32).eps)  # `iterate` works it out as it loads
+        return np.stack([x, y, inverse, constant])
+
+    def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
+        from flowkit_kernels.cuda.tiling import tiling
+
+        here, shape = _gpu(), flow.shape[1:]
+        theta, cut = np.float32(params.theta), tiling(*shape, 1, here.limits.shared_bytes)
+        given = (flow, dual.reshape(4, *shape) * theta, data[[0, 1, 3]])
+        results = (here.empty((2, *shape), np.float32), here.empty((4, *shape), np.float32))
+        sizes = map(np.int32, (*shape, cut.own[1], cut.own[0], cut.halo))
+        rates = map(np.float32, (params.lambda_ * params.theta, params.tau, params.tau / params.theta))
+        arguments = (*map(here.upload, given), *results, *sizes, *rates, np.int32(1))
+        grid, block = (*cut.tiles, 1), (*cut.block, 1)
+        here.launch("iterate", grid, block, *arguments, shared_bytes=cut.shared_bytes())
+        return np.concatenate([here.read(results[0]), here.read(results[1]) / theta])
+
+    def median(self, plane: Array) -> Array:
+        here, shape = _gpu(), plane.shape
+        filtered, running = here.empty((2, *shape), np.float32), here.upload(np.ones(1, np.int32))
+        arrays = (here.upload(np.stack([plane, plane])), filtered, running)
+        here.launch("median", *_pixels(shape, 2), *arrays, *map(np.int32, shape))
+        both = here.read(filtered)
+        np.testing.assert_array_equal(both[0], both[1])
+        return both[0]
+
+    def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
+        from flowkit_kernels import cuda
+
+        return cuda.mmcof(flow[None], params, region[None], 1)[0]
+
+
+def _gpu() -> Any:
+    from flowkit_kernels.cuda import device
+
+    return device.device_of(device.current_index())
+
+
+def _pixels(shape: tuple[int, int], planes: int = 1) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Grid and block of the kernels that take a pixel a thread."""
+    from flowkit_kernels.cuda.solver import PIXELS
+
+    return (-(-shape[1] // PIXELS[0]), -(-shape[0] // PIXELS[1]), planes), (*PIXELS, 1)
+
+
 EXACT, NAIVE = Twin(np.float64), Twin(np.float32)
-_FAST: dict[str, Operations] = {"cpu": Cpu()}
+_FAST: dict[str, Operations] = {"cuda": Cuda(), "numba-cuda": NumbaCuda(), "cpu": Cpu()}
 FAST = {name: operations for name, operations in _FAST.items() if name in available_backends()}
 ALL: dict[str, Operations] = {**FAST, "reference": EXACT}

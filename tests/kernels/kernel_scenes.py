@@ -1,4 +1,4 @@
-"""Scenes with known motion, and OpenCV's answer to them."""
+"""Scenes with known motion, OpenCV's answer to them, and the backends that tests are run on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pytest
+
+from flowkit_kernels import TVL1Params, reference
+from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.obstacles import gpu_is_here
 
 Images = npt.NDArray[np.float32]
 MARGIN = 12
@@ -40,17 +45,34 @@ def scene(height: int, width: int, seed: int = 0) -> Scene:
     return Scene(reference[None].clip(0, 1), moving[None].copy(), flow)
 
 
-def opencv_flow(reference: Images, moving: Images, **settings: Any) -> Images:
-    """(2, H, W) from a fresh solver: a used one keeps state that changes its answer."""
+OPENCV_FIXED = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
+
+
+def opencv_flow(reference_image: Images, moving: Images, **settings: Any) -> Images:
+    """(2, H, W) from a fresh solver: a used one keeps state that changes its answer.
+
+    OpenCV's builds without contrib, the usual ones on GPU machines, have no such solver: there the float64 twin answers, which
+    other machines hold against OpenCV.
+    """
+    if not hasattr(cv2, "optflow"):
+        params = TVL1Params.preset("fixed" if settings else "opencv")
+        return reference.solve(reference_image[0].astype(np.float64), moving[0].astype(np.float64), params)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     for name, value in settings.items():
         getattr(solver, f"set{name}")(value)
-    return solver.calc(reference[0], moving[0], None).transpose(2, 0, 1)
-
-
-OPENCV_FIXED = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
+    return solver.calc(reference_image[0], moving[0], None).transpose(2, 0, 1)
 
 
 def end_point_error(flow: Images, truth: Images) -> float:
     """Mean over the interior, in pixels."""
     return float(np.hypot(*(flow - truth)[INTERIOR]).mean())
+
+
+def backend_params(backends: dict[str, Any]) -> Any:
+    """`parametrize("backend", ...)` over names and what stands for them; those that need a GPU bear the mark `gpu`."""
+    on_gpu = set(GPU_BACKENDS) if gpu_is_here() else set()
+    params = [
+        pytest.param(backend, marks=[pytest.mark.gpu] if name in on_gpu else [], id=name)
+        for name, backend in backends.items()
+    ]
+    return pytest.mark.parametrize("backend", params)

@@ -9,13 +9,13 @@ import cv2
 import kernel_operations as operations
 import numpy as np
 import pytest
-from kernel_scenes import scene, texture
+from kernel_scenes import backend_params, scene, texture
 
 from flowkit_kernels import MMCOFParams, TVL1Params
 
 SHAPES = [(16, 16), (17, 40), (61, 33), (128, 224)]
-fast = pytest.mark.parametrize("backend", list(operations.FAST.values()), ids=list(operations.FAST))
-every = pytest.mark.parametrize("backend", list(operations.ALL.values()), ids=list(operations.ALL))
+fast = backend_params(operations.FAST)
+every = backend_params(operations.ALL)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 
 

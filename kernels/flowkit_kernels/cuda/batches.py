@@ -1,0 +1,273 @@
+"""Whole batches on a GPU: cut into chunks that fit, each through the solver, what comes from the host over three streams.
+
+A chunk holds so many items that the GPU is full and the second-level cache not much more than that. NumPy arrays are staged in
+pinned memory in two slots, so that one chunk is uploaded and another downloaded while a third is computed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+import numpy.typing as npt
+
+from flowkit_kernels.cuda.device import CUDA_ERRORS, CupyDevice
+from flowkit_kernels.cuda.solver import Array, Limits, Phases, Solver
+from flowkit_kernels.cuda.tiling import MAX_THREADS, ROWS
+from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, DeviceOutOfMemory
+from flowkit_kernels.tvl1 import TVL1Params
+
+PLANES_IN_CACHE = 15
+"""Planes a pair that iterations go through: flow and dual twice, data term."""
+TILES_PER_MULTIPROCESSOR = 2
+"""Below so many, multiprocessors wait for each other."""
+MAX_PAIRS = 8192
+"""A launch's grid takes 65 535 planes along z; the median takes two a pair."""
+KEPT_SOLVERS = 2
+KEPT_SCHEDULES = 4
+
+
+class Schedule:
+    """All launches for one pattern of valid phases, recorded as a CUDA graph where the host need not look in between.
+
+    A batch is about 200 short launches, which take Python longer to start than a GPU to run; a graph starts them in one call.
+    The first run goes launch by launch: it loads the kernels, which a recording may not.
+    """
+
+    def __init__(self, solver: Solver, phases: Phases) -> None:
+        self.phases = phases
+        self._solver = solver
+        self._runs = 0
+        self._graph: Any = None
+        self._flow: Array = None
+
+    def run(self) -> Array:
+        """Flow of every pair, flat."""
+        self._runs += 1
+        if self._solver.params.epsilon or self._runs == 1:
+            self._flow = self._solver.solve(self.phases)
+            return self._flow
+        if self._graph is None:
+            recorder = cupy.cuda.Stream(non_blocking=True)
+            with recorder:
+                recorder.begin_capture()
+                self._flow = self._solver.solve(self.phases)
+                self._graph = recorder.end_capture()
+        self._graph.launch()
+        return self._flow
+
+
+class Worker:
+    """A solver with its schedules; used by one thread, on whichever stream is current, one use after the other."""
+
+    def __init__(self, device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int) -> None:
+        self.items, self.images = items, images
+        self._device = device
+        self._solver = Solver(device, params, shape, items, images)
+        self._schedules: OrderedDict[bytes, Schedule] = OrderedDict()
+        self._done = cupy.cuda.Event(disable_timing=True)
+        self._done.record()
+
+    def compute(self, stacks: Sequence[Array], valid: npt.NDArray[np.bool_], result: Array) -> None:
+        """Flow of the items of one chunk, all on the device, into `result`; queued on the current stream."""
+        stream = cupy.cuda.get_current_stream()
+        stream.wait_event(self._done)  # the last use may have been on another stream
+        if not valid.all():
+            size = result.size // len(result)
+            grid = (-(-size // 256), 1, len(result))
+            self._device.launch("clear", grid, (256, 1, 1), result, np.int32(size))
+        if valid.any():
+            first = 0
+            for stack in stacks:
+                self._solver.enter(stack, first, self.images)
+                first += stack.shape[1]
+            schedule = self._schedule(valid)
+            self._solver.leave(schedule.run(), schedule.phases, result)
+        self._done.record(stream)
+
+    def _schedule(self, valid: npt.NDArray[np.bool_]) -> Schedule:
+        key = valid.tobytes()
+        if key not in self._schedules:
+            self._schedules[key] = Schedule(self._solver, Phases.of(self._device, valid))
+        self._schedules.move_to_end(key)
+        if len(self._schedules) > KEPT_SCHEDULES:
+            cupy.cuda.get_current_stream().synchronize()  # it may still run
+            self._schedules.popitem(last=False)
+        return self._schedules[key]
+
+
+class Streams(NamedTuple):
+    """What overlaps."""
+
+    upload: Any
+    compute: Any
+    download: Any
+
+
+class _Kept(threading.local):
+    """Each thread's workers, the last used last, and its streams on each GPU: CuPy's pool keeps memory by stream."""
+
+    def __init__(self) -> None:
+        self.workers: OrderedDict[tuple[Any, ...], Worker] = OrderedDict()
+        self.streams: dict[int, Streams] = {}
+
+
+_KEPT = _Kept()
+
+
+def worker_for(device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int) -> Worker:
+    """A worker for chunks of so many items, kept from an earlier call where there is one."""
+    workers, key = _KEPT.workers, (device.index, params, shape, items, images)
+    if key not in workers:
+        if len(workers) >= KEPT_SOLVERS:
+            cupy.cuda.Device().synchronize()  # its memory goes back to the pool, and may still be in use
+            workers.popitem(last=False)
+        workers[key] = Worker(device, params, shape, items, images)
+    workers.move_to_end(key)
+    return workers[key]
+
+
+def streams_of(device: CupyDevice) -> Streams:
+    """Streams of the calling thread on a GPU."""
+    if device.index not in _KEPT.streams:
+        _KEPT.streams[device.index] = Streams(*(cupy.cuda.Stream(non_blocking=True) for _ in range(3)))
+    return _KEPT.streams[device.index]
+
+
+def forget_workers() -> None:
+    """Give back this thread's memory on the GPU, once everything there is done."""
+    cupy.cuda.Device().synchronize()
+    _KEPT.workers.clear()
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+def chunk_items(limits: Limits, shape: tuple[int, int], phases: int, count: int) -> int:
+    """Items of a chunk: enough to fill the GPU and its second-level cache, and no more than there are."""
+    pixels = shape[0] * shape[1]
+    in_cache = limits.l2_bytes // (4 * PLANES_IN_CACHE * pixels)
+    to_fill = -(-TILES_PER_MULTIPROCESSOR * limits.multiprocessors * MAX_THREADS * ROWS // pixels)
+    pairs = min(max(in_cache, to_fill), MAX_PAIRS)
+    wanted = max(1, pairs // phases)
+    return wanted if count >= wanted else min(wanted, 1 << (count - 1).bit_length())
+
+
+def in_fitting_chunks(items: int, compute: Callable[[int], None]) -> None:
+    """Call `compute` with a number of items a chunk, and with half as many each time the GPU's memory does not suffice.
+
+    Raises
+    ------
+    DeviceOutOfMemory
+        Not even one item fits.
+    """
+    while True:
+        try:
+            return compute(items)
+        except (cupy.cuda.memory.OutOfMemoryError, *CUDA_ERRORS) as error:
+            if getattr(error, "status", CUDA_OUT_OF_MEMORY) != CUDA_OUT_OF_MEMORY:
+                raise
+            forget_workers()
+            if items == 1:
+                raise DeviceOutOfMemory(
+                    f"GPU: memory must suffice for one item; got {error}. Close what else uses the GPU, use smaller images, or "
+                    "pass --backend cpu."
+                ) from error
+            items //= 2
+
+
+def flow_of_device_arrays(
+    device: CupyDevice, stacks: Sequence[Array], valid: npt.NDArray[np.bool_], params: TVL1Params
+) -> Array:
+    """Flow of stacks that lie on the GPU, queued on the current stream."""
+    count, phases = valid.shape
+    shape = stacks[0].shape[2:]
+    result = device.empty((count, phases, 2, *shape), np.float32)
+
+    def compute(items: int) -> None:
+        worker = worker_for(device, params, shape, items, phases + 1)
+        for chunk in _chunks(count, items):
+            worker.compute([stack[chunk] for stack in stacks], valid[chunk], result[chunk])
+
+    in_fitting_chunks(chunk_items(device.limits, shape, phases, count), compute)
+    return result
+
+
+def flow_of_host_arrays(
+    device: CupyDevice, stacks: Sequence[npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_], params: TVL1Params
+) -> npt.NDArray[np.float32]:
+    """Flow of stacks of NumPy arrays; upload, computation and download of different chunks overlap."""
+    count, phases = valid.shape
+    shape = stacks[0].shape[2:]
+    result = np.empty((count, phases, 2, *shape), np.float32)
+
+    def compute(items: int) -> None:
+        streams = streams_of(device)
+        with streams.compute:
+            worker = worker_for(device, params, shape, items, phases + 1)
+            slots = [Slot.of(device, stacks, items, phases, shape) for _ in range(2 if count > items else 1)]
+            for number, chunk in enumerate(_chunks(count, items)):
+                slot = slots[number % len(slots)]
+                slot.collect(result)
+                slot.start(worker, streams, [stack[chunk] for stack in stacks], valid[chunk], chunk)
+            for slot in slots:
+                slot.collect(result)
+
+    in_fitting_chunks(chunk_items(device.limits, shape, phases, count), compute)
+    return result
+
+
+def _chunks(count: int, items: int) -> Iterator[slice]:
+    for start in range(0, count, items):
+        yield slice(start, min(start + items, count))
+
+
+class Slot:
+    """Pinned memory and memory on the GPU for one chunk on its way there and back."""
+
+    def __init__(self, staged: list[Any], entered: list[Array], flow: Array, fetched: Any) -> None:
+        self._staged, self._entered, self._flow, self._fetched = staged, entered, flow, fetched
+        self._uploaded, self._computed, self._downloaded = (cupy.cuda.Event(disable_timing=True) for _ in range(3))
+        self._chunk: slice | None = None
+
+    @classmethod
+    def of(cls, device: CupyDevice, stacks: Sequence[Any], items: int, phases: int, shape: tuple[int, int]) -> Slot:
+        """Room for so many items."""
+        shapes = [(items, *stack.shape[1:]) for stack in stacks]
+        flow_shape = (items, phases, 2, *shape)
+        entered = [device.empty(one, np.float32) for one in shapes]
+        staged = [_pinned(one) for one in shapes]
+        return cls(staged, entered, device.empty(flow_shape, np.float32), _pinned(flow_shape))
+
+    def start(
+        self, worker: Worker, streams: Streams, stacks: Sequence[Any], valid: npt.NDArray[np.bool_], chunk: slice
+    ) -> None:
+        """Queue a chunk's way there and back. The slot must be empty."""
+        count = len(valid)
+        for staged, entered, stack in zip(self._staged, self._entered, stacks, strict=True):
+            staged[:count] = stack
+            entered[:count].set(staged[:count], stream=streams.upload)
+        self._uploaded.record(streams.upload)
+        streams.compute.wait_event(self._uploaded)
+        worker.compute([entered[:count] for entered in self._entered], valid, self._flow[:count])
+        self._computed.record(streams.compute)
+        streams.download.wait_event(self._computed)
+        self._flow[:count].get(stream=streams.download, out=self._fetched[:count], blocking=False)
+        self._downloaded.record(streams.download)
+        self._chunk = chunk
+
+    def collect(self, result: npt.NDArray[np.float32]) -> None:
+        """Wait for the chunk that is on its way, if there is one, and take it out of the slot."""
+        if self._chunk is None:
+            return
+        self._downloaded.synchronize()
+        result[self._chunk] = self._fetched[: self._chunk.stop - self._chunk.start]
+        self._chunk = None
+
+
+def _pinned(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Host memory that a GPU can copy from and to while the host goes on."""
+    count = int(np.prod(shape))
+    return np.frombuffer(cupy.cuda.alloc_pinned_memory(4 * count), np.float32, count).reshape(shape)

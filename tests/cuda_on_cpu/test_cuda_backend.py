@@ -1,0 +1,310 @@
+"""The whole backend "cuda", its kernels and its host side, on the CPU: answers, chunks, streams, graphs, arrays, errors."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cupy_standin import Machine, standin
+from kernel_scenes import INTERIOR, scene
+from runner import missing
+
+import flowkit_kernels
+from flowkit_kernels import (
+    BackendUnavailable,
+    DeviceLost,
+    DeviceOutOfMemory,
+    MMCOFParams,
+    ShapeError,
+    TVL1Params,
+    mmcof,
+    phase_flow,
+    tvl1_flow,
+)
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+FIXED, OPENCV = TVL1Params.preset("fixed"), TVL1Params.preset("opencv")
+SHORT = TVL1Params(scales=2, warps=2, inner_iterations=6)
+"""Enough to tell right from wrong where the answer itself is not at stake."""
+WATCHED = TVL1Params(scales=2, warps=2, outer_iterations=2, inner_iterations=12, epsilon=0.02)
+presets = pytest.mark.parametrize("params", [FIXED, OPENCV], ids=["fixed", "opencv"])
+short = pytest.mark.parametrize("params", [SHORT, WATCHED], ids=["fixed", "opencv"])
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with standin() as running:
+        yield running
+
+
+def pairs(count: int, shape: tuple[int, int] = (20, 40)) -> tuple[Any, Any]:
+    made = [scene(*shape, seed) for seed in range(count)]
+    return np.concatenate([one.reference for one in made]), np.concatenate([one.moving for one in made])
+
+
+def chunks_of(items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flowkit_kernels.cuda import batches
+
+    monkeypatch.setattr(batches, "chunk_items", lambda limits, shape, phases, count: items)
+
+
+@presets
+@pytest.mark.parametrize("shape", [(16, 16), (17, 40), (61, 33), (80, 112)], ids=lambda shape: f"{shape[0]}x{shape[1]}")
+def test_any_size_gives_the_twins_answer(machine: Machine, params: TVL1Params, shape: tuple[int, int]) -> None:
+    reference, moving = pairs(1, shape)
+    twin = tvl1_flow(reference, moving, params, backend="reference")
+    difference = abs(tvl1_flow(reference, moving, params, backend="cuda") - twin)
+    if min(shape) > 60:
+        assert difference[INTERIOR].mean() <= (3e-3 if params is FIXED else 0.015)
+    else:
+        assert np.median(difference) <= 1e-4
+        assert difference.mean() <= 1e-2  # at the border, which such sizes mostly are, the problem itself jumps
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+@short
+def test_the_answer_does_not_depend_on_the_order_of_threads_and_blocks(params: TVL1Params, order: str) -> None:
+    reference, moving = pairs(2, (48, 96))
+    answers = []
+    for one in ("forward", order):
+        with standin(order=one, seed=3):
+            answers.append(tvl1_flow(reference, moving, params, backend="cuda"))
+    assert answers[0].tobytes() == answers[1].tobytes()
+
+
+@pytest.mark.parametrize("change", [{"median_filtering": 1}, {"scales": 1}, {"warps": 1}, {"lambda_": 0.05}], ids=str)
+def test_parameters_mean_what_they_mean_to_the_twin(machine: Machine, change: dict[str, Any]) -> None:
+    reference, moving = pairs(1, (48, 56))
+    params = TVL1Params(**change)
+    twin = tvl1_flow(reference, moving, params, backend="reference")
+    assert abs(tvl1_flow(reference, moving, params, backend="cuda") - twin)[INTERIOR].mean() <= 3e-3
+
+
+@presets
+def test_no_motion_gives_exactly_none(machine: Machine, params: TVL1Params) -> None:
+    face = scene(33, 48).reference
+    assert not tvl1_flow(face, face, params, backend="cuda").any()
+
+
+def test_epsilon_ends_a_warp_after_the_iteration_that_reaches_it(machine: Machine) -> None:
+    reference, moving = pairs(2, (40, 60))
+    pleased = tvl1_flow(reference, moving, TVL1Params(epsilon=1e3, outer_iterations=3), backend="cuda")
+    once = tvl1_flow(reference, moving, TVL1Params(inner_iterations=1), backend="cuda")
+    assert pleased.tobytes() == once.tobytes()
+    never = tvl1_flow(reference, moving, TVL1Params(epsilon=1e-12), backend="cuda")
+    assert never.tobytes() == tvl1_flow(reference, moving, FIXED, backend="cuda").tobytes()
+
+
+@short
+@pytest.mark.parametrize("schedule", ["random", "eager", "lazy"])
+def test_a_pair_depends_on_no_other_and_no_chunk_on_the_course_of_the_streams(
+    params: TVL1Params, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, moving = pairs(7)
+    with standin(schedule=schedule) as machine:
+        alone = [tvl1_flow(reference[n : n + 1], moving[n : n + 1], params, backend="cuda")[0] for n in range(7)]
+        together = tvl1_flow(reference, moving, params, backend="cuda")
+        chunks_of(2, monkeypatch)
+        for _ in range(3):  # launched one by one, recorded, replayed
+            in_chunks = tvl1_flow(reference, moving, params, backend="cuda")
+            assert in_chunks.tobytes() == np.stack(alone).tobytes()
+        assert together.tobytes() == np.stack(alone).tobytes()
+        flows = [entry for entry in machine.log if entry.kind == "download" and entry.nbytes >= alone[0].nbytes]
+        assert not {entry.stream for entry in flows} & {entry.stream for entry in machine.launches()}
+
+
+@short
+def test_a_phase_that_is_not_valid_costs_nothing_and_is_zero(machine: Machine, params: TVL1Params) -> None:
+    reference, moving = pairs(4)
+    faces = np.stack([reference, moving, reference[::-1]], axis=1)
+    valid = np.array([[True, True], [True, False], [False, False], [False, True]])
+    both = phase_flow(faces, params, backend="cuda")
+    before = len(machine.launches())
+    some = phase_flow(faces, params, valid=valid, backend="cuda")
+    computed = [entry for entry in machine.launches()[before:] if entry.name == "gradient_texels"]
+    assert {entry.grid[2] for entry in computed} == {4}
+    assert not some[~valid].any()
+    assert some[valid].tobytes() == both[valid].tobytes()
+    rise = tvl1_flow(faces[:, 0], faces[:, 1], params, backend="cuda")
+    assert rise.tobytes() == both[:, 0].tobytes()
+    assert not phase_flow(faces, params, valid=np.zeros((4, 2), bool), backend="cuda").any()
+
+
+def test_the_fixed_schedule_becomes_a_graph_at_its_second_use_and_others_never(machine: Machine) -> None:
+    reference, moving = pairs(2)
+    for params, replayed in ((SHORT, [False, True, True]), (WATCHED, [False] * 3)):
+        seen = []
+        for _ in range(3):
+            before = len(machine.log)
+            tvl1_flow(reference, moving, params, backend="cuda")
+            seen.append(any(entry.kind == "graph" for entry in machine.log[before:]))
+        assert seen == replayed
+
+
+@short
+def test_too_little_memory_halves_the_chunk_and_changes_no_byte(params: TVL1Params) -> None:
+    reference, moving = pairs(8, (24, 32))
+    with standin() as machine:
+        plenty = tvl1_flow(reference, moving, params, backend="cuda")
+        needed = machine.memory[0].peak
+    with standin(memory_bytes=needed // 3) as machine:
+        assert tvl1_flow(reference, moving, params, backend="cuda").tobytes() == plenty.tobytes()
+        assert max(entry.grid[2] for entry in machine.launches("gradient_texels")) < 8
+
+
+def test_no_room_for_a_single_item_is_an_error_that_says_so() -> None:
+    reference, moving = pairs(3)
+    flow = np.ones((3, 2, 2, 40, 40), np.float32)
+    with standin(memory_bytes=20_000):
+        for call in (lambda: tvl1_flow(reference, moving, SHORT, backend="cuda"), lambda: mmcof(flow, backend="cuda")):
+            with pytest.raises(DeviceOutOfMemory, match=r"^GPU: memory must suffice for one item; .* --backend cpu"):
+                call()
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"gate": "hard"}, {"direction": "rise"}, {"direction": "sum"}, {"modulate": False}]
+)
+def test_mmcof_gives_the_twins_answer(machine: Machine, change: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    flow = rng.normal(size=(3, 2, 2, 33, 40)).astype(np.float32)
+    flow[1, 1] = 0
+    flow[2] *= 1e-25  # squares that float32 does not have
+    mask, params = rng.random((3, 33, 40)) < 0.6, MMCOFParams(floor_px=0.0, **change)
+    twin = mmcof(flow, params, mask=mask, backend="reference")
+    np.testing.assert_allclose(mmcof(flow, params, mask=mask, backend="cuda"), twin, atol=1e-6)
+    on_gpu = mmcof(upload(flow), params, mask=upload(mask))
+    np.testing.assert_allclose(on_gpu.get(), twin, atol=1e-6)
+
+
+def upload(array: Any) -> Any:
+    import cupy
+
+    return cupy.asarray(array)
+
+
+class Interfaced:
+    """An array of another library, which knows the CUDA array interface and nothing else."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = array.__cuda_array_interface__
+
+
+class Tensor:
+    """An array of another library that speaks DLPack, and whose library takes it back."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack__(self, **settings: Any) -> Any:
+        return self.array.__dlpack__(**settings)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, int(self.array.device.id)
+
+
+@pytest.fixture
+def tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = types.ModuleType("tensors")
+    library.from_dlpack = Tensor  # type: ignore[attr-defined]
+    monkeypatch.setitem(__import__("sys").modules, "tensors", library)
+    monkeypatch.setattr(Tensor, "__module__", "tensors")
+
+
+@pytest.mark.usefixtures("tensors")
+@short
+def test_arrays_on_the_gpu_are_used_where_they_lie_and_come_back_in_kind(machine: Machine, params: TVL1Params) -> None:
+    import cupy
+
+    reference, moving = pairs(2)
+    expected = tvl1_flow(reference, moving, params, backend="cuda")
+    on_gpu = [upload(images) for images in (reference, moving)]
+    for wrap, kind in ((lambda array: array, cupy.ndarray), (Interfaced, cupy.ndarray), (Tensor, Tensor)):
+        before = [entry.nbytes for entry in machine.log if entry.kind == "upload"]
+        flow = tvl1_flow(*map(wrap, on_gpu), params)
+        uploaded = [entry.nbytes for entry in machine.log if entry.kind == "upload"][len(before) :]
+        assert isinstance(flow, kind)
+        assert (flow.array if kind is Tensor else flow).get().tobytes() == expected.tobytes()
+        assert all(size < reference.nbytes for size in uploaded)  # tables, no images
+
+
+def test_work_on_the_callers_stream_is_in_order_with_it(machine: Machine) -> None:
+    import cupy
+
+    reference, moving = pairs(3)
+    expected = tvl1_flow(reference, moving, SHORT, backend="cuda")
+    answers = []
+    for _ in range(3):
+        with cupy.cuda.Stream(non_blocking=True):
+            answers.append(tvl1_flow(upload(reference), upload(moving), SHORT).get())
+    assert all(answer.tobytes() == expected.tobytes() for answer in answers)
+
+
+def test_arrays_that_cannot_be_used_are_refused_in_words() -> None:
+    reference, moving = pairs(2, (20, 20))
+    with standin(devices=2):
+        import cupy
+
+        here = upload(reference)
+        with cupy.cuda.Device(1):
+            there = upload(moving)
+        broken = reference.copy()
+        broken[1, 3, 4] = np.nan
+        wide = upload(np.concatenate([moving, moving], axis=2))
+        for arguments, settings, message in (
+            ((here, there), {}, r"arrays must lie on one GPU; got reference on 0, moving on 1\. Move"),
+            ((here, moving), {}, r"moving must lie where reference does; got one on a GPU, the other not\. Move"),
+            ((here, wide[:, :, ::2]), {}, r"moving must be C-contiguous on the GPU.*cupy\.ascontiguousarray"),
+            (
+                (here, here),
+                {"backend": "cpu"},
+                r"reference must lie in the host's memory for the backend cpu; got .*copy it",
+            ),
+            ((here, upload(broken)), {}, r"moving of pair 1 must be finite everywhere; got NaN"),
+            ((here, upload(2 * moving)), {}, r"moving must be grey values in \[0, 1\]; got"),
+            ((here, upload(moving.astype(np.float64))), {}, r"moving must be of dtype float32; got float64"),
+            ((here[:0], here[:0]), {}, r"reference must be one pair or more; got 0 pairs"),
+            ((here[:, :15], here[:, :15]), {}, r"reference must be (C-contiguous|at least 16 x 16)"),
+            ((here, here[:1]), {}, r"moving must be of the shape of reference"),
+        ):
+            with pytest.raises(ShapeError, match=f"^tvl1_flow: {message}"):
+                tvl1_flow(*arguments, SHORT, **settings)
+
+
+def test_an_empty_mask_on_the_gpu_is_refused(machine: Machine) -> None:
+    flow, mask = np.ones((2, 2, 2, 20, 20), np.float32), np.ones((2, 20, 20), bool)
+    mask[1] = False
+    with pytest.raises(ShapeError, match="mask of pair 1 must be True somewhere"):
+        mmcof(upload(flow), mask=upload(mask))
+
+
+def test_a_lost_gpu_is_told_apart_from_other_trouble(machine: Machine) -> None:
+    reference, moving = pairs(1, (20, 20))
+    tvl1_flow(reference, moving, SHORT, backend="cuda")
+    machine.lost = 700  # illegal address
+    with pytest.raises(DeviceLost, match=r"^GPU: every call must succeed; got .*Run the same command again"):
+        tvl1_flow(reference, moving, SHORT, backend="cuda")
+    machine.lost = 1  # invalid value: nothing is lost
+    with pytest.raises(BackendUnavailable, match=r"^GPU: every call must succeed; .*flowkit doctor"):
+        tvl1_flow(reference, moving, SHORT, backend="cuda")
+
+
+def test_devices_are_chosen_by_number_and_described() -> None:
+    from flowkit_kernels import backend
+
+    with standin(devices=2):
+        backend.use_device("cuda", 1)
+        described = backend.describe_device("cuda")
+        assert described["index"] == 1
+        assert {"name", "compute_capability", "driver", "runtime", "cupy", "memory_bytes"} <= set(described)
+        with pytest.raises(BackendUnavailable, match=r"^device: number must be that of a GPU here, 0 to 1; got 2\."):
+            backend.use_device("cuda", 2)
+        reference, moving = pairs(1, (20, 20))
+        tvl1_flow(reference, moving, SHORT, backend="cuda")
+    with pytest.raises(
+        flowkit_kernels.ParameterError, match="device: backend must be one of cuda, numba-cuda; got cpu"
+    ):
+        backend.use_device("cpu", 0)
