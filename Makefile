@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test test-slow bench system clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
@@ -27,12 +27,20 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
+# On a machine with an NVIDIA GPU; for a driver that runs CUDA 12 at most, see docs/gpu.md.
+test-gpu: $(VENV)/.gpu
+	$(BIN)/python -m pytest -m gpu
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
 	$(BIN)/python benchmarks/accuracy.py --out benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/alignment_neutral.py --out benchmarks/results/alignment_neutral.json
 	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json
 	$(BIN)/python benchmarks/kill.py --out benchmarks/results/kill.json
+	$(BIN)/flowkit bench --out benchmarks/results/bench_cpu.json
+
+bench-gpu: $(VENV)/.gpu
+	$(BIN)/python benchmarks/gpu.py --out benchmarks/results/gpu.json
 
 # Before anything is downloaded: says what is missing on this machine, and the line that installs it.
 system:
@@ -51,9 +59,15 @@ $(VENV)/.core: $(PROJECT) | system
 	touch $@
 
 $(VENV)/.dev: $(PROJECT) | system
+	@command -v g++ >/dev/null || { \
+	  echo "system: the tests must find g++, with which they run the CUDA kernels on the CPU; got none. Install it: sudo apt-get install -y g++" >&2; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.core
+
+$(VENV)/.gpu: $(VENV)/.dev
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,cuda13]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -2,7 +2,7 @@
 
 0 all done, or the check passed        3 backend or environment
 1 some clips failed, or it found something    74 disk full
-2 usage, settings or manifest          75 stopped by SIGTERM, run again      130 interrupted
+2 usage, settings or manifest          75 stopped by SIGTERM, or its GPU lost: run again      130 interrupted
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
 LATER = {
-    "device": "which GPU to use comes with the GPU backends",
     "cluster": "Dask comes with a later version",
     "shard": "splitting a run over machines comes with a later version",
 }
@@ -197,6 +196,7 @@ def _later_options(command: F) -> F:
 @click.option(
     "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time to read a clip."
 )
+@click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]")
 @click.option(
     "--max-error-rate",
     type=float,
@@ -212,17 +212,19 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     Runs again where it was stopped. A clip that cannot be used goes to failures.csv and never ends the run.
 
     Exit codes: 0 all done; 1 some clips failed; 2 usage, settings or manifest; 3 backend or environment; 74 disk full;
-    75 stopped by SIGTERM, run again; 130 interrupted.
+    75 stopped by SIGTERM, or no GPU works any more: run again; 130 interrupted.
     """
     from flowkit.pipeline import extract as run
     from flowkit.pipeline import preview
     from flowkit.progress import StderrProgress
-    from flowkit.run import RunOptions, Stop
+    from flowkit.run import RunOptions, Stop, parse_devices
 
     _refuse_later(given)
+    devices = given.pop("device")
     options = RunOptions(
         root=given.pop("root"),
         timeout_s=given.pop("timeout"),
+        devices=() if devices is None else parse_devices(devices),
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
         **{name: given.pop(name) for name in ("verify_sources", "max_error_rate")},
     )
@@ -286,7 +288,7 @@ def inspect(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        how = ("backend", "fingerprint", "settings", "versions", "machine")
+        how = ("backend", "fingerprint", "settings", "versions", "machine", "device")
         _show_mapping("Made with", {name: found[name] for name in how})
         _show_mapping(f"\nShards in {folder}", {name: found[name] for name in found if name not in how})
 
@@ -362,6 +364,76 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
         given["classes"] = tuple(name.strip() for name in classes.split(","))
     config = SynthConfig(**{name: value for name, value in given.items() if value is not None})
     click.echo(synthesise(out, config))
+
+
+@main.command(short_help="How fast each backend is, and whether it is right.")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="auto, cuda, numba-cuda, cpu, reference or opencv; again for more.  [default: all that run here but reference]",
+)
+@click.option(
+    "--op", "ops", multiple=True, type=click.Choice(["tvl1", "mmcof"]), help="One operation.  [default: both]"
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="SIZE",
+    help="Side, or HEIGHTxWIDTH, in pixels.  [default: 64, 128, 224, 480x640]",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=int,
+    metavar="N",
+    help="Pairs or clips a call.  [default: 1, 16 and 64, on a GPU 1, 16 and 256; none above 2^22 pixels, on a GPU 2^24]",
+)
+@click.option("--preset", type=click.Choice(["fixed", "opencv"]), help="Parameters of TV-L1.  [default: fixed]")
+@click.option(
+    "--seconds",
+    type=float,
+    metavar="SECONDS",
+    help="Time for each case; three calls are timed at least.  [default: 0.3]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--out", type=FILE, help="Store the result, for a later --compare.")
+@click.option("--compare", "stored", type=FILE, help="A stored result: print how many times slower each case is now.")
+@click.option(
+    "--tolerance", type=float, default=0.1, show_default=True, help="By how much a case may get slower, as a share."
+)
+@click.option("--end-to-end", is_flag=True, help="Time extract as a whole instead, on 48 synthetic clips.")
+def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool, **given: Any) -> None:
+    """Time the operations of every backend, and OpenCV's TV-L1, each after its answer was found to be right.
+
+    Answers are held against the float64 twin or OpenCV. One that is wrong is reported and not timed. With --compare, a case got
+    slower if its median did by more than --tolerance and the quartiles do not overlap.
+
+    The defaults take one to two minutes on two cores, most of them for OpenCV.
+
+    Exit codes: 0 all right; 1 a wrong answer, a case that failed, or one that got slower; 2 usage; 3 a backend cannot run here;
+    130 interrupted.
+    """
+    from flowkit import bench as benchmark
+
+    before = _baseline(out, stored, tolerance, given)
+    result = _measured(given)
+    problems = benchmark.troubles(result)
+    compared = benchmark.compare(before, benchmark.Baseline.of(result), tolerance) if before else None
+    if out is not None and not problems:
+        benchmark.write_result(out, result)
+    if as_json:
+        click.echo(json.dumps({**result, "compared": compared.to_dict()} if compared else result, indent=1))
+    else:
+        _show_bench(result, compared)
+    for problem in problems:
+        click.echo(f"Not right: {problem}.", err=True)
+    if out is not None and problems:
+        click.echo(f"Not stored in {out}: a baseline must be right.", err=True)
+    sys.exit(1 if problems or (compared and compared.slower) else 0)
 
 
 @main.command(short_help="What is installed, what is missing, what to do.")
@@ -451,6 +523,8 @@ def _show_summary(found: Mapping[str, Any]) -> None:
     if found["computed"]:
         per_clip = (f"{name} {1000 * s / found['computed']:.0f}" for name, s in found["stage_seconds"].items())
         click.echo(f"Milliseconds a clip, added up over processes: {', '.join(per_clip)}.")
+    if found["bound_by"]:
+        click.echo(_bottleneck(found))
     if found["phases_invalid"]:
         click.echo(f"Clips with an invalid phase: {found['phases_invalid']} (see phase_valid).")
     for code, count in found["failure_codes"].items():
@@ -458,6 +532,18 @@ def _show_summary(found: Mapping[str, Any]) -> None:
     for path in (Path(found["out"]) / name for name in ("shards", "failures.csv", "report.html")):
         if path.exists():
             click.echo(str(path))
+
+
+def _bottleneck(found: Mapping[str, Any]) -> str:
+    """Which stage bounds the run, and what the others could do."""
+    from flowkit.run import FEED
+
+    rates = {name: f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" for name, rate in found["stage_clips_per_s"].items()}
+    if FEED in rates:
+        rates[FEED] += f" with {found['workers']} worker" + "s" * (found["workers"] > 1)
+    bound = found["bound_by"]
+    others = ", ".join(f"{name} {rate}" for name, rate in rates.items() if name != bound)
+    return f"Bound by {bound}: {rates[bound]} clips/s; {others}."
 
 
 def _show_check(report: Any) -> None:
@@ -471,6 +557,56 @@ def _show_check(report: Any) -> None:
         click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
 
 
+def _baseline(out: Path | None, stored: Path | None, tolerance: float, given: Mapping[str, Any]) -> Any:
+    """What to compare with, if anything; all that can be wrong with the options is found before anything is timed."""
+    from flowkit.bench import read_baseline
+
+    single = ("ops", "sizes", "batches", "preset", "seconds")
+    if given["end_to_end"] and (stored is not None or any(given[name] for name in single)):
+        raise ConfigError(
+            "bench: --end-to-end must come without --op, --size, --batch, --preset, --seconds and --compare; got one of them. "
+            "Leave it out."
+        )
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ConfigError(f"bench: --out must lie in a folder that exists; got {out}. Make the folder.")
+    if not tolerance >= 0:
+        raise ConfigError(f"bench: --tolerance must be 0 or more; got {tolerance}. Correct it.")
+    return None if stored is None else read_baseline(stored)
+
+
+def _measured(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a benchmark."""
+    from flowkit.bench import SUBJECTS, BenchOptions, parse_size, run, run_end_to_end
+    from flowkit.progress import StderrProgress
+
+    named = {
+        name: given[name] for name in ("backends", "ops", "batches", "preset", "seconds") if given[name] is not None
+    }
+    options = BenchOptions(sizes=tuple(parse_size(text) for text in given["sizes"]), **named)
+    with StderrProgress() as reporter:
+        if given["end_to_end"]:
+            return run_end_to_end(options.backends, SUBJECTS, reporter.note)
+        return run(options, reporter.note)
+
+
+def _show_bench(result: Mapping[str, Any], compared: Any) -> None:
+    from flowkit import bench as benchmark
+
+    machine = result["machine"]
+    gpus = "".join(f", {name}: {device.get('name', '?')}" for name, device in machine["devices"].items())
+    title = f"flowkit bench, {machine['processor']}, {machine['cores']} cores{gpus}"
+    if "end_to_end" in result:
+        _show_rows(title, benchmark.END_TO_END_COLUMNS, benchmark.end_to_end_table(result))
+        return
+    _show_rows(title, benchmark.COLUMNS, benchmark.table(result))
+    for name, speed in result["copy_bytes_per_s"].items():
+        click.echo(f"Bandwidth of a copy, {name}: {speed / 1e9:.1f} GB/s, read and written.")
+    if compared is not None:
+        _show_rows("\nCompared", benchmark.COMPARED_COLUMNS, benchmark.comparison_table(compared))
+        for note in benchmark.comparison_notes(compared):
+            click.echo(note)
+
+
 def _show_mapping(title: str, values: Mapping[str, Any]) -> None:
     _show_rows(title, ("", ""), list(_flat(values)))
 
@@ -480,7 +616,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + str(name), "-" if value in ({}, None, "") else str(value)
+            yield prefix + str(name), "-" if value in ({}, [], None, "") else str(value)
 
 
 def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -37,8 +37,8 @@ EXTRAS = {
     "train": "later versions: fmanet, the network",
     "datasets": "later versions: annotation tables in xlsx files",
     "dask": "later versions: runs on several machines",
-    "cuda12": "later versions: NVIDIA GPU, CUDA 12",
-    "cuda13": "later versions: NVIDIA GPU, CUDA 13",
+    "cuda12": "NVIDIA GPU whose driver runs CUDA 12 but not 13; never beside cuda13",
+    "cuda13": "NVIDIA GPU whose driver runs CUDA 13; never beside cuda12",
     "onnx": "later versions: export of trained networks",
 }
 """Optional parts, and what they are for."""
@@ -121,6 +121,7 @@ def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
         _face_landmarker(),
         _backends(),
         _gpu(),
+        *_gpu_backends(),
         _processor(),
         _disk(Path.cwd()),
         *(_extra(name, requirements, installed) for name in EXTRAS),
@@ -154,7 +155,7 @@ def _lines(text: str) -> list[str]:
 
 def _requirement(line: str) -> Requirement | None:
     head, _, marker = line.partition(";")
-    match = re.match(r"\s*([A-Za-z0-9._-]+)\s*\(?([^)]*)\)?\s*$", head)
+    match = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^)]*)\)?\s*$", head)
     if match is None:
         return None
     extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
@@ -308,14 +309,49 @@ def _backends() -> Finding:
 
 
 def _gpu() -> Finding:
-    driver = _nvidia_driver()
-    if not driver:
-        return Finding("GPU", "ok", "no NVIDIA driver; the CPU computes")
+    """What the driver's library says; where the kernels cannot be imported, what else tells of a driver."""
+    told = _nvidia_driver()
     try:
-        importlib.import_module("flowkit_kernels").resolve_backend("cuda")
-    except BROKEN as error:  # BackendUnavailable is a RuntimeError
-        return Finding("GPU", "warning", f"{driver}; {_in_short(error)}", "Use --backend cpu, the default here.")
-    return Finding("GPU", "ok", driver)
+        driver = importlib.import_module("flowkit_kernels.driver").find_driver()
+    except BROKEN:  # found fault with above
+        return Finding("GPU", "ok", told or "no NVIDIA driver; the CPU computes")
+    if driver is None and told:
+        step = "Install libcuda of the same version; a container must be started with its GPUs, such as --gpus all."
+        return Finding("GPU", "warning", f"{told}; but its library libcuda.so.1 cannot be loaded", step)
+    if driver is None:
+        return Finding("GPU", "ok", "no NVIDIA driver; the CPU computes")
+    gpus = "; ".join(_described(gpu) for gpu in driver.gpus) or driver.trouble or "none visible"
+    detail = f"{gpus}; the driver runs CUDA {driver.cuda[0]}.{driver.cuda[1]}" + (f" ({told})" if told else "")
+    if driver.trouble:
+        return Finding("GPU", "warning", detail, "Make nvidia-smi work.")
+    return Finding("GPU", "ok", detail)
+
+
+def _described(gpu: Any) -> str:
+    return (
+        f"{gpu.name} ({gpu.memory_bytes / 2**30:.1f} GiB, compute capability {gpu.capability[0]}.{gpu.capability[1]})"
+    )
+
+
+def _gpu_backends() -> list[Finding]:
+    """Which GPU backends run. That one does not is a warning where there is a GPU and it is the one that `auto` would take."""
+    try:
+        backend = importlib.import_module("flowkit_kernels.backend")
+        obstacles = {name: backend.find_obstacle(name) for name in backend.GPU_BACKENDS}
+        idle = backend.auto_note()
+    except BROKEN:  # found fault with above
+        return []
+    return [
+        Finding(f"backend {name}", "ok", "runs here")
+        if obstacle is None
+        else Finding(
+            f"backend {name}",
+            "warning" if idle and name == "cuda" else "ok",
+            f"does not run here: {obstacle.what}",
+            obstacle.next_step,
+        )
+        for name, obstacle in obstacles.items()
+    ]
 
 
 def _nvidia_driver(version_file: Path = Path("/proc/driver/nvidia/version")) -> str:

@@ -3,6 +3,8 @@
     FlowkitError                                1
     ├─ ShapeError, ParameterError               2   from flowkit_kernels
     ├─ BackendUnavailable                       3   from flowkit_kernels
+    ├─ DeviceOutOfMemory (MemoryError)          3   from flowkit_kernels: a clip's GPU_OOM, never a run's end
+    ├─ DeviceLost (RuntimeError)               75   from flowkit_kernels: no GPU of the run works any more; run again
     ├─ ConfigError (ValueError)                 2   a setting is unknown or out of range
     │  └─ SettingsChanged                       2   the folder was made with other settings
     ├─ ManifestError (ValueError)               2   the manifest cannot be used as a whole
@@ -22,12 +24,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from flowkit_kernels.errors import BackendUnavailable, FlowkitError, ParameterError, ShapeError
+from flowkit_kernels.errors import (
+    BackendUnavailable,
+    DeviceLost,
+    DeviceOutOfMemory,
+    FlowkitError,
+    ParameterError,
+    ShapeError,
+)
 
 __all__ = [
     "BackendUnavailable",
     "ClipError",
     "ConfigError",
+    "DeviceLost",
+    "DeviceOutOfMemory",
     "DiskFull",
     "EnvironmentMissing",
     "FailureCode",
@@ -123,6 +134,7 @@ class FailureCode(StrEnum):
     SOURCE_CHECKSUM = "SOURCE_CHECKSUM"  # the content is not what the manifest or the shard says
     WORKER_CRASH = "WORKER_CRASH"  # the worker process died on this clip twice
     TIMEOUT = "TIMEOUT"  # the worker process hung on this clip twice
+    GPU_OOM = "GPU_OOM"  # the clip alone does not fit into the free memory of the GPU
     INTERNAL = "INTERNAL"  # a fault of flowkit: please report it
 
 

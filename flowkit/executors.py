@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -41,13 +42,16 @@ MAX_FAILED_STARTS = 3
 """So many workers in a row that end while they start are no accident."""
 START_TIMEOUT_S = 300.0
 """How long a worker may take to import and set up before it counts as hanging: a cold network disk is slow."""
+_HIDING = threading.Lock()
+"""There is one `__main__` for all pools."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
     """What became of one item.
 
-    `kind` is "done" (then `value`), "raised" (then `error`), "crashed" or "timeout" (then `detail` says how).
+    `kind` is "done" (then `value`), "raised" (then `error`), "crashed" or "timeout" (then `detail` says how, and `error` is what
+    the worker raised, if that is what ended it).
     """
 
     kind: Literal["done", "raised", "crashed", "timeout"]
@@ -90,17 +94,40 @@ class SupervisedPool:
         Longest time for one item; a worker that takes longer is killed.
     window : int
         Most outcomes that wait to be consumed; bounds the memory.
+    attempts : int
+        How often an item is tried whose worker dies or hangs.
+    parents : bool
+        Whether workers may start processes of their own, which must end with them as these do.
+    spent : callable, optional
+        Told each outcome; where it says True, the worker is good for nothing more and is replaced. If that outcome is an
+        exception, the item counts as crashed.
+    changed : threading.Condition, optional
+        Notified of every outcome; several pools may share one, so that one thread can wait for all of them.
     """
 
-    def __init__(self, handler: Handler, *, workers: int, timeout_s: float, window: int) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        workers: int,
+        timeout_s: float,
+        window: int,
+        attempts: int = ATTEMPTS,
+        parents: bool = False,
+        spent: Callable[[Outcome[Any]], bool] = lambda _: False,
+        changed: threading.Condition | None = None,
+    ) -> None:
         self._handler = handler
         self._count = workers
         self._timeout_s = timeout_s
         self._window = max(window, workers)
+        self._attempts = attempts
+        self._parents = parents
+        self._spent = spent
         self._context = multiprocessing.get_context("spawn")
         self._queue: deque[_Job] = deque()
         self._unconsumed = 0  # jobs handed to a worker whose outcome nobody has taken yet
-        self._lock = threading.Condition()
+        self._lock = changed or threading.Condition()
         self._closing = False
         self._failed_starts = 0
         self._broken: Exception | None = None
@@ -134,6 +161,10 @@ class SupervisedPool:
         os.write(self._wake_in, b".")
 
     # -- the consumer's side ---------------------------------------------------------------------------------------
+
+    def _is_settled(self, job: _Job) -> bool:
+        with self._lock:
+            return job.outcome is not None or self._broken is not None
 
     def _take(self, job: _Job, poll: Callable[[], None]) -> Outcome[Any]:
         while True:
@@ -186,7 +217,7 @@ class SupervisedPool:
         resource_tracker.ensure_running()  # its first start would lift the mask of `_signals_held_back`
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=True)
+            process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=not self._parents)
             with _main_hidden(), _signals_held_back():
                 process.start()
             theirs.close()
@@ -236,6 +267,12 @@ class SupervisedPool:
         worker.ready, worker.deadline, self._failed_starts = True, float("inf"), 0
         if worker.job is not None:
             job, worker.job = worker.job, None
+            if self._spent(outcome):
+                self._stop(worker)
+                self._workers.remove(worker)
+                if outcome.kind == "raised":
+                    self._blame(job, Outcome("crashed", error=outcome.error, detail=str(outcome.error)))
+                    return
             self._settle(job, outcome)
 
     def _bury(self, worker: _Worker) -> None:
@@ -263,7 +300,7 @@ class SupervisedPool:
             self._blame(worker.job, Outcome("timeout", detail=f"no answer in {self._timeout_s:g} s"))
 
     def _blame(self, job: _Job, outcome: Outcome[Any]) -> None:
-        if job.attempt >= ATTEMPTS or job.cancelled:
+        if job.attempt >= self._attempts or job.cancelled:
             self._settle(job, outcome)
         else:
             job.attempt += 1
@@ -311,6 +348,10 @@ class Submission:
             self._jobs.popleft()
             yield job.item, outcome
 
+    def ready(self) -> bool:
+        """Whether `outcomes` would give the next one, or raise, without waiting."""
+        return not self._jobs or self._pool._is_settled(self._jobs[0])
+
     def cancel(self) -> None:
         """Drop what was not consumed yet."""
         self._pool._cancel(list(self._jobs))
@@ -323,15 +364,16 @@ def _main_hidden() -> Iterator[None]:
 
     Nothing of it is needed there, and one without `if __name__ == "__main__"` would start itself once more in every worker.
     """
-    main = sys.modules["__main__"]
-    file, spec = main.__dict__.pop("__file__", None), main.__spec__
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
+    with _HIDING:
+        main = sys.modules["__main__"]
+        file, spec = main.__dict__.pop("__file__", None), main.__spec__
+        main.__spec__ = None
+        try:
+            yield
+        finally:
+            main.__spec__ = spec
+            if file is not None:
+                main.__file__ = file
 
 
 @contextmanager
@@ -359,6 +401,7 @@ def _work(handler: Handler, pipe: Connection) -> None:
                 try:
                     outcome = Outcome("done", value=function(item))
                 except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
+                    error.add_note("".join(traceback.format_exception(error)))  # lost on the way otherwise
                     outcome = Outcome("raised", error=_portable(error))
                 pipe.send(outcome)
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -58,6 +58,7 @@ def inspect(out: str | Path) -> dict[str, Any]:
         "settings": folder.run["settings"],
         "versions": folder.run["versions"],
         "machine": folder.run["machine"],
+        "device": folder.run.get("device", {}),  # folders of version 0.1 do not say
     }
 
 

@@ -2,17 +2,18 @@
 
     plan -> tasks -> run_task(task, feed, ...) -> commit -> finalise
 
-The feed (reading and aligning) runs in supervised worker processes; flow, MM-COF and the commit happen here.
+The feed (reading and aligning) runs in supervised worker processes; flow, MM-COF and the commit happen where `placement`
+puts the task: here, or in one process a GPU.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,24 +23,26 @@ from flowkit.align import check_needs
 from flowkit.config import BackendName, ExtractConfig, differences
 from flowkit.errors import (
     ClipError,
-    EnvironmentMissing,
+    ConfigError,
+    DeviceLost,
     Interrupted,
     ManifestError,
     SettingsChanged,
     TooManyFailures,
 )
-from flowkit.executors import Outcome, Submission, SupervisedPool, WorkerStartError
-from flowkit.feed import AlignedClip, clip_loader
+from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
 from flowkit.index import finalise
-from flowkit.machine import processor, versions
-from flowkit.manifest import Clip, read_manifest
+from flowkit.machine import describe_devices, other_devices, processor, versions
+from flowkit.manifest import read_manifest
+from flowkit.placement import Job, Placed, place
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions, Stop, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
-from flowkit.task import TaskWork, run_task
+from flowkit.task import StageSeconds
 from flowkit_kernels import resolve_backend
+from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 
 def extract(
@@ -82,8 +85,8 @@ def extract(
         Before anything is computed.
     BackendUnavailable, EnvironmentMissing
         A backend, a library or the folder cannot be used.
-    DiskFull
-        What was committed stays.
+    DiskFull, DeviceLost
+        What was committed stays. A GPU that is lost during the run is the summary's `stopped`.
 
     Examples
     --------
@@ -119,6 +122,7 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
         "foreign": len(plan.foreign),
         "bytes": clips * sample_bytes(size, run.config.shard.keep_faces),
         "backend": run.config.backend,
+        "devices": list(run.devices),
         "fingerprint": run.fingerprint,
         "settings": run.settings,
     }
@@ -146,13 +150,16 @@ class _Run:
             raise ManifestError(f"{self.root}: --root must be a folder; got none there. Check the path.")
         check_needs(config.align)
         stored = None if options.overwrite else read_run(out)
+        self.asked_for = config.backend
         self.config = _resolved(config, stored)
+        self.devices = _devices(options.devices, self.config.backend)
         self.settings = self.config.to_dict()
         self.fingerprint = self.config.fingerprint()
         self.fresh = options.overwrite
         if stored:
             self.fresh = _refuse_changes(self.settings, stored, out)
         self.pending = self.failed_now = 0
+        self.counted: set[int] = set()  # tasks that the summary knows of
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
@@ -172,8 +179,9 @@ class _Run:
         plan = self._prepare()
         try:
             self._run_tasks(plan.pending)
-        except (Interrupted, TooManyFailures) as error:
+        except (Interrupted, TooManyFailures, DeviceLost) as error:
             self.summary.stopped = error
+            self._count_unreported(plan.pending)
         finally:
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - start
@@ -186,11 +194,12 @@ class _Run:
         return self.summary
 
     def _prepare(self) -> Plan:
+        found = describe_devices(self.config.backend, self.devices, self.stop.check)
         if self.fresh:
             commit.discard(self.out)
         commit.probe(self.out)
         commit.remove_stale_temporaries(self.out)
-        self._store_run()
+        self._store_run(found)
         self.fresh = False
         records, invalid = commit.scan(self.out)
         for path in invalid:
@@ -210,13 +219,15 @@ class _Run:
         self.reporter.start(self.pending)
         return plan
 
-    def _store_run(self) -> None:
+    def _store_run(self, devices: Mapping[str, Any]) -> None:
+        versions_now = versions(self.config.backend)
         run = {
             "schema": commit.SCHEMA,
             "fingerprint": self.fingerprint,
             "settings": self.settings,
             "backend": self.config.backend,
-            "versions": versions(),
+            "versions": versions_now,
+            "device": devices,
             "machine": {"processor": processor(), "system": platform.platform()},
         }
         if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
@@ -226,9 +237,18 @@ class _Run:
                     f"{self.out}: folder must be of this run's settings; got another run that has just begun here. Use "
                     "another --out."
                 )
-            for change in differences(stored["versions"], versions()):
+            for change in differences(stored["versions"], versions_now):
                 self.reporter.note(f"Note: this folder was begun with another version: {change}.")
-        self.reporter.note(f"Backend {self.config.backend}, settings {self.fingerprint}.")
+            if others := other_devices(stored.get("device", {}), devices):
+                self.reporter.note(
+                    f"Note: this folder was begun on another GPU: {others}. Bytes may differ in the last bits."
+                )
+        if len({what.get("name") for what in devices.values()}) > 1:
+            self.reporter.note("Note: the GPUs of this run are not of one model. Bytes may differ in the last bits.")
+        on = "".join(f", device {index} ({what.get('name', '?')})" for index, what in devices.items())
+        self.reporter.note(f"Backend {self.config.backend}{on}, settings {self.fingerprint}.")
+        if self.asked_for == "auto" and (note := auto_note()):
+            self.reporter.note(note)
 
     def _freeze(self, records: Sequence[commit.Record]) -> Plan:
         while True:
@@ -281,39 +301,43 @@ class _Run:
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             return
-        handler = partial(clip_loader, self.root, self.config.frames, self.config.align)
-        workers = self.options.cores(self.options.workers)
-        window = 2 * (workers + self.options.batch)
-        with SupervisedPool(handler, workers=workers, timeout_s=self.options.timeout_s, window=window) as pool:
-            ahead = pool.submit(tasks[0].clips)
-            for task, following in itertools.zip_longest(tasks, tasks[1:]):
-                feed = ahead
-                ahead = pool.submit(following.clips if following else ())  # so that no worker waits for a commit
-                self._run_one(task, feed)
-                self._check_failures(more=following is not None)
-
-    def _run_one(self, task: Task, feed: Submission) -> None:
-        threads = self.options.cores(self.options.threads)
-        work = TaskWork(
-            self.config, self.settings, threads, self.options.batch, self.summary.stage_seconds, self.reporter
+        options = self.options
+        job = Job(
+            self.out,
+            self.config,
+            self.settings,
+            loader=partial(clip_loader, self.root, self.config.frames, self.config.align),
+            workers=options.cores(options.workers),
+            threads=options.cores(options.threads),
+            batch=options.batch,
+            timeout_s=options.timeout_s,
         )
-        try:
-            record, ours = run_task(task, partial(_outcomes, feed, self.stop), self.out, work)
-        except WorkerStartError as error:
-            self.stop.check()  # a signal to the whole process group ends workers too
-            raise EnvironmentMissing(
-                f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
-            ) from error
-        finally:
-            feed.cancel()  # nothing is left of it, unless another run committed the task
-        content = record.content
+        placement = place(self.config.backend, self.devices)
+        self.summary.processes = placement.processes
+        self.summary.workers = max(job.workers, placement.processes)
+        with closing(placement.run(tasks, job, self.reporter, self.stop)) as done:
+            for placed in done:
+                self._count(placed)
+                self._check_failures(more=len(self.counted) < len(tasks))
+
+    def _count(self, placed: Placed) -> None:
+        content = placed.record.content
         ok, failed = len(content["clips"]), len(content["failures"])
+        self.counted.add(placed.task.index)
         self.summary.ok += ok
         self.summary.failed += failed
         self.failed_now += failed
-        self.summary.computed += (ok + failed) * ours
+        self.summary.computed += (ok + failed) * placed.ours
         self.summary.not_started -= ok + failed
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
+        self.summary.stage_seconds.add_all(placed.stage_seconds)
+
+    def _count_unreported(self, tasks: Sequence[Task]) -> None:
+        """Count what other processes committed in the moment when the run was stopped."""
+        for task in [task for task in tasks if task.index not in self.counted]:
+            record = commit.read_record(commit.record_path(self.out, task.index))
+            if record is not None and record.content["key"] == task.key:
+                self._count(Placed(task, record, False, StageSeconds()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""
@@ -333,6 +357,18 @@ def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None) -> Extrac
     return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
 
 
+def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:
+    """The GPUs of the run: the first one by default, none for a backend that computes on the CPU."""
+    if backend in GPU_BACKENDS:
+        return wanted or (0,)
+    if wanted:
+        raise ConfigError(
+            f"options: --device must go with a GPU backend ({', '.join(GPU_BACKENDS)}); got {','.join(map(str, wanted))} with "
+            f"{backend}. Leave it out, or choose such a --backend."
+        )
+    return ()
+
+
 def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out: Path) -> bool:
     """Whether the folder was begun with other settings and holds nothing yet, so that it may be begun anew."""
     changes = differences(stored["settings"], settings)
@@ -343,9 +379,3 @@ def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out:
             f"{shards} shards."
         )
     return bool(changes)
-
-
-def _outcomes(feed: Submission, stop: Stop) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
-    for clip, outcome in feed.outcomes(stop.check):
-        stop.check()
-        yield clip, outcome

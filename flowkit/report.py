@@ -58,6 +58,7 @@ FAILURES = {
     FailureCode.SOURCE_CHECKSUM: "The content is not what the manifest or the shard says.",
     FailureCode.WORKER_CRASH: "The worker process died on this clip twice.",
     FailureCode.TIMEOUT: "The worker process hung on this clip twice (see --timeout).",
+    FailureCode.GPU_OOM: "The clip alone does not fit into the free memory of the GPU.",
     FailureCode.INTERNAL: "A fault of flowkit: please report it.",
 }
 NOTES = {
@@ -500,7 +501,14 @@ def _settings(run: Mapping[str, Any]) -> Iterator[Html]:
     yield element(
         "div",
         facts(run["versions"]),
-        facts({"backend": run["backend"], **run["machine"], "schema": run["schema"]}),
+        facts(
+            {
+                "backend": run["backend"],
+                **dict(_dotted(run.get("device", {}), "device.")),
+                **run["machine"],
+                "schema": run["schema"],
+            }
+        ),
         class_="facts-columns",
     )
 

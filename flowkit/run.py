@@ -13,6 +13,9 @@ from typing import Any
 from flowkit.errors import ConfigError, FlowkitError, Interrupted
 from flowkit.task import StageSeconds
 
+FEED = "read and align"
+"""Reading and aligning as one stage: the same workers do both."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -23,7 +26,7 @@ class RunOptions:
     root : Path, optional
         What the paths of the manifest are relative to; its own folder by default.
     workers : int
-        Processes that read and align; 0 for one a core.
+        Processes that read and align; 0 for one a core. Several GPUs share them, at least one each.
     threads : int
         Threads that compute flow; 0 for one a core.
     batch : int
@@ -38,6 +41,9 @@ class RunOptions:
         Share of a run's clips that may fail; looked at after each shard, and the run stops above it.
     timeout_s : float
         Longest time for reading and aligning one clip.
+    devices : tuple of int
+        GPUs that a GPU backend computes on, as `nvidia-smi` counts them among the visible ones, one process each; the first by
+        default.
     """
 
     root: Path | None = None
@@ -49,6 +55,7 @@ class RunOptions:
     verify_sources: bool = False
     max_error_rate: float = 0.1
     timeout_s: float = 120.0
+    devices: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -57,6 +64,10 @@ class RunOptions:
             "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
             "max_error_rate": (0 <= self.max_error_rate <= 1, "from 0 to 1"),
             "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
+            "devices": (
+                all(index >= 0 for index in self.devices) and len({*self.devices}) == len(self.devices),
+                "indices from 0, each once",
+            ),
         }
         problems = [
             f"options: {name} must be {expectation}; got {getattr(self, name)}. Correct it."
@@ -71,11 +82,27 @@ class RunOptions:
         return wanted or len(os.sched_getaffinity(0))
 
 
+def parse_devices(text: str) -> tuple[int, ...]:
+    """Indices of GPUs from a text such as "0,1".
+
+    Raises
+    ------
+    ConfigError
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(
+            f"options: --device must be indices of GPUs, comma-separated; got {text!r}. Pass --device 0, or --device 0,1."
+        )
+    return tuple(int(part) for part in parts)
+
+
 @dataclass(slots=True)
 class Summary:
     """What a run did. `planned == ok + failed + not_started` always.
 
-    `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's.
+    `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's. `workers` processes
+    read and aligned, `processes` did the rest.
     """
 
     out: Path
@@ -90,6 +117,26 @@ class Summary:
     failure_codes: Counter[str] = field(default_factory=Counter)
     phases_invalid: int = 0
     stopped: FlowkitError | None = None
+    workers: int = 1
+    processes: int = 1
+
+    @property
+    def stage_rates(self) -> dict[str, float]:
+        """Clips a second that each stage could do, had it nothing to wait for; reading and aligning are one."""
+        seconds = dict(self.stage_seconds)
+        feed_s = seconds.pop("read", 0.0) + seconds.pop("align", 0.0)
+        rates = {FEED: self.workers * self.computed / feed_s} if feed_s else {}
+        return rates | {name: self.processes * self.computed / s for name, s in seconds.items() if s}
+
+    @property
+    def bound_by(self) -> str:
+        """The stage that bounds the run, empty if nothing was computed: all but reading and aligning follow each other."""
+        rates = self.stage_rates if self.computed else {}
+        chain = {name: rate for name, rate in rates.items() if name != FEED}
+        if not chain:
+            return ""
+        together = 1 / sum(1 / rate for rate in chain.values())
+        return FEED if rates.get(FEED, math.inf) < together else min(chain, key=lambda name: chain[name])
 
     @property
     def exit_code(self) -> int:
@@ -112,6 +159,10 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "clips_per_s": round(self.computed / self.seconds, 3) if self.seconds else 0.0,
             "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
+            "stage_clips_per_s": {name: round(rate, 1) for name, rate in self.stage_rates.items()},
+            "bound_by": self.bound_by,
+            "workers": self.workers,
+            "processes": self.processes,
             "failure_codes": dict(sorted(self.failure_codes.items())),
             "stopped": str(self.stopped) if self.stopped else None,
             "exit_code": self.exit_code,

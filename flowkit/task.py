@@ -18,10 +18,10 @@ import numpy.typing as npt
 from flowkit import commit
 from flowkit.align import FACE, Face
 from flowkit.config import ExtractConfig
-from flowkit.errors import ClipError
+from flowkit.errors import ClipError, DeviceOutOfMemory, FailureCode
 from flowkit.executors import Outcome
 from flowkit.feed import AlignedClip, clip_error, internal_error
-from flowkit.flow import Flow, dual_phase_flow
+from flowkit.flow import Flow, solve, stabilised
 from flowkit.manifest import Clip
 from flowkit.mmcof import combine
 from flowkit.plan import Task
@@ -39,6 +39,11 @@ class StageSeconds(dict[str, float]):
     def add(self, stage: str, seconds: float) -> None:
         """Add to a stage."""
         self[stage] = self.get(stage, 0.0) + seconds
+
+    def add_all(self, other: Mapping[str, float]) -> None:
+        """Add to each stage."""
+        for stage, seconds in other.items():
+            self.add(stage, seconds)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -125,23 +130,29 @@ def _compute(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sample | C
     except (ValueError, ArithmeticError, LookupError, MemoryError) as error:
         if len(aligned) == 1:
             clip = aligned[0].source.clip
-            return {clip.clip_id: internal_error(clip, error)}
-        return {name: result for one in aligned for name, result in _compute([one], work).items()}
+            return {clip.clip_id: _kernel_failure(clip, error)}
+    middle = len(aligned) // 2  # out of the handler: what it caught may hold on to the memory that was short
+    return _compute(aligned[:middle], work) | _compute(aligned[middle:], work)
+
+
+def _kernel_failure(clip: Clip, error: Exception) -> ClipError:
+    if isinstance(error, DeviceOutOfMemory):
+        return ClipError(
+            FailureCode.GPU_OOM,
+            f"{clip.where}: clip must fit into the free memory of the GPU, alone; got too little ({error}) End what else runs "
+            "there and pass --retry-failed, or choose a smaller --size.",
+            clip.path,
+        )
+    return internal_error(clip, error)
 
 
 def _flow_and_mmcof(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sample | ClipError]:
     config, threads = work.config, work.threads
     faces = [one.face for one in aligned]
     with work.stage_seconds.timed("flow"):
-        flows = dual_phase_flow(
-            faces,
-            [one.source.key.phase_valid for one in aligned],
-            config.tvl1,
-            config.backend,
-            config.align.stabilise,
-            threads,
-            [one.source.clip.where for one in aligned],
-        )
+        raw = solve(faces, [one.source.key.phase_valid for one in aligned], config.tvl1, config.backend, threads)
+    with work.stage_seconds.timed("stabilise"):
+        flows = stabilised(raw, faces, config.align.stabilise, threads, [one.source.clip.where for one in aligned])
     results: dict[str, Sample | ClipError] = {}
     good: list[tuple[AlignedClip, Flow]] = []
     for one, flow in zip(aligned, flows, strict=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,8 @@ import pytest
 
 from flowkit import doctor
 from flowkit.doctor import CHECKOUT, Finding, Requirement, examine, project_requirements
+from flowkit_kernels import driver, obstacles
+from flowkit_kernels.driver import Driver, Gpu
 
 INSTALLED = {(d.metadata["Name"] or "").lower(): d.version for d in importlib.metadata.distributions()}
 
@@ -101,6 +105,7 @@ def test_the_ranges_are_those_of_setup_cfg() -> None:
     core = {one.name: one.text for one in requirements if not one.extra}
     assert core["mediapipe"] in ("mediapipe>=0.10.30,<0.10.35", "mediapipe<0.10.35,>=0.10.30")
     assert set(doctor.EXTRAS) | {"dev"} == {one.extra for one in requirements if one.extra}
+    assert "numba-cuda" in {one.name for one in requirements if one.extra == "cuda13"}
     for one in requirements:
         assert all(doctor._in_range("0", text) or doctor._in_range("9999", text) or "==" in text for text in one.ranges)
 
@@ -143,6 +148,54 @@ def test_nvidia_smi_is_asked_where_the_driver_file_is_absent_but_not_waited_for(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(doctor, "ANSWER_S", 0.5)
     assert doctor._nvidia_driver(tmp_path / "absent") == answer
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine with a GPU, but without CuPy."""
+    obstacles.forget()
+    found = Driver((12, 8), (Gpu("NVIDIA L4", 23 * 2**30, (8, 9)),))
+    monkeypatch.setattr(doctor, "_nvidia_driver", lambda: "NVRM version 570.86")
+    for module in (driver, obstacles):
+        monkeypatch.setattr(module, "find_driver", functools.cache(lambda: found))
+    monkeypatch.setattr(obstacles, "_cupy_builds", list)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    yield
+    monkeypatch.undo()
+    obstacles.forget()
+
+
+@pytest.mark.usefixtures("gpu_machine")
+def test_a_gpu_that_stays_idle_is_described_and_a_warning_with_the_line_that_puts_it_to_work() -> None:
+    findings = examine()
+    assert finding(findings, "GPU") == Finding(
+        "GPU", "ok", "NVIDIA L4 (23.0 GiB, compute capability 8.9); the driver runs CUDA 12.8 (NVRM version 570.86)"
+    )
+    assert finding(findings, "backend cuda") == Finding(
+        "backend cuda",
+        "warning",
+        "does not run here: CuPy is not installed",
+        "Install it: pip install -e '.[cuda12]'",
+    )
+    assert finding(findings, "backend numba-cuda").status == "ok"
+
+
+def test_a_machine_without_a_gpu_is_whole() -> None:
+    if driver.find_driver() is not None:
+        pytest.skip("no GPU must be here; there is an NVIDIA driver")
+    findings = examine()
+    assert finding(findings, "GPU") == Finding("GPU", "ok", "no NVIDIA driver; the CPU computes")
+    for name in ("cuda", "numba-cuda"):
+        found = finding(findings, f"backend {name}")
+        assert (found.status, found.detail) == ("ok", "does not run here: no NVIDIA driver on this machine")
+
+
+def test_a_driver_whose_library_is_absent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_nvidia_driver", lambda: "NVRM version 570.86")
+    monkeypatch.setattr(driver, "find_driver", lambda: None)
+    found = doctor._gpu()
+    assert found.status == "warning"
+    assert "libcuda.so.1 cannot be loaded" in found.detail
 
 
 def test_it_runs_on_the_standard_library_alone() -> None:

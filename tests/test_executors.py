@@ -38,6 +38,8 @@ def handler() -> Iterator[Callable[[str], str]]:
                 os._exit(9)
         if verb == "hang":
             time.sleep(60)
+        if verb == "pid":
+            return str(os.getpid())
         if verb == "odd":
             raise OddError("two", "arguments")
         if verb == "raise":
@@ -99,6 +101,35 @@ def test_an_exception_that_cannot_travel_is_its_items_outcome_as_text() -> None:
     odd, fine = run(["odd", "a"])
     assert str(odd.error) == "OddError: two arguments"
     assert fine.value == "a done"
+
+
+def test_a_spent_worker_is_replaced_and_what_it_raised_was_a_crash(tmp_path: Path) -> None:
+    def spent(outcome: Outcome[str]) -> bool:
+        return isinstance(outcome.error, ValueError) or "last" in (outcome.value or "")
+
+    outcomes = run(["pid", "last", "pid", "pid", "raise lost"], workers=1, spent=spent)
+    before, _, after, same, lost = outcomes
+    assert [outcome.kind for outcome in outcomes] == ["done"] * 4 + ["crashed"]
+    assert before.value != after.value == same.value
+    assert (lost.detail, type(lost.error)) == ("lost", ValueError)
+
+
+@pytest.mark.parametrize(("attempts", "kind"), [(1, "crashed"), (2, "done")])
+def test_how_often_an_item_is_tried_is_the_callers_choice(tmp_path: Path, attempts: int, kind: str) -> None:
+    (outcome,) = run([f"once {tmp_path / 'seen'}"], attempts=attempts)
+    assert outcome.kind == kind
+
+
+def test_pools_that_share_a_condition_wake_whoever_waits_for_any() -> None:
+    changed = threading.Condition()
+    with (
+        SupervisedPool(handler, workers=1, timeout_s=30, window=1, changed=changed) as slow,
+        SupervisedPool(handler, workers=1, timeout_s=30, window=1, changed=changed) as fast,
+    ):
+        waiting = [slow.submit(["hang"]), fast.submit(["a"])]
+        with changed:
+            assert changed.wait_for(lambda: any(submission.ready() for submission in waiting), timeout=30)
+        assert [submission.ready() for submission in waiting] == [False, True]
 
 
 def test_a_signal_to_the_whole_group_leaves_the_decision_to_the_parent() -> None:

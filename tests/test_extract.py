@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -79,8 +80,10 @@ def test_a_second_run_computes_nothing(undisturbed: Path, cropped: Path) -> None
 def test_bytes_do_not_depend_on_workers_or_batches(
     undisturbed: Path, cropped: Path, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
-    assert extract(cropped, tmp_path / "out", *how).code == 0
+    done = extract(cropped, tmp_path / "out", *how)
+    assert done.code == 0
     assert shard_bytes(tmp_path / "out") == shard_bytes(undisturbed)
+    assert re.search(rf"^Bound by .* clips/s.* with {how[1]} worker", done.out, re.MULTILINE)
 
 
 def test_bytes_do_not_depend_on_the_order_of_the_manifest(undisturbed: Path, cropped: Path, tmp_path: Path) -> None:
@@ -375,7 +378,9 @@ def test_faces_are_kept_only_on_request_and_archives_read_back(
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--device", "0"), "--device: which GPU"),
+        (("--device", "0", "--backend", "cpu"), "--device must go with a GPU backend"),
+        (("--device", "0,x"), "--device must be indices of GPUs"),
+        (("--device", "1,1"), "devices must be indices from 0, each once"),
         (("--cluster", "local"), "--cluster: Dask"),
         (("--shard", "0/2"), "--shard: splitting"),
         (("--missing-apex", "spot"), "spotting comes with a later version"),

@@ -1,0 +1,96 @@
+"""TV-L1 and MM-COF on a GPU, beside the speed that was asked for.
+
+python benchmarks/gpu.py --out benchmarks/results/gpu.json
+
+Device arrays in and out (host arrays too, beside them), the `fixed` preset, batches that fill the chip; each answer is checked
+before it is timed. The bars were set for an H200; on another GPU they are shown and decide nothing. Exit codes: 0 measured; 1 an
+answer was wrong, or an H200 below "good"; 3 there is no GPU, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import machine
+from flowkit.bench import BenchOptions, Case, label, run, troubles
+from flowkit.errors import BackendUnavailable
+from flowkit_kernels import resolve_backend
+
+BATCHES = {(128, 128): (64, 256, 1024), (224, 224): (20, 128, 512)}
+BARS = {(128, 128): (20_000, 40_000), (224, 224): (6_000, 12_000)}
+"""Pairs a second that are good, and that are wanted, by size."""
+BARS_FOR = "H200"
+
+
+def measure(backend: str, seconds: float, say: Any) -> list[dict[str, Any]]:
+    """A result of `flowkit bench` for each size."""
+    return [
+        run(BenchOptions((backend,), (), (size,), batches, "fixed", seconds), say) for size, batches in BATCHES.items()
+    ]
+
+
+def best_rates(documents: list[dict[str, Any]]) -> dict[tuple[int, int], float]:
+    """Most pairs a second with device arrays, by size; 0 where none was measured."""
+    best = dict.fromkeys(BARS, 0.0)
+    for case, row in ((Case(**row["case"]), row) for document in documents for row in document["rows"]):
+        if case.op == "tvl1" and case.arrays == "device" and row["items_per_s"]:
+            size = (case.height, case.width)
+            best[size] = max(best[size], row["items_per_s"])
+    return best
+
+
+def judged(rates: dict[tuple[int, int], float]) -> list[dict[str, Any]]:
+    """Each rate beside its bars."""
+    return [
+        {
+            "size": size,
+            "pairs_per_s": round(rate, 1),
+            "good": BARS[size][0],
+            "wanted": BARS[size][1],
+            "reached": "wanted" if rate >= BARS[size][1] else "good" if rate >= BARS[size][0] else "neither",
+        }
+        for size, rate in rates.items()
+    ]
+
+
+def lines(documents: list[dict[str, Any]], bars: list[dict[str, Any]]) -> list[str]:
+    """The results in words."""
+    rows = [row for document in documents for row in document["rows"]]
+    told = [f"{label(Case(**row['case']))}: {row['status']}, {row['items_per_s'] or 0:.0f}/s" for row in rows]
+    return told + [
+        f"{bar['size'][0]} x {bar['size'][1]}: {bar['pairs_per_s']:.0f} pairs/s; good {bar['good']}, wanted {bar['wanted']}: "
+        f"reached {bar['reached']}"
+        for bar in bars
+    ]
+
+
+def main() -> int:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=("cuda", "numba-cuda"), default="cuda")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each case")
+    parser.add_argument("--out", type=Path, help="where to store the result as JSON")
+    options = parser.parse_args()
+    try:
+        resolve_backend(options.backend)
+    except BackendUnavailable as error:
+        sys.stderr.write(f"{error}\nNothing was measured and nothing was written.\n")
+        return error.exit_code
+    documents = measure(options.backend, options.seconds, lambda text: sys.stderr.write(f"{text}\n"))
+    bars = judged(best_rates(documents))
+    sys.stdout.write("\n".join(lines(documents, bars)) + "\n")
+    wrong = [problem for document in documents for problem in troubles(document)]
+    if wrong:
+        sys.stderr.write("\n".join(wrong) + "\nNothing was written: an answer must be right.\n")
+        return 1
+    if options.out:
+        machine.write(options.out, "gpu", {"bars": bars, "bench": documents})
+    device = documents[0]["machine"]["devices"][options.backend]
+    return int(BARS_FOR in str(device.get("name")) and any(bar["reached"] == "neither" for bar in bars))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

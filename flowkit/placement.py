@@ -1,0 +1,385 @@
+"""Where tasks run: in this process, or in one process a GPU.
+
+A placement is given the pending tasks and a `Job`, which crosses process borders, and gives back what became of each task, in
+any order. It knows nothing of kernels; the tasks know nothing of where they run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+from typing import Any, Protocol
+
+from flowkit import commit
+from flowkit.config import ExtractConfig
+from flowkit.errors import DeviceLost, EnvironmentMissing, FailureCode
+from flowkit.executors import (
+    ATTEMPTS,
+    START_TIMEOUT_S,
+    Handler,
+    Outcome,
+    Submission,
+    SupervisedPool,
+    WorkerStartError,
+)
+from flowkit.feed import AlignedClip
+from flowkit.manifest import Clip
+from flowkit.plan import Task
+from flowkit.progress import Reporter, Silent
+from flowkit.run import Stop
+from flowkit.task import StageSeconds, TaskWork, run_task
+from flowkit_kernels.backend import GPU_BACKENDS, use_device
+
+MAX_DEATHS = 2
+"""After so many deaths in a row of the process on one GPU, the GPU is taken out."""
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the tasks of a run have in common; picklable.
+
+    Attributes
+    ----------
+    out : Path
+    config : ExtractConfig
+    settings : mapping
+        The configuration as run.json has it.
+    loader : Handler
+        Sets up a worker that reads and aligns clips.
+    workers : int
+        Processes that do so, over all places.
+    threads, batch : int
+        As in `RunOptions`.
+    timeout_s : float
+        Longest time for reading and aligning one clip.
+    """
+
+    out: Path
+    config: ExtractConfig
+    settings: Mapping[str, Any]
+    loader: Handler
+    workers: int
+    threads: int
+    batch: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A task that is done: its commit record, whether that is this run's, and what its stages took."""
+
+    task: Task
+    record: commit.Record
+    ours: bool
+    stage_seconds: StageSeconds
+
+
+class Placement(Protocol):
+    """A way to have tasks run."""
+
+    @property
+    def processes(self) -> int:
+        """How many tasks run at the same time."""
+
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+        """Have every task run, and yield each when it is done, in any order; closing the iterator ends what runs.
+
+        Raises
+        ------
+        Interrupted
+            `stop` said so; it is asked several times a second.
+        EnvironmentMissing, DiskFull, ShardCorrupt, DeviceLost
+        """
+
+
+def place(backend: str, devices: Sequence[int]) -> Placement:
+    """The placement for a backend that is resolved: GPU backends run on their devices, the others here."""
+    return OnDevices(devices, partial(use_device, backend)) if backend in GPU_BACKENDS else InProcess()
+
+
+class InProcess:
+    """One task after the other, in this process."""
+
+    processes = 1
+
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+        """As `Placement.run`, in the tasks' order."""
+        with _feeds(job, job.workers) as feeds:
+            for task, following in itertools.zip_longest(tasks, tasks[1:]):
+                yield _carry_out(task, feeds.begin(task, following), job, reporter, stop.check)
+
+
+class _Feeds:
+    """Reads ahead: the clips of one task are consumed while those of the following are being read."""
+
+    def __init__(self, pool: SupervisedPool) -> None:
+        self._pool = pool
+        self._ahead: dict[int, Submission] = {}
+
+    def begin(self, task: Task, following: Task | None) -> Submission:
+        """Clips of a task; after them, those of the following are read."""
+        current = self._ahead.pop(task.index, None) or self._pool.submit(task.clips)
+        for stale in self._ahead.values():
+            stale.cancel()
+        self._ahead = {following.index: self._pool.submit(following.clips)} if following else {}
+        return current
+
+
+@contextmanager
+def _feeds(job: Job, workers: int) -> Iterator[_Feeds]:
+    window = 2 * (workers + job.batch)
+    with SupervisedPool(job.loader, workers=workers, timeout_s=job.timeout_s, window=window) as pool:
+        yield _Feeds(pool)
+
+
+def _carry_out(task: Task, feed: Submission, job: Job, reporter: Reporter, poll: Callable[[], None]) -> Placed:
+    seconds = StageSeconds()
+    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter)
+    try:
+        record, ours = run_task(task, partial(_outcomes, feed, poll), job.out, work)
+    except WorkerStartError as error:
+        poll()  # a signal to the whole process group ends workers too
+        raise EnvironmentMissing(
+            f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
+        ) from error
+    finally:
+        feed.cancel()  # nothing is left of it, unless another run committed the task
+    return Placed(task, record, ours, seconds)
+
+
+def _outcomes(feed: Submission, poll: Callable[[], None]) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
+    for clip, outcome in feed.outcomes(poll):
+        poll()
+        yield clip, outcome
+
+
+class OnDevices:
+    """One process a GPU, each with its share of the workers; a GPU that fails is taken out, and its tasks go to the others.
+
+    Nothing is ever computed elsewhere than on a GPU of the list: where none is left, the run ends.
+
+    Parameters
+    ----------
+    indices : sequence of int
+        Which GPUs, as `flowkit_kernels.backend.use_device` counts them.
+    use : callable
+        Called once in each process with its index, before anything is computed; picklable.
+    """
+
+    def __init__(self, indices: Sequence[int], use: Callable[[int], None]) -> None:
+        self._indices = tuple(indices)
+        self._use = use
+
+    @property
+    def processes(self) -> int:
+        """One a GPU."""
+        return len(self._indices)
+
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+        """As `Placement.run`.
+
+        Raises
+        ------
+        DeviceLost
+            No GPU is left.
+        """
+        waiting, changed, tally = deque(tasks), threading.Condition(), _Tally(reporter)
+        with ExitStack() as stack:
+            stack.callback(commit.remove_stale_temporaries, job.out)  # of processes that ended amid a commit
+            devices = [
+                stack.enter_context(_Device(index, self._use, job, workers, tally, changed))
+                for index, workers in zip(self._indices, _shares(job.workers, self.processes), strict=True)
+            ]
+            while True:
+                _supply(devices, waiting)
+                busy = [device for device in devices if device.task is not None]
+                if not busy:
+                    break
+                with changed:
+                    changed.wait_for(lambda busy=busy: any(device.ready() for device in busy), POLL_S)  # type: ignore[misc]
+                stop.check()
+                for device in busy:
+                    device.report()
+                    if device.ready():
+                        yield from device.collect(waiting, reporter, stop)
+        if waiting:
+            raise _all_lost(devices, waiting[0], job.out)
+
+
+def _supply(devices: Sequence[_Device], waiting: deque[Task]) -> None:
+    """A task for every GPU that has none, and only then one in reserve, whose clips are read ahead."""
+    idle = [device for device in devices if device.task is None and not device.lost]
+    for device in idle:
+        device.take(waiting)
+    for device in idle:
+        device.begin(waiting)
+
+
+def _shares(workers: int, places: int) -> list[int]:
+    return [max(1, workers // places + (place < workers % places)) for place in range(places)]
+
+
+def _all_lost(devices: Sequence[_Device], task: Task, out: Path) -> DeviceLost:
+    what = "; ".join(f"device {device.index}: {device.lost}" for device in devices)
+    return DeviceLost(
+        f"extract: at least one GPU must work until the run ends; got none ({what}), lastly at task {task.index}, clips "
+        f"{task.clips[0].clip_id} to {task.clips[-1].clip_id}. What was committed in {out} stays. Run flowkit doctor; then the "
+        "same command again to go on."
+    )
+
+
+class _Tally:
+    """Tells the reporter what was not told before: a task that is redone is not counted twice."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._told: dict[int, tuple[int, int]] = {}
+
+    def tell(self, task: Task, done: int, failed: int) -> None:
+        """So many clips of a task were computed, so many of them failed."""
+        before = self._told.get(task.index, (0, 0))
+        now = max(done, before[0]), max(failed, before[1])
+        if now != before:
+            self._reporter.advance(now[0] - before[0], now[1] - before[1])
+            self._told[task.index] = now
+
+
+class _Device:
+    """One GPU: the process on it, the task that runs there, and the one in reserve.
+
+    `lost` says why it was taken out, and is empty as long as it works.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        use: Callable[[int], None],
+        job: Job,
+        workers: int,
+        tally: _Tally,
+        changed: threading.Condition,
+    ) -> None:
+        self.index = index
+        self.task: Task | None = None
+        self.lost = ""
+        self._reserve: Task | None = None
+        self._deaths = 0
+        self._tally = tally
+        self._counts = RawArray("q", 2)  # only the process on the GPU adds: no lock that it could die with
+        self._pool = SupervisedPool(
+            partial(_on_device, index, use, job, workers, self._counts),
+            workers=1,
+            timeout_s=START_TIMEOUT_S + ATTEMPTS * job.config.shard.clips * job.timeout_s,
+            window=1,
+            attempts=1,  # how often a task is tried is decided here
+            parents=True,
+            spent=_spent,
+            changed=changed,
+        )
+
+    def __enter__(self) -> _Device:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pool.__exit__(*error)
+
+    def take(self, waiting: deque[Task]) -> None:
+        """Choose the next task."""
+        self.task, self._reserve = self._reserve or (waiting.popleft() if waiting else None), None
+
+    def begin(self, waiting: deque[Task]) -> None:
+        """Start on it."""
+        if self.task is None:
+            return
+        self._reserve = waiting.popleft() if waiting else None
+        self._submit(self.task)
+
+    def _submit(self, task: Task) -> None:
+        self._counts[:] = (0, 0)  # nobody adds to it now
+        self._submission = self._pool.submit([(task, self._reserve)])
+
+    def ready(self) -> bool:
+        """Whether `collect` would not wait."""
+        return self._submission.ready()
+
+    def report(self) -> None:
+        """Tell how far the task is."""
+        if self.task is not None:
+            self._tally.tell(self.task, *self._counts)
+
+    def collect(self, waiting: deque[Task], reporter: Reporter, stop: Stop) -> Iterator[Placed]:
+        """The task that is done; or it is begun anew after a death, or given back with the GPU taken out."""
+        if self.task is None:
+            return
+        try:
+            _, outcome = next(self._submission.outcomes(stop.check))
+        except WorkerStartError as error:
+            self._take_out(f"no process can be started on it ({error})", waiting, reporter)
+            return
+        placed: Placed | None = outcome.value
+        if outcome.kind == "raised" and outcome.error is not None:
+            raise outcome.error
+        if placed is None:
+            self._mourn(self.task, outcome.detail, waiting, reporter)
+            return
+        self.task, self._deaths = None, 0
+        self._tally.tell(placed.task, len(placed.task.clips), len(placed.record.content["failures"]))
+        yield placed
+
+    def _mourn(self, task: Task, how: str, waiting: deque[Task], reporter: Reporter) -> None:
+        self._deaths += 1
+        if self._deaths >= MAX_DEATHS:
+            self._take_out(f"its process was lost {self._deaths} times in a row, lastly by: {how}", waiting, reporter)
+        else:
+            reporter.note(
+                f"Note: device {self.index}: its process was lost ({how}). Task {task.index} is begun anew there."
+            )
+            self._submit(task)
+
+    def _take_out(self, reason: str, waiting: deque[Task], reporter: Reporter) -> None:
+        waiting.extendleft(task for task in (self._reserve, self.task) if task is not None)
+        self.task = self._reserve = None
+        self.lost = reason
+        reporter.note(
+            f"Warning: device {self.index} is taken out: {reason}. Its tasks go to the other devices, if any."
+        )
+
+
+def _spent(outcome: Outcome[Any]) -> bool:
+    """Whether a process is good for nothing more: its hold on the GPU is gone, or the GPU's memory was not enough."""
+    if outcome.value is None:
+        return isinstance(outcome.error, DeviceLost)
+    done: Placed = outcome.value
+    return done.ours and any(failure["code"] == FailureCode.GPU_OOM for failure in done.record.content["failures"])
+
+
+class _Counts(Silent):
+    """A reporter that adds up in memory shared with the parent."""
+
+    def __init__(self, counts: Any) -> None:
+        self._counts = counts
+
+    def advance(self, done: int, failed: int) -> None:
+        """Add."""
+        self._counts[0] += done
+        self._counts[1] += failed
+
+
+@contextmanager
+def _on_device(
+    index: int, use: Callable[[int], None], job: Job, workers: int, counts: Any
+) -> Iterator[Callable[[tuple[Task, Task | None]], Placed]]:
+    """Life of the process on one GPU: a feed of its own, and one task after the other."""
+    use(index)
+    reporter = _Counts(counts)
+    with _feeds(job, workers) as feeds:
+        yield lambda tasks: _carry_out(tasks[0], feeds.begin(*tasks), job, reporter, lambda: None)

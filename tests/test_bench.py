@@ -1,0 +1,475 @@
+"""`flowkit bench`: right answers first, then times, figures that follow from them, and a stored result beside a new one."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from flowkit import bench
+from flowkit.bench import Baseline, BenchOptions, Case, Difference, RightAnswer, compare
+from flowkit.cli import main
+from flowkit_kernels import available_backends, cpu, timing
+from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.errors import DeviceOutOfMemory
+from flowkit_kernels.timing import Spread, copy_bandwidth, stopwatch, time_call
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--size", "64", "--batch", "1", "--batch", "3", "--seconds", "0.01")
+CASE = Case("tvl1", 64, 64, 1, "cpu", "host", "fixed")
+
+
+@pytest.fixture(autouse=True)
+def _small_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing._CpuStopwatch, "copy_bytes", 2**20)
+
+
+def flowkit_bench(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stored result of the cpu backend and OpenCV."""
+    path = tmp_path_factory.mktemp("bench") / "result.json"
+    done = flowkit_bench(*QUICK, "--backend", "cpu", "--backend", "opencv", "--out", path)
+    assert done.exit_code == 0, done.output
+    return path
+
+
+def edited(stored: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    document = json.loads(stored.read_text())
+    edit(document)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def scaled(factor: float) -> Callable[[dict[str, Any]], None]:
+    def edit(document: dict[str, Any]) -> None:
+        for row in document["rows"]:
+            row["seconds"] = {name: factor * value for name, value in row["seconds"].items()}
+
+    return edit
+
+
+def test_every_operation_and_batch_is_checked_and_timed_beside_opencv(stored: Path) -> None:
+    document = json.loads(stored.read_text())
+    assert [(row["case"]["op"], row["case"]["backend"], row["case"]["batch"]) for row in document["rows"]] == [
+        ("tvl1", "cpu", 1),
+        ("tvl1", "cpu", 3),
+        ("tvl1", "opencv", 1),
+        ("mmcof", "cpu", 1),
+        ("mmcof", "cpu", 3),
+    ]
+    for row in document["rows"]:
+        assert row["status"] == "measured"
+        assert row["difference"]["judge"] == "reference"
+        assert 0 <= row["difference"]["mean"] <= 3e-3
+        assert row["timing"]["calls"] >= 3
+        assert (
+            0 < row["seconds"]["least"] <= row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["most"]
+        )
+    assert document["machine"]["versions"]["numpy"] == np.__version__
+    assert document["copy_bytes_per_s"].keys() == {"cpu"}
+
+
+def test_the_figures_follow_from_the_times(stored: Path) -> None:
+    document = json.loads(stored.read_text())
+    copied = document["copy_bytes_per_s"]["cpu"]
+    levels = sum(side * side for side in (64, 51, 41, 33, 26))
+    for row in document["rows"]:
+        batch, seconds = row["case"]["batch"], row["timing"]["host_s"]["median"]
+        assert row["items_per_s"] == pytest.approx(batch / seconds)
+        if row["case"]["op"] == "tvl1":
+            work = batch * levels * 5 * 20
+            assert row["pixel_iterations_per_s"] == pytest.approx(work / seconds)
+            assert row["copy_share"] == pytest.approx(64 * work / seconds / copied)
+        else:
+            assert row["pixel_iterations_per_s"] is None
+            assert row["copy_share"] == pytest.approx(29 * 64 * 64 * batch / seconds / copied)
+
+
+def test_a_schedule_that_may_stop_early_has_no_count_of_iterations() -> None:
+    assert bench.pixel_iterations(dataclasses.replace(CASE, preset="opencv")) == 0
+    done = flowkit_bench(*QUICK, "--backend", "cpu", "--op", "tvl1", "--preset", "opencv", "--json")
+    (row, _) = json.loads(done.stdout)["rows"]
+    assert (row["status"], row["pixel_iterations_per_s"], row["copy_share"]) == ("measured", None, None)
+
+
+def test_the_table_is_all_that_stdout_gets_and_progress_goes_to_stderr() -> None:
+    done = flowkit_bench(*QUICK, "--backend", "cpu")
+    assert done.exit_code == 0
+    title, header, *lines = done.stdout.splitlines()
+    assert title.startswith("flowkit bench, ")
+    assert header.split()[:5] == ["op", "size", "batch", "backend", "arrays"]
+    assert [line.split()[0] for line in lines] == ["tvl1", "tvl1", "mmcof", "mmcof", "Bandwidth"]
+    assert done.stderr.splitlines()[-1] == "mmcof, 64 x 64: cpu."
+
+
+def test_a_wrong_answer_is_not_timed_and_not_stored_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    right = cpu.tvl1_flow
+
+    def wrong_in_the_last_item(stacks: Any, *arguments: Any) -> Any:
+        flow = right(stacks, *arguments)
+        if len(flow) > 1:
+            flow[-1] += 0.02
+        return flow
+
+    monkeypatch.setattr(cpu, "tvl1_flow", wrong_in_the_last_item)
+    out = tmp_path / "result.json"
+    done = flowkit_bench("--size", 64, "--batch", 1, "--batch", 40, "--seconds", 0.01, "--json", "--out", out)
+    rows = {
+        (row["case"]["backend"], row["case"]["op"], row["case"]["batch"]): row
+        for row in json.loads(done.stdout)["rows"]
+    }
+    assert done.exit_code == 1
+    wrong = rows.pop(("cpu", "tvl1", 40))
+    assert (wrong["status"], wrong["timing"], wrong["items_per_s"]) == ("wrong", None, None)
+    assert wrong["difference"]["mean"] == pytest.approx(0.02, rel=0.1)
+    assert {row["status"] for row in rows.values()} == {"measured"}
+    assert "tvl1 64 x 64, batch 40, cpu, host arrays: wrong, off reference by 0.02" in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_an_answer_that_is_no_number_is_wrong(value: float) -> None:
+    right = RightAnswer("reference", np.zeros((1, 2, 32, 32)))
+    answer = np.zeros((3, 2, 32, 32), np.float32)
+    assert right.difference(answer).within(bench.BARS["tvl1", "fixed"])
+    answer[1, 0, 16, 16] = value
+    assert not right.difference(answer).within(bench.BARS["tvl1", "fixed"])
+    assert not right.difference(answer[:, :1]).within(bench.BARS["tvl1", "fixed"])
+
+
+def test_what_does_not_fit_the_gpu_is_a_failed_case_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: Any) -> Any:
+        raise DeviceOutOfMemory("cpu: nothing is left")
+
+    monkeypatch.setattr(cpu, "tvl1_flow", out_of_memory)
+    done = flowkit_bench(*QUICK, "--backend", "cpu")
+    assert done.exit_code == 1
+    assert "failed: cpu: nothing is left" in done.stdout
+    assert done.stdout.count("mmcof") == 2
+
+
+def test_an_opencv_without_optflow_is_reported_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "optflow")
+    done = flowkit_bench(*QUICK, "--op", "tvl1", "--backend", "opencv", "--backend", "cpu")
+    assert done.exit_code == 0
+    assert "not available: this cv2 has no optflow" in done.stdout
+
+
+@pytest.mark.parametrize(("version", "judge"), [("4.13.0", "reference"), ("5.0.0", "opencv")])
+def test_opencv_judges_large_images_where_it_does_not_round_coordinates(
+    monkeypatch: pytest.MonkeyPatch, version: str, judge: str
+) -> None:
+    monkeypatch.setattr(cv2, "__version__", version)
+    monkeypatch.setattr(bench, "TWIN_PIXELS", 0)
+    inputs = bench.make_inputs(64, 64)
+    assert bench.right_answer("tvl1", inputs, "fixed").judge == judge
+    assert bench.right_answer("mmcof", inputs, "fixed").judge == "reference"
+
+
+def test_default_batches_stay_within_memory_and_time() -> None:
+    options = BenchOptions()
+    found = {
+        (backend, size): [c.batch for c in bench.cases("tvl1", *size, [backend], options) if c.arrays == "host"]
+        for backend in ("cpu", "cuda", "opencv")
+        for size in ((224, 224), (480, 640), (2048, 4096))
+    }
+    assert found["cpu", (224, 224)] == [1, 16, 64]
+    assert found["cpu", (480, 640)] == [1]
+    assert found["cuda", (224, 224)] == [1, 16, 256]
+    assert found["cuda", (480, 640)] == [1, 16]
+    assert found["cpu", (2048, 4096)] == found["opencv", (224, 224)] == [1]
+
+
+def test_a_gpu_is_timed_with_arrays_on_either_side_and_opencv_only_where_it_has_the_operation() -> None:
+    options = BenchOptions(batches=(2,))
+    assert [c.arrays for c in bench.cases("mmcof", 64, 64, ["cuda", "cpu", "opencv"], options)] == [
+        "host",
+        "device",
+        "host",
+    ]
+
+
+def test_the_same_speed_is_the_same(stored: Path) -> None:
+    then = Baseline.of(json.loads(stored.read_text()))
+    compared = compare(then, then)
+    assert {(ratio.times, ratio.verdict) for ratio in compared.ratios} == {(1.0, "same")}
+    assert (len(compared.ratios), compared.only_then, compared.only_now, compared.other_machine) == (5, 0, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "verdict"),
+    [
+        (Spread(1.0, 0.9, 1.1, 0.5, 2), Spread(1.3, 1.2, 1.4, 1, 2), "slower"),
+        (Spread(1.0, 0.9, 1.25, 0.5, 2), Spread(1.3, 1.2, 1.4, 1, 2), "same"),  # the quartiles overlap
+        (Spread(1.0, 0.99, 1.01, 0.5, 2), Spread(1.09, 1.08, 1.1, 1, 2), "same"),  # within the tolerance
+        (Spread(1.3, 1.2, 1.4, 1, 2), Spread(1.0, 0.9, 1.1, 0.5, 2), "faster"),
+    ],
+)
+def test_slower_is_more_than_the_tolerance_and_beyond_the_spread(then: Spread, now: Spread, verdict: str) -> None:
+    machine = {"processor": "p", "cores": 2, "devices": {}}
+    (ratio,) = compare(Baseline(machine, {CASE: then}), Baseline(machine, {CASE: now}), 0.1).ratios
+    assert ratio.verdict == verdict
+    assert ratio.times == now.median / then.median
+
+
+@pytest.mark.parametrize(("factor", "code", "verdict"), [(0.01, 1, "slower"), (100.0, 0, "faster")])
+def test_compare_ends_with_1_if_a_case_got_slower(
+    stored: Path, tmp_path: Path, factor: float, code: int, verdict: str
+) -> None:
+    path = edited(stored, tmp_path, scaled(factor))
+    done = flowkit_bench(*QUICK, "--backend", "cpu", "--compare", path)
+    assert done.exit_code == code, done.output
+    assert done.stdout.count(f" {verdict}\n") == 4
+    assert "Not compared: 1 cases timed only then, 0 only now." in done.stdout
+    assert f"4 cases compared, {4 if code else 0} slower." in done.stdout
+    assert "Another machine" not in done.stdout
+
+
+def test_another_machine_is_named(stored: Path, tmp_path: Path) -> None:
+    path = edited(stored, tmp_path, lambda document: document["machine"].update(processor="Abacus", cores=1000))
+    done = flowkit_bench(*QUICK, "--backend", "cpu", "--compare", path, "--tolerance", "1000", "--json")
+    compared = json.loads(done.stdout)["compared"]
+    assert done.exit_code == 0
+    assert compared["other_machine"].startswith("processor Abacus -> ")
+    assert "cores 1000 -> " in compared["other_machine"]
+    notes = bench.comparison_notes(bench.Comparison((), 0, 0, compared["other_machine"]))
+    assert notes[0].endswith("The times say nothing about the code.")
+
+
+def test_another_gpu_is_named_and_one_that_only_one_result_knows_is_not() -> None:
+    def machine(**devices: str) -> dict[str, Any]:
+        named = {backend: {"name": name} for backend, name in devices.items()}
+        return {"processor": "p", "cores": 2, "devices": named}
+
+    spread = Spread(1, 1, 1, 1, 1)
+    old, new = (Baseline(m, {CASE: spread}) for m in (machine(cuda="Volta"), machine(cuda="Hopper")))
+    assert compare(old, new).other_machine == "GPU Volta -> Hopper"
+    assert compare(old, Baseline(machine(), {CASE: spread})).other_machine == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "got No such file or directory"),
+        ("{", "got something else"),
+        ("[]", "got something else"),
+        (
+            '{"title": "flowkit bench", "format": 1, "rows": [{"status": "measured"}], "machine": {}}',
+            "got something else",
+        ),
+        ('{"title": "flowkit bench", "format": 2, "rows": []}', "got something else"),
+        ('{"benchmark": "tvl1_cpu", "results": {}}', "got something else"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused_before_anything_is_timed(
+    tmp_path: Path, content: str | None, says: str
+) -> None:
+    path = tmp_path / "then.json"
+    if content is not None:
+        path.write_text(content)
+    done = flowkit_bench(*QUICK, "--compare", path)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{path}: --compare must be a result of flowkit bench; {says}" in done.stderr
+    assert "Bandwidth" not in done.stderr
+
+
+def test_a_result_without_a_common_case_is_refused(stored: Path) -> None:
+    done = flowkit_bench("--size", "66", "--batch", "1", "--op", "mmcof", "--backend", "cpu", "--compare", stored)
+    assert done.exit_code == 2
+    assert "must be a result that timed some of the same cases" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--backend", "gpu"), "backend: name must be one of auto, cuda"),
+        (("--op", "median"), "'median' is not one of 'tvl1', 'mmcof'"),
+        (("--size", "big"), "size must be a side or HEIGHTxWIDTH in pixels, such as 224 or 480x640; got 'big'"),
+        (("--size", "64x64x3"), "got '64x64x3'"),
+        (("--size", "63"), "size must be of even sides from 64 to 4096; got 63x63"),
+        (("--size", "-64"), "got '-64'"),
+        (("--batch", "0"), "batch must be from 1 to 65536; got 0"),
+        (("--seconds", "0"), "seconds must be above 0"),
+        (("--seconds", "nan"), "seconds must be above 0"),
+        (("--tolerance", "-1"), "--tolerance must be 0 or more; got -1.0"),
+        (("--tolerance", "nan"), "--tolerance must be 0 or more; got nan"),
+        (("--out", "nowhere/result.json"), "--out must lie in a folder that exists"),
+        (("--end-to-end", "--size", "64"), "--end-to-end must come without --op, --size"),
+        (("--end-to-end", "--backend", "opencv"), "backend must be one that extract has"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_ends_with_2_before_anything_is_timed(arguments: tuple[str, ...], says: str) -> None:
+    done = flowkit_bench(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+@pytest.mark.skipif(set(GPU_BACKENDS) <= set(available_backends()), reason="every GPU backend runs here")
+def test_a_named_backend_that_cannot_run_here_ends_with_3() -> None:
+    name = next(name for name in GPU_BACKENDS if name not in available_backends())
+    done = flowkit_bench(*QUICK, "--backend", name)
+    assert (done.exit_code, done.stdout) == (3, "")
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "examine", interrupted)
+    assert flowkit_bench(*QUICK, "--backend", "cpu").exit_code == 130
+
+
+def test_end_to_end_times_a_whole_extract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SUBJECTS", 1)
+    done = flowkit_bench("--end-to-end", "--backend", "cpu", "--json")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)["end_to_end"]
+    assert (found["backend"], found["computed"], found["failed"]) == ("cpu", 8, 0)
+    assert found["clips_per_s"] == pytest.approx(8 / found["seconds"], rel=0.05)
+    assert found["stage_seconds"]["flow"] > 0
+    document = {"end_to_end": [{**found, "failed": 2, "failure_codes": {"NO_FACE": 2}}]}
+    assert bench.troubles(document) == ["extract, cpu: 2 clips failed {'NO_FACE': 2}"]
+    assert bench.end_to_end_table(document)[0][:2] == ("cpu", "8")
+
+
+class Metronome:
+    """A stopwatch whose laps last as long as it was told, and that remembers what was done."""
+
+    copy_bytes = 1000
+
+    def __init__(self, host_s: float, device_s: float | None) -> None:
+        self.seconds, self.done = (host_s, device_s), list[str]()
+
+    def place(self, array: Any) -> Any:
+        return array
+
+    def fetch(self, array: Any) -> Any:
+        return array
+
+    def copy(self) -> None:
+        self.done.append("copy")
+
+    def lap(self, call: Callable[[], object]) -> tuple[float, float | None]:
+        call()
+        return self.seconds
+
+
+def test_each_timed_call_finds_its_inputs_out_of_the_caches() -> None:
+    watch = Metronome(0.25, 0.5)
+    timed = time_call(watch, lambda: watch.done.append("call"), seconds=0)
+    assert watch.done == ["copy", "call"] * 3
+    assert (timed.calls, timed.host_s.median, timed.device_s and timed.device_s.median) == (3, 0.25, 0.5)
+    assert time_call(watch, lambda: None, seconds=60).calls == timing.MAX_CALLS
+
+
+@pytest.mark.parametrize("device_s", [0.5, None], ids=["gpu", "cpu"])
+def test_a_copy_counts_what_is_read_and_what_is_written_by_the_devices_clock(device_s: float | None) -> None:
+    assert copy_bandwidth(Metronome(0.25, device_s), seconds=0.001) == 2 * 4 * 1000 / (device_s or 0.25)
+
+
+def test_a_copy_on_the_cpu_copies_all_of_it() -> None:
+    watch = timing._CpuStopwatch()
+    assert sum(part.nbytes for part in watch._targets) == watch.copy_bytes
+    watch.copy()
+    for source, target in zip(watch._sources, watch._targets, strict=True):
+        np.testing.assert_array_equal(source, target)
+
+
+def test_quartiles_are_those_of_the_measurements() -> None:
+    assert Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3.0, 2.0, 4.0, 1.0, 5.0)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="no GPU packages: numba-cuda is not installed"
+)
+def test_numbas_stopwatch_runs_in_numbas_simulator() -> None:
+    code = """
+import numpy as np
+from flowkit_kernels import timing
+timing._NumbaStopwatch.copy_bytes = 4096
+watch = timing._NumbaStopwatch()
+placed = watch.place(np.arange(6, dtype=np.float32))
+assert type(placed) is not np.ndarray
+assert watch.fetch(placed).tolist() == list(range(6))
+watch.copy()
+assert watch._target.copy_to_host().tolist() == list(range(1024))
+timed = timing.time_call(watch, lambda: None, seconds=0)
+assert timed.device_s is None and timed.host_s.median >= 0
+"""
+    environment = {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT / "kernels"), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+def test_a_gpu_gives_right_answers_and_times_on_both_clocks(backend: str) -> None:
+    if backend not in available_backends():
+        pytest.skip(f"no GPU backend {backend} runs here")
+    document = bench.run(BenchOptions((backend,), sizes=((64, 64),), batches=(1, 5), seconds=0.05))
+    assert bench.troubles(document) == []
+    for row in document["rows"]:
+        assert 0 < row["timing"]["device_s"]["median"] < 10
+        assert row["seconds"] == row["timing"]["device_s" if row["case"]["arrays"] == "device" else "host_s"]
+    watch = stopwatch(backend)
+    assert 1e9 < copy_bandwidth(watch) < 1e14
+    numbers = np.arange(6, dtype=np.float32)
+    np.testing.assert_array_equal(watch.fetch(watch.place(numbers)), numbers)
+
+
+@pytest.mark.skipif("cuda" in available_backends(), reason="there is a GPU here")
+def test_the_gpu_benchmark_writes_nothing_without_a_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    script = ROOT / "benchmarks" / "gpu.py"
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
+    done = subprocess.run(
+        [sys.executable, script, "--out", out], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, out.exists()) == (3, "", False)
+    assert "backend: cuda must be able to run here" in done.stderr
+
+
+@pytest.mark.parametrize(("rate", "reached"), [(19_999, "neither"), (20_000, "good"), (40_000, "wanted")])
+def test_the_gpu_benchmark_judges_the_fastest_batch_with_device_arrays(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, rate: float, reached: str
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu = importlib.import_module("gpu")
+    document = json.loads(stored.read_text())
+    row = document["rows"][0]
+    rows = [("device", rate), ("device", 7.0), ("device", None), ("host", 1e6)]
+    document["rows"] = [
+        {**row, "case": {**row["case"], "height": 128, "width": 128, "arrays": arrays}, "items_per_s": found}
+        for arrays, found in rows
+    ]
+    bars = gpu.judged(gpu.best_rates([document]))
+    assert [(bar["size"], bar["pairs_per_s"], bar["reached"]) for bar in bars] == [
+        ((128, 128), rate, reached),
+        ((224, 224), 0, "neither"),
+    ]
+    assert gpu.lines([document], bars)[-2].startswith(f"128 x 128: {rate} pairs/s")
+
+
+def test_a_difference_at_the_bar_is_within_it() -> None:
+    bar = bench.BARS["tvl1", "fixed"]
+    assert Difference("reference", *bar).within(bar)
+    assert not Difference("reference", bar.mean, 0.041).within(bar)
