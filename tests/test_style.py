@@ -28,7 +28,10 @@ LAZY = {
 }
 GPU_BACKENDS = (PACKAGES["flowkit_kernels"] / "cuda", PACKAGES["flowkit_kernels"] / "cuda_numba.py")
 """Imported at their first call only, so these may import their GPU packages as they please."""
-FLOWKIT_FOR_FMANET = {"flowkit", "flowkit.shards", "flowkit.classes", "flowkit.errors", "flowkit.executors"}
+FLOWKIT_FOR_FMANET = {
+    "flowkit",
+    *(f"flowkit.{name}" for name in ("shards", "classes", "errors", "executors", "commit", "page", "pictures")),
+}
 LONGEST_FUNCTION = 60
 LONG_FUNCTIONS: dict[str, str] = {}
 """Exceptions to the limit, each with its reason."""

@@ -60,7 +60,7 @@ def place(where: str, arrays: Mapping[str, Any], backend: str) -> Placed:
                 f"{where}: {name} must lie where {first_name} does; got one on a GPU, the other not. Move one of them."
             )
     if not on_gpu:
-        adopted = [_in_host_memory(array) for array in arrays.values()]
+        adopted = [_in_host_memory(where, name, array) for name, array in arrays.items()]
         return Placed(
             backends.load_operations(backend), adopted, host_ranges, lambda result: _as_library_of(first, result)
         )
@@ -91,9 +91,17 @@ def host_ranges(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.stack([array.min(axis=axes), array.max(axis=axes)], axis=1).astype(np.float32)
 
 
-def _in_host_memory(array: Any) -> Any:
+def _in_host_memory(where: str, name: str, array: Any) -> Any:
     """A NumPy array over the same memory, where DLPack gives one; `checks` refuses everything else."""
-    return np.from_dlpack(array) if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__") else array
+    if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack__"):
+        return array
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise ShapeError(  # of torch: a tensor with a gradient, or of a type that nobody else knows
+            f"{where}: {name} must be an array that NumPy can take over; got {type(array).__name__} ({error}). Convert it to "
+            "plain float32 first, a torch tensor with .detach()."
+        ) from error
 
 
 def _as_library_of(like: Any, result: Any) -> Any:

@@ -16,6 +16,10 @@ OVERSHOOT = 1e-3
 """How far a grey value may leave [0, 1]: what resampling in float32 adds, far less than any other scale would."""
 
 
+MAX_PIXELS = 1 << 29
+"""Of an image: kernels count the floats of four planes in 32 bits."""
+
+
 def number(where: str, name: str, value: Any, expectation: str, holds: Callable[[float], bool]) -> None:
     """Refuse what is not a real number or does not hold to the expectation."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
@@ -46,7 +50,7 @@ def image_pairs(where: str, reference: Any, moving: Any, min_size: int, ranges: 
     """Both stacks of images as contiguous (N, H, W) float32, or a ShapeError."""
     for name, images in (("reference", reference), ("moving", moving)):
         _array(where, name, images, "float32", "(N, H, W)", 3)
-        _large_enough(where, name, images, min_size)
+        _neither_small_nor_huge(where, name, images, min_size)
     if reference.shape != moving.shape:
         _refuse(where, "moving", f"of the shape of reference, {reference.shape}", str(moving.shape), "Pair them up")
     for name, images in (("reference", reference), ("moving", moving)):
@@ -59,7 +63,7 @@ def face_triples(where: str, faces: Any, min_size: int, ranges: Ranges) -> Any:
     _array(where, "faces", faces, "float32", "(N, 3, H, W)", 4)
     if faces.shape[1] != 3:
         _refuse(where, "faces", "(N, 3 faces, H, W)", str(faces.shape), "Stack onset, apex and offset")
-    _large_enough(where, "faces", faces, min_size)
+    _neither_small_nor_huge(where, "faces", faces, min_size)
     _grey(where, "faces", ranges(faces))
     return _plain(faces)
 
@@ -68,6 +72,8 @@ def valid_phases(where: str, valid: Any, count: int) -> npt.NDArray[np.bool_]:
     """(N, 2) bool, all True if none is given, or a ShapeError."""
     if valid is None:
         return np.ones((count, 2), np.bool_)
+    if not isinstance(valid, np.ndarray):
+        _refuse(where, "valid", "a NumPy array (N, 2)", type(valid).__name__, "Convert it")
     _array(where, "valid", valid, "bool", "(N, 2)", 2)
     if valid.shape != (count, 2):
         _refuse(where, "valid", f"{(count, 2)}, as there are faces", str(valid.shape), "Give each clip its two")
@@ -119,9 +125,11 @@ def _array(where: str, name: str, array: Any, dtype: str, axes: str, ndim: int) 
         _refuse(where, name, "one pair or more", "0 pairs", "Skip the call where there is nothing to compute")
 
 
-def _large_enough(where: str, name: str, images: Any, min_size: int) -> None:
+def _neither_small_nor_huge(where: str, name: str, images: Any, min_size: int) -> None:
     if min(images.shape[-2:]) < min_size:
         _refuse(where, name, f"at least {min_size} x {min_size} pixels", _size(images), "Use a larger crop")
+    if images.shape[-2] * images.shape[-1] > MAX_PIXELS:
+        _refuse(where, name, f"at most {MAX_PIXELS} pixels each", _size(images), "Use a smaller crop")
 
 
 def _plain(array: Any) -> Any:

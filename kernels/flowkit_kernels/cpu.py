@@ -42,7 +42,9 @@ def mmcof(
 
     def work_off(clips: Iterator[int]) -> None:
         for n in clips:
-            cpu_mmcof.combine(flow[n], region[n], combined[n], settings)
+            cpu_mmcof.combine(
+                flow[n], np.array(region[n]), combined[n], settings
+            )  # which may be one for all, read-only
 
     _share_out(work_off, len(flow), threads)
     return combined

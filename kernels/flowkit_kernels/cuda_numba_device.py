@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, BackendUnavailable, DeviceOutOfMemory, ShapeError, cuda_failure
+from flowkit_kernels.errors import BackendUnavailable, DeviceOutOfMemory, ShapeError, cuda_failure
 
 Array = Any
 
@@ -31,11 +31,6 @@ def device_errors() -> Iterator[None]:
         yield
     except Exception as error:
         code = cuda_error(error)
-        if code == CUDA_OUT_OF_MEMORY:
-            raise DeviceOutOfMemory(
-                f"GPU: free memory must hold a single item and its result; got {error}. Use smaller images or a smaller "
-                "batch, or end what else runs on this GPU, and start the process anew."
-            ) from error
         if code:
             raise cuda_failure(code, error) from error
         raise

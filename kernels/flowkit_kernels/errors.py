@@ -63,7 +63,12 @@ _STICKY = frozenset(
 
 
 def cuda_failure(code: int, error: Exception) -> FlowkitError:
-    """What a CUDA error means to a caller: DeviceLost, or BackendUnavailable for one that other calls survive."""
+    """What a CUDA error means to a caller: too little memory, DeviceLost, or BackendUnavailable where other calls survive."""
+    if code == CUDA_OUT_OF_MEMORY:
+        return DeviceOutOfMemory(
+            f"GPU: free memory must hold a single item and its result; got {error}. Use smaller images or a smaller batch, or "
+            "end what else runs on this GPU; or pass --backend cpu."
+        )
     if code in _STICKY:
         return DeviceLost(
             f"GPU: every call must succeed; got {error}, after which none does in this process. Run the same command again; "

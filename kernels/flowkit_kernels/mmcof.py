@@ -138,7 +138,7 @@ def mmcof(
     placed = place("mmcof", arrays, backend)
     flow = checks.phase_flow("mmcof", placed.arrays[0], placed.ranges)
     if params.region == "image":
-        region: Any = np.ones((len(flow), *flow.shape[-2:]), np.bool_)
+        region: Any = np.broadcast_to(np.True_, (len(flow), *flow.shape[-2:]))
     elif mask is not None:
         region = checks.mask("mmcof", placed.arrays[1], flow, placed.ranges)
     else:
@@ -148,7 +148,7 @@ def mmcof(
 
 def _inside_border(flow: Any, border_px: int) -> npt.NDArray[np.bool_]:
     checks.larger_than_border("mmcof", flow, border_px)
-    region = np.zeros((len(flow), *flow.shape[-2:]), np.bool_)
-    height, width = region.shape[-2:]
-    region[:, border_px : height - border_px, border_px : width - border_px] = True
-    return region
+    region = np.zeros(flow.shape[-2:], np.bool_)
+    height, width = region.shape
+    region[border_px : height - border_px, border_px : width - border_px] = True
+    return np.broadcast_to(region, (len(flow), height, width))

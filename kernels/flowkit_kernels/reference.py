@@ -215,7 +215,7 @@ def combine(flow: Array, params: MMCOFParams, region: npt.NDArray[np.bool_]) -> 
         weight * normalised_magnitude(phase, params, region) for weight, phase in zip(weights, flow, strict=True)
     )
     magnitude = modulated_magnitude(rise + fall, params, region)
-    angle = direction(rise, fall, np.arctan2(flow[:, 1], flow[:, 0]), params)
+    angle = direction(rise, fall, np.arctan2(flow[:, 1] + 0.0, flow[:, 0] + 0.0), params)
     return np.stack([magnitude * np.cos(angle), magnitude * np.sin(angle), magnitude])
 
 

@@ -671,6 +671,9 @@ class MemoryPool:
     def free_all_blocks(self, stream: Stream | None = None) -> None:
         _machine.memory[_machine.current.device].kept = 0
 
+    def free_bytes(self) -> int:
+        return _machine.memory[_machine.current.device].kept
+
     def used_bytes(self) -> int:
         return _machine.memory[_machine.current.device].used
 

@@ -48,7 +48,7 @@ def pairs(count: int, shape: tuple[int, int] = (20, 40)) -> tuple[Any, Any]:
 def chunks_of(items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from flowkit_kernels.cuda import batches
 
-    monkeypatch.setattr(batches, "chunk_items", lambda limits, shape, phases, count: items)
+    monkeypatch.setattr(batches, "chunk_items", lambda *_, **__: items)
 
 
 @presets
@@ -158,9 +158,14 @@ def test_too_little_memory_halves_the_chunk_and_changes_no_byte(params: TVL1Para
 def test_no_room_for_a_single_item_is_an_error_that_says_so() -> None:
     reference, moving = pairs(3)
     flow = np.ones((3, 2, 2, 40, 40), np.float32)
-    with standin(memory_bytes=20_000):
-        for call in (lambda: tvl1_flow(reference, moving, SHORT, backend="cuda"), lambda: mmcof(flow, backend="cuda")):
-            with pytest.raises(DeviceOutOfMemory, match=r"^GPU: memory must suffice for one item; .* --backend cpu"):
+    with standin(memory_bytes=40_000):
+        on_gpu = upload(reference)
+        for call in (
+            lambda: tvl1_flow(reference, moving, SHORT, backend="cuda"),
+            lambda: mmcof(flow, backend="cuda"),
+            lambda: tvl1_flow(on_gpu, on_gpu, SHORT),
+        ):
+            with pytest.raises(DeviceOutOfMemory, match=r"^GPU: free memory must hold a single item.* --backend cpu"):
                 call()
 
 
@@ -177,6 +182,109 @@ def test_mmcof_gives_the_twins_answer(machine: Machine, change: dict[str, Any]) 
     np.testing.assert_allclose(mmcof(flow, params, mask=mask, backend="cuda"), twin, atol=1e-6)
     on_gpu = mmcof(upload(flow), params, mask=upload(mask))
     np.testing.assert_allclose(on_gpu.get(), twin, atol=1e-6)
+
+
+def test_there_may_be_more_items_than_a_grid_has_places(machine: Machine) -> None:
+    flow = np.zeros((65_537, 2, 2, 4, 4), np.float32)
+    flow[-1, 0, 0, 1:3, 1] = 1
+    params = MMCOFParams(region="image")
+    combined = mmcof(upload(flow), params).get()
+    assert combined[-1].tobytes() == mmcof(flow[-1:], params, backend="reference")[0].tobytes()
+    assert not combined[:-1, 2].any()
+
+
+def test_a_worker_is_only_given_up_once_nothing_of_it_runs() -> None:
+    """On two GPUs, from one thread: what waits for one says nothing about the other."""
+    reference, moving = pairs(2)
+    for seed in range(4):
+        with standin(devices=2, schedule="random", seed=seed):
+            import cupy
+
+            expected = tvl1_flow(reference, moving, SHORT, backend="cuda")
+            with cupy.cuda.Device(0):
+                first = tvl1_flow(upload(reference), upload(moving), SHORT)
+            with cupy.cuda.Device(1):
+                for scales in (1, 2, 3):  # as many workers as push the first one out
+                    tvl1_flow(upload(reference), upload(moving), TVL1Params(scales=scales, warps=1))
+            with cupy.cuda.Device(0):
+                assert first.get().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("failing", [3, 20])
+def test_a_call_that_fails_in_its_midst_spoils_none_that_follow(machine: Machine, failing: int) -> None:
+    import cupy
+
+    from flowkit_kernels.cuda.device import CupyDevice
+
+    reference, moving = pairs(3)
+    expected = tvl1_flow(reference, moving, SHORT, backend="cuda")
+    launch, left = CupyDevice.launch, failing
+
+    def launch_or_fail(self: Any, *arguments: Any, **settings: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        launch(self, *arguments, **settings)
+
+    for _ in range(3):
+        left = failing
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CupyDevice, "launch", launch_or_fail)
+            with pytest.raises(KeyboardInterrupt), cupy.cuda.Stream(non_blocking=True):
+                tvl1_flow(upload(moving), upload(reference), TVL1Params(scales=2, warps=2, inner_iterations=5))
+        with cupy.cuda.Stream(non_blocking=True):
+            assert tvl1_flow(upload(reference), upload(moving), SHORT).get().tobytes() == expected.tobytes()
+
+
+def test_a_recording_that_fails_is_closed_and_begun_anew(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cupy
+
+    from flowkit_kernels.cuda.solver import Solver
+
+    reference, moving = pairs(2)
+    expected = tvl1_flow(reference, moving, SHORT, backend="cuda")
+    with monkeypatch.context() as patch:
+        solve, calls = Solver.solve, []
+
+        def solve_or_fail(self: Any, phases: Any) -> Any:
+            solve(self, phases)
+            calls.append(1)
+            if len(calls) == 1:
+                raise cupy.cuda.runtime.CUDARuntimeError(2)
+            return solve(self, phases)
+
+        patch.setattr(Solver, "solve", solve_or_fail)
+        assert tvl1_flow(reference, moving, SHORT, backend="cuda").tobytes() == expected.tobytes()
+    for _ in range(3):
+        assert tvl1_flow(reference, moving, SHORT, backend="cuda").tobytes() == expected.tobytes()
+
+
+class Untaken:
+    """A tensor that its library does not hand out, as torch's one with a gradient."""
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.kind, 0
+
+
+@pytest.mark.parametrize(("kind", "taker"), [(1, "NumPy"), (2, "CuPy")])
+def test_a_tensor_that_cannot_be_taken_over_is_refused_in_words(machine: Machine, kind: int, taker: str) -> None:
+    with pytest.raises(
+        ShapeError, match=rf"^tvl1_flow: reference must be an array that {taker} can take over; .*detach"
+    ):
+        tvl1_flow(Untaken(kind), Untaken(kind), backend="cuda")
+
+
+def test_valid_phases_are_told_in_numpy(machine: Machine) -> None:
+    faces = np.zeros((1, 3, 20, 20), np.float32)
+    with pytest.raises(ShapeError, match=r"^phase_flow: valid must be a NumPy array \(N, 2\); got ndarray\. Convert"):
+        phase_flow(faces, valid=upload(np.ones((1, 2), bool)), backend="cuda")
 
 
 def upload(array: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,16 +134,34 @@ def test_the_apex_is_entered_once_for_both_phases() -> None:
     assert shrunk[4:] == [20] * 4  # both components of ten flows
 
 
+PLENTY = 1 << 36
+
+
 @pytest.mark.parametrize("limits", [TURING, HOPPER], ids=["turing", "hopper"])
 @pytest.mark.parametrize("shape", [(16, 16), (128, 128), (224, 224), (480, 640), (2000, 2000)])
 @pytest.mark.parametrize("phases", [1, 2])
+@pytest.mark.parametrize("watched", [False, True])
 def test_a_chunk_fills_the_gpu_and_no_more_than_a_launch_can_take(
-    limits: Limits, shape: tuple[int, int], phases: int
+    limits: Limits, shape: tuple[int, int], phases: int, watched: bool
 ) -> None:
-    items = chunk_items(limits, shape, phases, 10**6)
-    assert 1 <= items * phases <= MAX_PAIRS
-    assert 2 * items * phases <= 65535
-    threads_to_fill = limits.multiprocessors * MAX_THREADS
-    assert items * phases * shape[0] * shape[1] >= min(threads_to_fill, MAX_PAIRS * shape[0] * shape[1])
-    assert chunk_items(limits, shape, phases, 1) == 1
-    assert all(chunk_items(limits, shape, phases, count) <= max(2 * count, 1) for count in (1, 2, 3, 100))
+    def items(count: int, free_bytes: int = PLENTY) -> int:
+        return chunk_items(limits, shape, phases, count, free_bytes=free_bytes, watched=watched)
+
+    most = items(10**6)
+    assert 2 * most * phases <= 65535
+    assert most * phases >= min(MAX_PAIRS // 2, limits.multiprocessors * MAX_THREADS // (shape[0] * shape[1]))
+    assert items(1) == 1
+    for count in (1, 2, 3, 100, 5000):
+        assert 1 <= items(count) <= max(2 * count - 1, 1)
+    for count in (2 * most + 1, 3 * most + 1):
+        chunks = -(-count // items(count))
+        assert chunks * items(count) - count < chunks  # all alike, not many full ones and a small rest
+    assert items(10**6, free_bytes=0) == 1
+    item_bytes = 4 * 19 * phases * shape[0] * shape[1]  # what the solver needs without images and transfer
+    assert items(10**6, free_bytes=200_000_000) in range(1, max(2, 200_000_000 // item_bytes))
+
+
+def test_cutting_a_very_large_level_into_tiles_is_quick() -> None:
+    start = time.process_time()
+    tiling(2003, 2011, 20, TURING.shared_bytes)
+    assert time.process_time() - start < 2

@@ -146,3 +146,13 @@ def test_a_clips_result_depends_on_no_other_clip_and_on_no_thread(backend: str) 
     alone = np.concatenate([mmcof(flow[n : n + 1], backend=backend) for n in range(5)])
     for threads in (1, 2, 3):
         assert mmcof(flow, backend=backend, threads=threads).tobytes() == alone.tobytes()
+
+
+@backends
+def test_a_flow_of_negative_nothing_has_the_direction_of_nothing(backend: str) -> None:
+    flow = random_flow(1)
+    flow[0, 0, :, 5, 5] = (-0.0, 0.0)
+    params = MMCOFParams(direction="rise", **PLAIN)
+    combined = mmcof(flow, params, backend=backend)[0, :, 5, 5]
+    assert combined[0] == pytest.approx(combined[2])
+    assert combined[1] == pytest.approx(0)

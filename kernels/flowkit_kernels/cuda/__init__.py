@@ -41,20 +41,25 @@ def mmcof(flow: Any, params: MMCOFParams, region: Any, threads: int) -> Any:
         if not isinstance(flow, np.ndarray):
             with flow.device:
                 here = device.device_of(device.current_index())
-                if isinstance(region, np.ndarray):
-                    region = here.upload(region)
-                return _mmcof_of_chunk(here, flow, params, region)
+                return _mmcof_of_chunk(here, flow, params, _region_of(here, region))
         combined = np.empty((len(flow), 3, *flow.shape[-2:]), np.float32)
         here = device.device_of(device.current_index())
 
         def compute(items: int) -> None:
             for start in range(0, len(flow), items):
                 chunk = slice(start, start + items)
-                arrays = (here.upload(array[chunk]) for array in (flow, region))
-                combined[chunk] = here.read(_mmcof_of_chunk(here, next(arrays), params, next(arrays)))
+                on_gpu, regions = here.upload(flow[chunk]), _region_of(here, region[chunk])
+                combined[chunk] = here.read(_mmcof_of_chunk(here, on_gpu, params, regions))
 
         batches.in_fitting_chunks(min(len(flow), batches.MAX_PAIRS), compute)
         return combined
+
+
+def _region_of(here: device.CupyDevice, region: Any) -> Any:
+    """The region on the GPU: (N, H, W), or (1, H, W) of one that serves all, which NumPy has as a stride of 0."""
+    if not isinstance(region, np.ndarray):
+        return region
+    return here.upload(np.ascontiguousarray(region[:1] if region.strides[0] == 0 else region))
 
 
 def _mmcof_of_chunk(here: device.CupyDevice, flow: Any, params: MMCOFParams, region: Any) -> Any:
@@ -65,8 +70,9 @@ def _mmcof_of_chunk(here: device.CupyDevice, flow: Any, params: MMCOFParams, reg
     numbers = (np.float64(number) for number in (*weights, falls[params.direction]))
     flags = (np.int32(params.modulate), np.int32(params.gate == "hard"))
     arrays = (flow, region, combined)
-    grid, block = (1, 1, len(flow)), (MMCOF_THREADS, 1, 1)
-    here.launch("mmcof", grid, block, *arrays, np.int32(height * width), *numbers, *flags)
+    grid, block = (len(flow), 1, 1), (MMCOF_THREADS, 1, 1)
+    size, step = height * width, height * width if len(region) == len(flow) else 0
+    here.launch("mmcof", grid, block, *arrays, np.int32(size), np.int32(step), *numbers, *flags)
     return combined
 
 
@@ -79,7 +85,7 @@ def adopt(where: str, name: str, array: Any) -> Any:
         It is not C-contiguous: kernels go through memory as it lies.
     """
     with device.translated_errors():
-        adopted = array if isinstance(array, cupy.ndarray) else _view(array)
+        adopted = array if isinstance(array, cupy.ndarray) else _view(where, name, array)
     if not adopted.flags.c_contiguous:
         raise ShapeError(
             f"{where}: {name} must be C-contiguous on the GPU, where nothing is copied in passing; got strides "
@@ -88,8 +94,16 @@ def adopt(where: str, name: str, array: Any) -> Any:
     return adopted
 
 
-def _view(array: Any) -> Any:
-    return cupy.from_dlpack(array) if hasattr(array, "__dlpack__") else cupy.asarray(array)
+def _view(where: str, name: str, array: Any) -> Any:
+    try:
+        return cupy.from_dlpack(array) if hasattr(array, "__dlpack__") else cupy.asarray(array)
+    except (BufferError, RuntimeError, TypeError, NotImplementedError) as error:
+        if isinstance(error, device.CUDA_ERRORS):
+            raise
+        raise ShapeError(  # of torch: a tensor with a gradient, or of a type that nobody else knows
+            f"{where}: {name} must be an array that CuPy can take over; got {type(array).__name__} ({error}). Convert it to "
+            "plain float32 first, a torch tensor with .detach()."
+        ) from error
 
 
 def ranges(array: Any) -> npt.NDArray[np.float32]:

@@ -18,13 +18,19 @@ import numpy.typing as npt
 from flowkit_kernels.cuda.device import CUDA_ERRORS, CupyDevice
 from flowkit_kernels.cuda.solver import Array, Limits, Phases, Solver
 from flowkit_kernels.cuda.tiling import MAX_THREADS, ROWS
-from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, DeviceOutOfMemory
+from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, cuda_failure
 from flowkit_kernels.tvl1 import TVL1Params
 
 PLANES_IN_CACHE = 15
 """Planes a pair that iterations go through: flow and dual twice, data term."""
 TILES_PER_MULTIPROCESSOR = 2
 """Below so many, multiprocessors wait for each other."""
+WATCHED_CHUNKS = 4
+"""So many times as many pairs a chunk, where an epsilon may stop them."""
+PLANES_OF_A_PHASE = 40
+"""At most, in memory: flow, dual, data term, texels, pyramids, and both slots of what travels."""
+USABLE = 0.8
+"""Part of the free memory that a chunk may take: others use the GPU too."""
 MAX_PAIRS = 8192
 """A launch's grid takes 65 535 planes along z; the median takes two a pair."""
 KEPT_SOLVERS = 2
@@ -52,13 +58,19 @@ class Schedule:
             self._flow = self._solver.solve(self.phases)
             return self._flow
         if self._graph is None:
-            recorder = cupy.cuda.Stream(non_blocking=True)
-            with recorder:
-                recorder.begin_capture()
-                self._flow = self._solver.solve(self.phases)
-                self._graph = recorder.end_capture()
+            self._graph = self._recorded()
         self._graph.launch()
         return self._flow
+
+    def _recorded(self) -> Any:
+        recorder = cupy.cuda.Stream(non_blocking=True)
+        with recorder:
+            recorder.begin_capture()
+            try:
+                self._flow = self._solver.solve(self.phases)
+            finally:
+                graph = recorder.end_capture()  # a recording left open would make the next wait for the GPU an error
+        return graph
 
 
 class Worker:
@@ -76,18 +88,28 @@ class Worker:
         """Flow of the items of one chunk, all on the device, into `result`; queued on the current stream."""
         stream = cupy.cuda.get_current_stream()
         stream.wait_event(self._done)  # the last use may have been on another stream
+        try:
+            self._queue(stacks, valid, result)
+        finally:
+            self._done.record(stream)
+
+    def _queue(self, stacks: Sequence[Array], valid: npt.NDArray[np.bool_], result: Array) -> None:
         if not valid.all():
             size = result.size // len(result)
             grid = (-(-size // 256), 1, len(result))
             self._device.launch("clear", grid, (256, 1, 1), result, np.int32(size))
-        if valid.any():
-            first = 0
-            for stack in stacks:
-                self._solver.enter(stack, first, self.images)
-                first += stack.shape[1]
-            schedule = self._schedule(valid)
-            self._solver.leave(schedule.run(), schedule.phases, result)
-        self._done.record(stream)
+        if not valid.any():
+            return
+        first = 0
+        for stack in stacks:
+            self._solver.enter(stack, first, self.images)
+            first += stack.shape[1]
+        schedule = self._schedule(valid)
+        self._solver.leave(schedule.run(), schedule.phases, result)
+
+    def finish(self) -> None:
+        """Wait until nothing of it runs any more, on whichever GPU: its memory may be given back."""
+        self._done.synchronize()
 
     def _schedule(self, valid: npt.NDArray[np.bool_]) -> Schedule:
         key = valid.tobytes()
@@ -107,6 +129,11 @@ class Streams(NamedTuple):
     compute: Any
     download: Any
 
+    def finish(self) -> None:
+        """Wait for all of them."""
+        for stream in self:
+            stream.synchronize()
+
 
 class _Kept(threading.local):
     """Each thread's workers, the last used last, and its streams on each GPU: CuPy's pool keeps memory by stream."""
@@ -124,8 +151,7 @@ def worker_for(device: CupyDevice, params: TVL1Params, shape: tuple[int, int], i
     workers, key = _KEPT.workers, (device.index, params, shape, items, images)
     if key not in workers:
         if len(workers) >= KEPT_SOLVERS:
-            cupy.cuda.Device().synchronize()  # its memory goes back to the pool, and may still be in use
-            workers.popitem(last=False)
+            workers.popitem(last=False)[1].finish()
         workers[key] = Worker(device, params, shape, items, images)
     workers.move_to_end(key)
     return workers[key]
@@ -140,19 +166,39 @@ def streams_of(device: CupyDevice) -> Streams:
 
 def forget_workers() -> None:
     """Give back this thread's memory on the GPU, once everything there is done."""
+    for worker in _KEPT.workers.values():
+        worker.finish()
     cupy.cuda.Device().synchronize()
     _KEPT.workers.clear()
     cupy.get_default_memory_pool().free_all_blocks()
 
 
-def chunk_items(limits: Limits, shape: tuple[int, int], phases: int, count: int) -> int:
-    """Items of a chunk: enough to fill the GPU and its second-level cache, and no more than there are."""
+def chunk_items(
+    limits: Limits, shape: tuple[int, int], phases: int, count: int, *, free_bytes: int, watched: bool
+) -> int:
+    """Items of a chunk: enough to fill the GPU and its second-level cache, no more than fit, and all chunks alike.
+
+    Parameters
+    ----------
+    limits : Limits
+    shape : (int, int)
+        Height and width of the images.
+    phases, count : int
+        Pairs an item has, and items in all.
+    free_bytes : int
+        Of the GPU's memory.
+    watched : bool
+        Whether an epsilon may stop pairs: that takes so many launches that their number counts for more than the cache.
+    """
     pixels = shape[0] * shape[1]
     in_cache = limits.l2_bytes // (4 * PLANES_IN_CACHE * pixels)
     to_fill = -(-TILES_PER_MULTIPROCESSOR * limits.multiprocessors * MAX_THREADS * ROWS // pixels)
-    pairs = min(max(in_cache, to_fill), MAX_PAIRS)
-    wanted = max(1, pairs // phases)
-    return wanted if count >= wanted else min(wanted, 1 << (count - 1).bit_length())
+    pairs = min(max(in_cache, to_fill) * (WATCHED_CHUNKS if watched else 1), MAX_PAIRS)
+    fitting = int(USABLE * free_bytes / (4 * PLANES_OF_A_PHASE * pixels * phases))
+    wanted = max(1, min(pairs // phases, fitting))
+    if count < wanted:
+        return min(wanted, 1 << (count - 1).bit_length())  # so that batches of about one size share a worker
+    return -(-count // -(-count // wanted))
 
 
 def in_fitting_chunks(items: int, compute: Callable[[int], None]) -> None:
@@ -171,10 +217,7 @@ def in_fitting_chunks(items: int, compute: Callable[[int], None]) -> None:
                 raise
             forget_workers()
             if items == 1:
-                raise DeviceOutOfMemory(
-                    f"GPU: memory must suffice for one item; got {error}. Close what else uses the GPU, use smaller images, or "
-                    "pass --backend cpu."
-                ) from error
+                raise cuda_failure(CUDA_OUT_OF_MEMORY, error) from error
             items //= 2
 
 
@@ -191,7 +234,7 @@ def flow_of_device_arrays(
         for chunk in _chunks(count, items):
             worker.compute([stack[chunk] for stack in stacks], valid[chunk], result[chunk])
 
-    in_fitting_chunks(chunk_items(device.limits, shape, phases, count), compute)
+    in_fitting_chunks(_chunk_items(device, shape, phases, count, params), compute)
     return result
 
 
@@ -208,15 +251,23 @@ def flow_of_host_arrays(
         with streams.compute:
             worker = worker_for(device, params, shape, items, phases + 1)
             slots = [Slot.of(device, stacks, items, phases, shape) for _ in range(2 if count > items else 1)]
-            for number, chunk in enumerate(_chunks(count, items)):
-                slot = slots[number % len(slots)]
-                slot.collect(result)
-                slot.start(worker, streams, [stack[chunk] for stack in stacks], valid[chunk], chunk)
-            for slot in slots:
-                slot.collect(result)
+            try:
+                for number, chunk in enumerate(_chunks(count, items)):
+                    slot = slots[number % len(slots)]
+                    slot.collect(result)
+                    slot.start(worker, streams, [stack[chunk] for stack in stacks], valid[chunk], chunk)
+                for slot in slots:
+                    slot.collect(result)
+            finally:
+                streams.finish()  # an error leaves copies on their way, from and to memory that is about to be given back
 
-    in_fitting_chunks(chunk_items(device.limits, shape, phases, count), compute)
+    in_fitting_chunks(_chunk_items(device, shape, phases, count, params), compute)
     return result
+
+
+def _chunk_items(device: CupyDevice, shape: tuple[int, int], phases: int, count: int, params: TVL1Params) -> int:
+    free_bytes = cupy.cuda.Device().mem_info[0] + cupy.get_default_memory_pool().free_bytes()
+    return chunk_items(device.limits, shape, phases, count, free_bytes=free_bytes, watched=bool(params.epsilon))
 
 
 def _chunks(count: int, items: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flowkit_kernels.cuda.solver import Array, Limits
 from flowkit_kernels.cuda.tiling import ROWS
-from flowkit_kernels.errors import BackendUnavailable, cuda_failure
+from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, BackendUnavailable, cuda_failure
 
 SOURCES = {
     "pyramid": ("grey", "resize", "clear", "leave"),
@@ -141,10 +141,11 @@ def _version(number: int) -> str:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """CUDA's errors in the project's words; lack of memory passes as CuPy has it.
+    """CUDA's errors in the project's words.
 
     Raises
     ------
+    DeviceOutOfMemory
     DeviceLost
         Nothing will work on the GPU any more in this process.
     BackendUnavailable
@@ -152,6 +153,8 @@ def translated_errors() -> Iterator[None]:
     """
     try:
         yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise cuda_failure(CUDA_OUT_OF_MEMORY, error) from error
     except CUDA_ERRORS as error:
         raise cuda_failure(error.status, error) from error
     except cupy.cuda.compiler.CompileException as error:
@@ -163,5 +166,5 @@ def ranges(device: CupyDevice, array: Array) -> npt.NDArray[np.float32]:
     limits = device.empty((len(array), 2), np.float32)
     kernel = "ranges_of_mask" if array.dtype == np.bool_ else "ranges"
     size = array.size // len(array)
-    device.launch(kernel, (1, 1, len(array)), (256, 1, 1), array, limits, np.int32(size))
+    device.launch(kernel, (len(array), 1, 1), (1024, 1, 1), array, limits, np.int32(size))
     return device.read(limits)

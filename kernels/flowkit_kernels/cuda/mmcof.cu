@@ -1,4 +1,4 @@
-// MM-COF, one block a clip. In double throughout, like its twins: magnitudes range over many orders (a flow's tail is tiny),
+// MM-COF, one block a clip, along x. In double throughout, like its twins: magnitudes range over many orders (a flow's tail is tiny),
 // their squares would leave float, and all of it is a small part of the work.
 #include "common.cuh"
 
@@ -125,15 +125,17 @@ __device__ double2 direction(const Phase& rise, const Phase& fall, int i, double
     return unit(m * of_rise.x + n * of_fall.x, m * of_rise.y + n * of_fall.y);
 }
 
-// (2 phases, 2 components, H, W) -> M' cos a, M' sin a, M' of each clip; `size` is H W. A block is THREADS threads.
+// (2 phases, 2 components, H, W) -> M' cos a, M' sin a, M' of each clip; `size` is H W. One region serves all clips where
+// `region_step` is 0, and each has its own where it is `size`. A block is THREADS threads.
 extern "C" __global__ void __launch_bounds__(THREADS)
     mmcof(const float* __restrict__ flow, const unsigned char* __restrict__ region, float* __restrict__ combined, int size,
+          int region_step,
           double theta_1, double theta_2, double alpha, double beta, double k, double c, double floor_px, double fall_sign,
           int modulate, int hard) {
     __shared__ double parts[THREADS];
-    const size_t clip = blockIdx.z;
+    const size_t clip = blockIdx.x;
     flow += 4 * clip * size;
-    region += clip * size;
+    region += clip * region_step;
     combined += 3 * clip * size;
     const Modulation modulation{alpha, beta, k, modulate != 0, hard != 0};
     const Phase rise = scaled_phase(flow, region, size, theta_1, floor_px, parts);

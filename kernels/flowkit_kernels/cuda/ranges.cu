@@ -1,7 +1,8 @@
-// Smallest and largest value of each item of a batch, so that what a caller hands over on the GPU can be checked there.
+// Smallest and largest value of each item of a batch, so that what a caller hands over on the GPU can be checked there. A block
+// an item, along x: there may be more of them than a grid has places along z.
 #include "common.cuh"
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 1024;
 
 // Like fmin and fmax, but NaN wins: a single one must show.
 __device__ float smaller(float a, float b) {
@@ -15,7 +16,7 @@ __device__ float larger(float a, float b) {
 template <class Value>
 __device__ void store_range(const Value* __restrict__ values, float* __restrict__ limits, int size) {
     __shared__ float lows[THREADS], highs[THREADS];
-    const Value* item = values + static_cast<size_t>(blockIdx.z) * size;
+    const Value* item = values + static_cast<size_t>(blockIdx.x) * size;
     float low = item[0], high = item[0];
     for (int i = threadIdx.x; i < size; i += THREADS) {
         low = smaller(item[i], low);
@@ -31,8 +32,8 @@ __device__ void store_range(const Value* __restrict__ values, float* __restrict_
         }
     }
     if (threadIdx.x == 0) {
-        limits[2 * blockIdx.z] = lows[0];
-        limits[2 * blockIdx.z + 1] = highs[0];
+        limits[2 * blockIdx.x] = lows[0];
+        limits[2 * blockIdx.x + 1] = highs[0];
     }
 }
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 ROWS = 6
 """Pixels of one column that a thread holds. With 8, ptxas spills registers for sm_80 and sm_90."""
 MAX_THREADS = 512
+MOST_ITERATIONS = 32
+"""In one launch: sums of squared updates are kept for each of them."""
 LANES = 32
 """Parts in which a tile stores its sum of squared updates."""
 LOAD_AND_STORE = 4.0
@@ -77,6 +79,7 @@ def tiling(height: int, width: int, iterations: int, shared_bytes: int) -> Tilin
     candidates = [
         candidate
         for count in sorted({-(-iterations // launches) for launches in range(1, iterations + 1)})
+        if count <= MOST_ITERATIONS
         for columns in range(1, -(-width // 8) + 1)
         if (candidate := _lowest(height, width, count, columns, shared_bytes))
     ]
@@ -86,7 +89,10 @@ def tiling(height: int, width: int, iterations: int, shared_bytes: int) -> Tilin
 def _lowest(height: int, width: int, iterations: int, columns: int, shared_bytes: int) -> Tiling | None:
     """The tiling of so many columns of tiles with the fewest rows of tiles, if any fits."""
     own_width, columns, wide = _cut(width, columns, iterations)
-    for rows in range(1, -(-height // ROWS) + 1):
+    highest = MAX_THREADS // wide * ROWS
+    if highest == 0:
+        return None
+    for rows in range(max(1, height // highest), -(-height // ROWS) + 1):
         own_height, rows, high = _cut(height, rows, iterations)
         block = (wide, -(-high // ROWS))
         candidate = Tiling(iterations, (columns, rows), (own_width, own_height), iterations, block)
