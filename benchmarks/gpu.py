@@ -4,7 +4,8 @@ python benchmarks/gpu.py --out benchmarks/results/gpu.json
 
 Device arrays in and out (host arrays too, beside them), the `fixed` preset, batches that fill the chip; each answer is checked
 before it is timed. The bars were set for an H200; on another GPU they are shown and decide nothing. Exit codes: 0 measured; 1 an
-answer was wrong, or an H200 below "good"; 3 there is no GPU, and nothing is written.
+answer was wrong, or an H200 below "good"; 3 there is no GPU, and nothing is written. What is stopped prints what it measured so
+far, writes nothing and ends with 130 (Ctrl-C) or as its error says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import machine
 from flowkit.bench import BenchOptions, Case, label, run, troubles
-from flowkit.errors import BackendUnavailable
+from flowkit.errors import BackendUnavailable, FlowkitError, Interrupted
 from flowkit_kernels import resolve_backend
 
 BATCHES = {(128, 128): (64, 256, 1024), (224, 224): (20, 128, 512)}
@@ -25,11 +26,11 @@ BARS = {(128, 128): (20_000, 40_000), (224, 224): (6_000, 12_000)}
 BARS_FOR = "H200"
 
 
-def measure(backend: str, seconds: float, say: Any) -> list[dict[str, Any]]:
-    """A result of `flowkit bench` for each size."""
-    return [
-        run(BenchOptions((backend,), (), (size,), batches, "fixed", seconds), say) for size, batches in BATCHES.items()
-    ]
+def measure(backend: str, seconds: float, say: Any, documents: list[dict[str, Any]]) -> None:
+    """Add a result of `flowkit bench` for each size; where it is stopped, the last one is not complete."""
+    for size, batches in BATCHES.items():
+        documents.append({})
+        run(BenchOptions((backend,), (), (size,), batches, "fixed", seconds), say, documents[-1])
 
 
 def best_rates(documents: list[dict[str, Any]]) -> dict[tuple[int, int], float]:
@@ -58,7 +59,7 @@ def judged(rates: dict[tuple[int, int], float]) -> list[dict[str, Any]]:
 
 def lines(documents: list[dict[str, Any]], bars: list[dict[str, Any]]) -> list[str]:
     """The results in words."""
-    rows = [row for document in documents for row in document["rows"]]
+    rows = [row for document in documents for row in document.get("rows", ())]
     told = [f"{label(Case(**row['case']))}: {row['status']}, {row['items_per_s'] or 0:.0f}/s" for row in rows]
     return told + [
         f"{bar['size'][0]} x {bar['size'][1]}: {bar['pairs_per_s']:.0f} pairs/s; good {bar['good']}, wanted {bar['wanted']}: "
@@ -74,12 +75,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each case")
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     options = parser.parse_args()
+    if options.out and options.out.is_dir():
+        parser.error(f"--out must name a file; got the folder {options.out}")
     try:
         resolve_backend(options.backend)
     except BackendUnavailable as error:
         sys.stderr.write(f"{error}\nNothing was measured and nothing was written.\n")
         return error.exit_code
-    documents = measure(options.backend, options.seconds, lambda text: sys.stderr.write(f"{text}\n"))
+    documents: list[dict[str, Any]] = []
+    try:
+        measure(options.backend, options.seconds, lambda text: sys.stderr.write(f"{text}\n"), documents)
+    except (KeyboardInterrupt, FlowkitError) as error:
+        sys.stdout.write("".join(f"{line}\n" for line in lines(documents, [])))
+        sys.stderr.write(f"{error or 'Interrupted.'}\nStopped before its end; nothing was written.\n")
+        return error.exit_code if isinstance(error, FlowkitError) else Interrupted.exit_code
     bars = judged(best_rates(documents))
     sys.stdout.write("\n".join(lines(documents, bars)) + "\n")
     wrong = [problem for document in documents for problem in troubles(document)]

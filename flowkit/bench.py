@@ -9,9 +9,10 @@ device, else by the host's clock):
 
     items_per_s              batch / S: pairs of images (tvl1) or clips (mmcof)
     pixel_iterations_per_s   batch x iterations x (sum of P over the pyramid's levels) / S; none where a schedule may stop early
-    copy_share               bytes / S, relative to the bandwidth of a large copy. tvl1: 64 bytes a pixel and iteration, what a
-                             kernel must move that keeps nothing between two iterations; above 1 it kept them in caches or
-                             registers. mmcof: 29 P bytes a clip, flow and region read once, the map written once
+    copy_share               bytes / S, relative to the bandwidth of the best of several large copies. tvl1: 64 bytes a pixel and
+                             iteration, what a kernel must move that keeps nothing between two iterations; above 1 it kept
+                             them in caches or registers. mmcof: 29 P bytes a clip, flow and region read once, the map written
+                             once
 """
 
 from __future__ import annotations
@@ -26,20 +27,21 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.config import load_config
+from flowkit.commit import read_records
+from flowkit.config import BackendName, ExtractConfig, load_config
 from flowkit.errors import ConfigError
-from flowkit.machine import other_devices, processor, versions
+from flowkit.machine import describe_devices, other_devices, processor, versions
 from flowkit.pipeline import extract
-from flowkit.run import RunOptions
+from flowkit.run import RunOptions, Summary
 from flowkit.scenes import Scene, SynthConfig, render_frame, scenes, true_motion
 from flowkit.synth import synthesise
 from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow
-from flowkit_kernels.backend import GPU_BACKENDS, describe_device
+from flowkit_kernels.backend import GPU_BACKENDS
 from flowkit_kernels.timing import Spread, Stopwatch, Timing, copy_bandwidth, stopwatch, time_call
 
 Array = npt.NDArray[Any]
@@ -49,6 +51,7 @@ Document = dict[str, Any]
 TITLE = "flowkit bench"
 FORMAT = 1
 OPENCV, TWIN = "opencv", "reference"
+EXTRACT_BACKENDS: tuple[str, ...] = get_args(BackendName)
 OPENCV_SETTINGS: dict[str, dict[str, float]] = {
     "fixed": {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1},
     "opencv": {},
@@ -62,6 +65,8 @@ SECONDS = 0.3
 TOLERANCE = 0.1
 SUBJECTS = 6
 """Of the data set of the end-to-end mode, eight clips each."""
+SHARD_CLIPS = 8
+"""Clips a shard there: few, so that the run has several tasks, as a long one has."""
 
 TWIN_PIXELS = 128 * 128
 """Largest image for which the twin judges although OpenCV could: it takes seconds for larger ones."""
@@ -104,13 +109,13 @@ class BenchOptions:
         call, whatever is asked for.
     preset : {"fixed", "opencv"}
     seconds : float
-        Time for each case.
+        Time for each case; 3 calls are timed at least, 1000 at most.
 
     Raises
     ------
     ConfigError
-    ParameterError, BackendUnavailable
-        A backend is unknown, or cannot run here.
+    BackendUnavailable
+        A backend cannot run here.
     """
 
     backends: tuple[str, ...] = ()
@@ -134,6 +139,9 @@ class BenchOptions:
 
     def concrete_backends(self) -> tuple[str, ...]:
         """Each backend that is measured, once."""
+        known = (*EXTRACT_BACKENDS, OPENCV)
+        for name in self.backends:
+            _check(name in known, "backend", f"one of {', '.join(known)}", name)
         named = [name if name == OPENCV else resolve_backend(name) for name in self.backends]
         return tuple(dict.fromkeys(named)) or (*(name for name in available_backends() if name != TWIN), OPENCV)
 
@@ -222,7 +230,7 @@ class RightAnswer:
         return Difference(self.judge, float(apart.mean(axis=1).max()), float(np.percentile(apart, 99, axis=1).max()))
 
 
-def run(options: BenchOptions, progress: Progress = lambda _: None) -> Document:
+def run(options: BenchOptions, progress: Progress = lambda _: None, into: Document | None = None) -> Document:
     """Check and measure every case.
 
     Parameters
@@ -230,24 +238,27 @@ def run(options: BenchOptions, progress: Progress = lambda _: None) -> Document:
     options : BenchOptions
     progress : callable, optional
         Told in words what comes next.
+    into : dict, optional
+        Becomes the result, row by row: whoever stops the run finds in it what was measured, with interrupted still true.
 
     Returns
     -------
     dict
-        Plain values, as `--json` prints them: title, format, machine, settings, copy_bytes_per_s by memory, rows.
+        Plain values, as `--json` prints them: title, format, machine, settings, interrupted, copy_bytes_per_s by memory, rows.
 
     Raises
     ------
-    ParameterError, BackendUnavailable
+    BackendUnavailable
     DeviceLost
     """
     backends = options.concrete_backends()
-    heading = _heading(backends, options)
+    document = {} if into is None else into
+    document.update(_heading(backends, options))
     memories = dict.fromkeys(_memory(name) for name in backends)
     progress(f"Bandwidth of a large copy: {', '.join(memories)}.")
     watches = {memory: stopwatch(memory) for memory in memories}
     bandwidth = {memory: copy_bandwidth(watch) for memory, watch in watches.items()}
-    rows = []
+    document.update(copy_bytes_per_s=bandwidth, rows=[])
     for height, width in options.sizes or SIZES:
         inputs = make_inputs(height, width)
         for op in options.ops or OPS:
@@ -256,8 +267,9 @@ def run(options: BenchOptions, progress: Progress = lambda _: None) -> Document:
             for case in cases(op, height, width, backends, options):
                 memory = _memory(case.backend)
                 row = examine(case, inputs, right, watches[memory], options.seconds)
-                rows.append(dataclasses.asdict(_with_figures(row, bandwidth[memory])))
-    return {**heading, "copy_bytes_per_s": bandwidth, "rows": rows}
+                document["rows"].append(dataclasses.asdict(_with_figures(row, bandwidth[memory])))
+    document["interrupted"] = False
+    return document
 
 
 def make_inputs(height: int, width: int) -> Inputs:
@@ -298,6 +310,17 @@ def cases(op: str, height: int, width: int, backends: Sequence[str], options: Be
         for batch in _batches(backend, height * width, options.batches):
             for arrays in memories:
                 yield Case(op, height, width, batch, backend, arrays, options.preset)
+
+
+def planned(options: BenchOptions) -> list[Case]:
+    """Every case that will be examined, in this order, but OpenCV's where it cannot run."""
+    backends = [name for name in options.concrete_backends() if name != OPENCV or not _opencv_obstacle()]
+    return [
+        case
+        for height, width in options.sizes or SIZES
+        for op in options.ops or OPS
+        for case in cases(op, height, width, backends, options)
+    ]
 
 
 def examine(case: Case, inputs: Inputs, right: RightAnswer, watch: Stopwatch, seconds: float) -> Row:
@@ -415,73 +438,89 @@ def _opencv_judges() -> bool:
 
 
 def run_end_to_end(
-    backends: Sequence[str] = (), subjects: int = SUBJECTS, progress: Progress = lambda _: None
+    backends: Sequence[str] = (), progress: Progress = lambda _: None, into: Document | None = None
 ) -> Document:
     """Clips a second of `flowkit extract` as a whole, on a synthetic data set in a temporary folder, for each backend.
 
-    The clips are whole images of 320 x 320 with landmarks beside them, aligned by these (`--align landmarks`) to 224 x 224.
+    The clips are whole images of 320 x 320 with landmarks beside them, aligned by these (`--align landmarks`) to 224 x 224, and
+    stored in shards of `SHARD_CLIPS`.
+
+    `seconds`, and the clips a second that follow from it, are a whole run's: starting the worker processes, and on a GPU the
+    device's own process with its context and its kernels' load, are included, for every run pays them. `start_up_s` says how much
+    that is: the seconds of a run of one clip. Compiling counts in neither, because a run of one clip goes before both.
 
     Parameters
     ----------
     backends : sequence of str
         All that run here but the twin, if empty.
-    subjects : int
-        Eight clips each.
     progress : callable, optional
+    into : dict, optional
+        As in `run`.
 
     Returns
     -------
     dict
-        As `run` returns it, with end_to_end in place of rows.
+        As `run` returns it, with end_to_end in place of copy_bytes_per_s and rows.
 
     Raises
     ------
     ConfigError
-        "opencv" is among the backends: extract has none.
+        extract has no such backend, such as "opencv".
     FlowkitError
         What stopped a run.
     """
-    _check(OPENCV not in backends, "backend", "one that extract has, with --end-to-end", OPENCV)
+    for name in backends:
+        expectation = f"one that extract has ({', '.join(EXTRACT_BACKENDS)}), with --end-to-end"
+        _check(name in EXTRACT_BACKENDS, "backend", expectation, name)
     names = tuple(name for name in BenchOptions(tuple(backends)).concrete_backends() if name != OPENCV)
-    heading = _heading(names, {"subjects": subjects})
-    measured = []
+    document = {} if into is None else into
+    document.update(_heading(names, {"subjects": SUBJECTS, "shard_clips": SHARD_CLIPS}), end_to_end=[])
     with tempfile.TemporaryDirectory() as folder:
-        progress(f"{8 * subjects} synthetic clips are being rendered.")
-        manifest = synthesise(Path(folder) / "clips", SynthConfig(subjects=subjects, key_frames_only=True))
+        progress(f"{8 * SUBJECTS} synthetic clips are being rendered.")
+        base = Path(folder)
+        every = synthesise(base / "clips", SynthConfig(subjects=SUBJECTS, key_frames_only=True))
+        one = synthesise(base / "clip", SynthConfig(subjects=1, classes=LABELS[:1], key_frames_only=True))
         for name in names:
             progress(f"extract: {name}.")
-            measured.append(_extract(manifest, Path(folder) / name, name))
-    return {**heading, "end_to_end": measured}
+            document["end_to_end"].append(_time_extract(every, one, base / name, name))
+    document["interrupted"] = False
+    return document
 
 
-def _extract(manifest: Path, out: Path, backend: str) -> Document:
-    """Summary of one run."""
-    landmarks = str(manifest.parent / "landmarks.csv")
-    config = load_config(backend=backend, align__method="landmarks", align__landmarks=landmarks)
-    _compile(backend, config.tvl1)
-    summary = extract(manifest, out, config, RunOptions())
-    if summary.stopped is not None:
-        raise summary.stopped
+def _time_extract(every: Path, one: Path, out: Path, backend: str) -> Document:
+    """What a run of all clips told, and how long one of a single clip took, after another that compiled."""
+    _extract(one, out / "compiled", backend)
+    start_up = _extract(one, out / "start-up", backend)
+    summary = _extract(every, out / "all", backend)
     found = summary.to_dict()
     kept = ("computed", "failed", "failure_codes", "seconds", "clips_per_s", "stage_seconds", "workers", "bound_by")
-    return {"backend": backend, **{name: found[name] for name in kept}}
+    return {
+        "backend": backend,
+        **{name: found[name] for name in kept},
+        "start_up_s": round(start_up.seconds, 3),
+        "shards": len(read_records(out / "all")),
+    }
 
 
-def _compile(backend: str, params: TVL1Params) -> None:
-    """Make the first call of each operation, whose time would count otherwise."""
-    inputs = make_inputs(64, 64)
-    onset, apex = inputs.arguments["tvl1"]
-    tvl1_flow(onset, apex, params, backend=backend)
-    mmcof(inputs.arguments["mmcof"][0], backend=backend)
+def _extract(manifest: Path, out: Path, backend: str) -> Summary:
+    summary = extract(manifest, out, _extract_config(manifest, backend), RunOptions())
+    if summary.stopped is not None:
+        raise summary.stopped
+    return summary
+
+
+def _extract_config(manifest: Path, backend: str) -> ExtractConfig:
+    landmarks = str(manifest.parent / "landmarks.csv")
+    return load_config(backend=backend, align__method="landmarks", align__landmarks=landmarks, shard__clips=SHARD_CLIPS)
 
 
 # --- results
 
 
 def _heading(backends: Sequence[str], settings: BenchOptions | Mapping[str, Any]) -> Document:
-    """What every result begins with."""
+    """What every result begins with. A GPU is described by a process of its own: this one may go without a context."""
     here = {name: version for backend in backends for name, version in versions(backend).items()}
-    devices = {name: describe_device(name) for name in backends if name in GPU_BACKENDS}
+    devices = {name: describe_devices(name, (0,))["0"] for name in backends if name in GPU_BACKENDS}
     return {
         "title": TITLE,
         "format": FORMAT,
@@ -494,6 +533,7 @@ def _heading(backends: Sequence[str], settings: BenchOptions | Mapping[str, Any]
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
         "settings": dataclasses.asdict(settings) if isinstance(settings, BenchOptions) else dict(settings),
+        "interrupted": True,
     }
 
 
@@ -530,8 +570,15 @@ class Baseline:
             raise ValueError("another title or format")
         timed = (row for row in document["rows"] if row["status"] == "measured")
         machine: Mapping[str, Any] = document["machine"]
-        _ = machine["processor"], machine["cores"], machine["devices"].values()
-        return cls(machine, {Case(**row["case"]): Spread(**row["seconds"]) for row in timed})
+        _ = machine["processor"], machine["cores"], [device.get("name") for device in machine["devices"].values()]
+        return cls(machine, {Case(**row["case"]): _spread(row["seconds"]) for row in timed})
+
+
+def _spread(stored: Mapping[str, Any]) -> Spread:
+    """Of its fields; ValueError if they are no times."""
+    if not all(isinstance(seconds, int | float) and 0 < seconds < math.inf for seconds in stored.values()):
+        raise ValueError("not times")
+    return Spread(**stored)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -542,14 +589,35 @@ def read_baseline(path: Path) -> Baseline:
     ConfigError
         There is no such file, or it holds something else.
     """
+    got: object = "something else"
     try:
-        return Baseline.of(json.loads(path.read_text(encoding="utf-8")))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(document, dict) and document.get("title") == TITLE and "end_to_end" in document:
+            got = "one of --end-to-end, which cannot be compared"
+        else:
+            return Baseline.of(document)
     except OSError as error:
-        got: object = error.strerror
+        got = error.strerror
     except (ValueError, KeyError, TypeError, AttributeError):
-        got = "something else"
+        pass
     raise ConfigError(
         f"{path}: --compare must be a result of flowkit bench; got {got}. Store one with flowkit bench --out FILE."
+    )
+
+
+def check_comparable(then: Baseline, options: BenchOptions) -> None:
+    """Refuse, before anything is timed, a stored result that has no case in common with what will be.
+
+    Raises
+    ------
+    ConfigError
+    """
+    coming = planned(options)
+    _check(
+        any(case in then.seconds for case in coming),
+        "--compare",
+        "a result that timed some of the same cases",
+        f"none of these {len(coming)}",
     )
 
 
@@ -604,13 +672,12 @@ def compare(then: Baseline, now: Baseline, tolerance: float = TOLERANCE) -> Comp
     tolerance : float
         Share of the smaller median.
 
-    Raises
-    ------
-    ConfigError
-        They have no case in common.
+    Returns
+    -------
+    Comparison
+        Without ratios, if they have no case in common.
     """
     both = [case for case in now.seconds if case in then.seconds]
-    _check(bool(both), "--compare", "a result that timed some of the same cases", f"none of these {len(now.seconds)}")
     ratios = tuple(_ratio(case, then.seconds[case], now.seconds[case], tolerance) for case in both)
     only_then, only_now = (len(one.seconds) - len(both) for one in (then, now))
     return Comparison(ratios, only_then, only_now, _other_machine(then.machine, now.machine))
@@ -635,9 +702,10 @@ def _other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 # --- what people read
 
 CASE_COLUMNS = ("op", "size", "batch", "backend", "arrays")
-COLUMNS = (*CASE_COLUMNS, "host ms", "device ms", "quartiles", "items/s", "Gpx it/s", "of copy", "off by", "")
-COMPARED_COLUMNS = ("case", "then ms", "now ms", "times", "")
-END_TO_END_COLUMNS = ("backend", "clips", "seconds", "clips/s", "bound by", "ms a clip, added up over processes")
+COLUMNS = (*CASE_COLUMNS, "host ms", "gpu ms", "items/s", "Gpx/s", "of copy", "off")
+"""Short enough, as all figures are, for a terminal of 80 columns."""
+COMPARED_COLUMNS = (*CASE_COLUMNS, "then ms", "now ms", "times", "")
+END_TO_END_COLUMNS = ("backend", "clips", "shards", "seconds", "clips/s", "start-up s", "bound by")
 
 
 def table(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -646,30 +714,38 @@ def table(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
-    case, timing, apart = row["case"], row["timing"] or {}, row["difference"] or {}
-    clocks = (timing.get(name) for name in ("host_s", "device_s"))
-    quartiles = (_ms(row["seconds"][name]) for name in ("low", "high")) if row["seconds"] else ()
+    timing, apart = row["timing"] or {}, row["difference"] or {}
+    clocks = [timing.get(name) for name in ("host_s", "device_s")]
+    on_host, on_device = (_ms(clock["median"]) if clock else "-" for clock in clocks)
     iterations, share = row["pixel_iterations_per_s"], row["copy_share"]
     return (
-        *(case["op"], f"{case['height']} x {case['width']}", str(case["batch"]), case["backend"], case["arrays"]),
-        *(_ms(clock["median"]) if clock else "-" for clock in clocks),
-        " .. ".join(quartiles) or "-",
-        f"{row['items_per_s']:.4g}" if row["items_per_s"] else "-",
-        f"{iterations / 1e9:.3g}" if iterations else "-",
-        f"{100 * share:.3g} %" if share else "-",
-        f"{apart['mean']:.1g}" if apart else "-",
-        "" if row["status"] == "measured" else f"{row['status']}: {row['detail']}",
+        *_case_cells(Case(**row["case"])),
+        row["status"] if row["status"] in ("wrong", "failed") else on_host,
+        on_device,
+        _figure(row["items_per_s"]) if row["items_per_s"] else "-",
+        _figure(iterations / 1e9) if iterations else "-",
+        f"{_figure(100 * share)} %" if share else "-",
+        f"{apart['mean']:.0e}" if apart else "-",
     )
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """What to know about the table, in sentences: why a case was not timed, and what the columns mean."""
+    speeds = ", ".join(f"{name} {speed / 1e9:.1f} GB/s" for name, speed in document["copy_bytes_per_s"].items())
+    untimed = [row for row in document["rows"] if row["status"] != "measured"]
+    return [
+        *(f"{label(Case(**row['case']))}: {row['status']}: {row['detail']}." for row in untimed),
+        f"of copy: bytes to be moved, beside the best large copy ({speeds}); over 100 % where a kernel keeps data in cache.",
+        "Times are medians, --json has the quartiles. Gpx/s: 10^9 pixels times iterations. off: mean error (tvl1: px).",
+    ]
 
 
 def comparison_table(compared: Comparison) -> list[tuple[str, ...]]:
     """A line of `COMPARED_COLUMNS` for each case that both results timed."""
     return [
         (
-            label(r.case),
-            _ms(r.then.median),
-            _ms(r.now.median),
-            f"{r.times:.2f}",
+            *_case_cells(r.case),
+            *(_ms(r.then.median), _ms(r.now.median), f"{r.times:.2f}"),
             "" if r.verdict == "same" else r.verdict,
         )
         for r in compared.ratios
@@ -678,29 +754,53 @@ def comparison_table(compared: Comparison) -> list[tuple[str, ...]]:
 
 def comparison_notes(compared: Comparison) -> list[str]:
     """What to know about the table, in sentences."""
-    notes = []
+    told = []
     if compared.other_machine:
-        notes.append(f"Another machine: {compared.other_machine}. The times say nothing about the code.")
+        told.append(f"Another machine: {compared.other_machine}. The times say nothing about the code.")
     if compared.only_then or compared.only_now:
-        notes.append(f"Not compared: {compared.only_then} cases timed only then, {compared.only_now} only now.")
-    return [*notes, f"{len(compared.ratios)} cases compared, {len(compared.slower)} slower."]
+        told.append(f"Not compared: {compared.only_then} cases timed only then, {compared.only_now} only now.")
+    return [*told, f"{len(compared.ratios)} cases compared, {len(compared.slower)} slower."]
 
 
 def end_to_end_table(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A line of `END_TO_END_COLUMNS` for each backend."""
     return [
         (
-            *(found["backend"], str(found["computed"]), f"{found['seconds']:.1f}", f"{found['clips_per_s']:.1f}"),
+            *(found["backend"], str(found["computed"]), str(found["shards"])),
+            *(f"{found[name]:.1f}" for name in ("seconds", "clips_per_s", "start_up_s")),
             found["bound_by"],
-            ", ".join(f"{name} {1000 * s / found['computed']:.0f}" for name, s in found["stage_seconds"].items()),
         )
         for found in document["end_to_end"]
-        if found["computed"]
     ]
 
 
+def end_to_end_notes(document: Mapping[str, Any]) -> list[str]:
+    """What each stage took, in sentences, and what the seconds include."""
+    told = []
+    for found in document["end_to_end"]:
+        if found["computed"]:
+            stages = (f"{name} {1000 * s / found['computed']:.0f}" for name, s in found["stage_seconds"].items())
+            told.append(f"{found['backend']}, ms a clip, added up over processes: {', '.join(stages)}.")
+    return [
+        *told,
+        "Seconds include starting the processes; start-up s is a run of one clip. Compiling counts in neither.",
+    ]
+
+
+def _case_cells(case: Case) -> tuple[str, ...]:
+    """A cell for each of `CASE_COLUMNS`."""
+    return (case.op, f"{case.height}x{case.width}", str(case.batch), case.backend, case.arrays)
+
+
 def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.3g}"
+    return _figure(1000 * seconds)
+
+
+def _figure(value: float) -> str:
+    """Three digits or all before the point, never with an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if value >= 0.1 else f"{value:.3f}"
 
 
 def parse_size(text: str) -> tuple[int, int]:

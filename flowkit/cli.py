@@ -334,6 +334,49 @@ def report(folder: Path, clips: int) -> None:
     sys.exit(1 if result.corrupt else 0)
 
 
+@main.group("import", short_help="Flow that others computed, as shards.")
+def import_() -> None:
+    """Turn flow that others computed into shards, as far as it tells what shards hold; the rest is recorded as unknown."""
+
+
+@import_.command(short_help="The public 28 x 28 pictures of STSTNet, HTNet and CausalNet.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder of the shards; an import that was stopped goes on there."
+)
+@click.option(
+    "--zero",
+    type=click.Choice(["median", "mode"]),
+    default="median",
+    show_default=True,
+    help="Which grey level of a channel means no motion.",
+)
+@click.option("--csv", "list_file", type=FILE, help="The list of clips.  [default: the one in DIR]")
+@click.option("--pictures", type=FOLDER, help="Folder of the pictures.  [default: found in DIR]")
+@click.option("--retry-failed", is_flag=True, help="Read clips again that failed before.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Turn the pictures of DIR into shards: 28 x 28 PNG files with u, v and strain, of both phases or of the rise only.
+
+    The clips are those of the CSV file in DIR (dataset, sub, filename_o, label). Magnitude and zero of such flow are relative:
+    shards say `units = minmax`, and MM-COF is approximate.
+
+    Exit codes: 0 all done; 1 some clips failed; 2 usage or list; 3 environment; 74 disk full; 130 interrupted.
+    """
+    from flowkit.imports import import_stst
+    from flowkit.progress import StderrProgress
+
+    with StderrProgress() as reporter:
+        done = import_stst(folder, out, reporter=reporter, **given)
+        if done.computed or not (out / "report.html").exists():
+            _write_report(out, reporter)
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=1))
+    else:
+        _show_mapping("flowkit import stst", done.to_dict())
+    sys.exit(done.exit_code)
+
+
 @main.command(short_help="Make a data set whose flow is known exactly.")
 @click.option("--out", type=FOLDER, required=True, help="A new or empty folder.")
 @click.option("--subjects", type=int, help="Made-up subjects.  [default: 5]")
@@ -352,7 +395,11 @@ def report(folder: Path, clips: int) -> None:
 @click.option("--drift-px", type=float, help="Largest drift of the head, pixels.  [default: 2]")
 @click.option("--drift-deg", type=float, help="Largest turn of the head in the plane, degrees.  [default: 0.5]")
 @click.option("--light", type=float, help="Largest relative change of brightness.  [default: 0.01]")
-@click.option("--peak-px", type=(float, float), help="Smallest and largest peak of the motion.  [default: 0.8 2.5]")
+@click.option(
+    "--peak-px",
+    type=(float, float),
+    help="Smallest and largest peak of the motion.  [default: 0.8 2.5, less in frames below 210 pixels]",
+)
 def synth(out: Path, classes: str | None, **given: Any) -> None:
     """Make a data set whose motion is known exactly, from one public-domain face.
 
@@ -382,7 +429,7 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
     "sizes",
     multiple=True,
     metavar="SIZE",
-    help="Side, or HEIGHTxWIDTH, in pixels.  [default: 64, 128, 224, 480x640]",
+    help="Side, or HEIGHTxWIDTH, in pixels: even, from 64 to 4096.  [default: 64, 128, 224, 480x640]",
 )
 @click.option(
     "--batch",
@@ -397,10 +444,10 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
     "--seconds",
     type=float,
     metavar="SECONDS",
-    help="Time for each case; three calls are timed at least.  [default: 0.3]",
+    help="Time for each case, but for at least 3 calls and at most 1,000 of them.  [default: 0.3]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--out", type=FILE, help="Store the result, for a later --compare.")
+@click.option("--out", type=FILE, help="File to store the result in, for a later --compare.")
 @click.option("--compare", "stored", type=FILE, help="A stored result: print how many times slower each case is now.")
 @click.option(
     "--tolerance", type=float, default=0.1, show_default=True, help="By how much a case may get slower, as a share."
@@ -412,19 +459,25 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     Answers are held against the float64 twin or OpenCV. One that is wrong is reported and not timed. With --compare, a case got
     slower if its median did by more than --tolerance and the quartiles do not overlap.
 
-    The defaults take one to two minutes on two cores, most of them for OpenCV.
+    The defaults take one to two minutes on two cores, most of them for OpenCV. What is stopped prints what it measured so far, and
+    stores nothing.
 
     Exit codes: 0 all right; 1 a wrong answer, a case that failed, or one that got slower; 2 usage; 3 a backend cannot run here;
-    130 interrupted.
+    75 stopped by SIGTERM, or its GPU lost; 130 interrupted.
     """
     from flowkit import bench as benchmark
 
-    before = _baseline(out, stored, tolerance, given)
-    result = _measured(given)
+    options = _bench_options(given, comparing=stored is not None)
+    before = _baseline(out, stored, tolerance, options)
+    result: dict[str, Any] = {}
+    with _sigterm_as_ctrl_c():
+        try:
+            _measure(options, given["backends"], result)
+        except (KeyboardInterrupt, FlowkitError):
+            _show_unfinished(result, as_json)
+            raise
     problems = benchmark.troubles(result)
     compared = benchmark.compare(before, benchmark.Baseline.of(result), tolerance) if before else None
-    if out is not None and not problems:
-        benchmark.write_result(out, result)
     if as_json:
         click.echo(json.dumps({**result, "compared": compared.to_dict()} if compared else result, indent=1))
     else:
@@ -433,6 +486,8 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
         click.echo(f"Not right: {problem}.", err=True)
     if out is not None and problems:
         click.echo(f"Not stored in {out}: a baseline must be right.", err=True)
+    elif out is not None:
+        benchmark.write_result(out, result)
     sys.exit(1 if problems or (compared and compared.slower) else 0)
 
 
@@ -517,11 +572,12 @@ def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
 
 def _show_summary(found: Mapping[str, Any]) -> None:
     click.echo(
-        f"{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not started. "
+        f"{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not done. "
         f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({found['clips_per_s']:.1f} clips/s)."
     )
-    if found["computed"]:
-        per_clip = (f"{name} {1000 * s / found['computed']:.0f}" for name, s in found["stage_seconds"].items())
+    clips = found["stage_clips"]
+    if any(clips.values()):
+        per_clip = (f"{name} {1000 * s / clips[name]:.0f}" for name, s in found["stage_seconds"].items() if clips[name])
         click.echo(f"Milliseconds a clip, added up over processes: {', '.join(per_clip)}.")
     if found["bound_by"]:
         click.echo(_bottleneck(found))
@@ -557,36 +613,82 @@ def _show_check(report: Any) -> None:
         click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
 
 
-def _baseline(out: Path | None, stored: Path | None, tolerance: float, given: Mapping[str, Any]) -> Any:
-    """What to compare with, if anything; all that can be wrong with the options is found before anything is timed."""
-    from flowkit.bench import read_baseline
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that nothing temporary stays behind, but ends with its own exit code."""
+    came = []
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+        came.append(True)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if came:
+            raise Terminated("flowkit: command was stopped by SIGTERM. Run it again.") from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _bench_options(given: Mapping[str, Any], comparing: bool) -> Any:
+    """What `bench` is to measure; None with --end-to-end, which has nothing but backends to choose."""
+    from flowkit.bench import BenchOptions, parse_size
 
     single = ("ops", "sizes", "batches", "preset", "seconds")
-    if given["end_to_end"] and (stored is not None or any(given[name] for name in single)):
-        raise ConfigError(
-            "bench: --end-to-end must come without --op, --size, --batch, --preset, --seconds and --compare; got one of them. "
-            "Leave it out."
-        )
-    if out is not None and not out.absolute().parent.is_dir():
-        raise ConfigError(f"bench: --out must lie in a folder that exists; got {out}. Make the folder.")
-    if not tolerance >= 0:
-        raise ConfigError(f"bench: --tolerance must be 0 or more; got {tolerance}. Correct it.")
-    return None if stored is None else read_baseline(stored)
-
-
-def _measured(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a benchmark."""
-    from flowkit.bench import SUBJECTS, BenchOptions, parse_size, run, run_end_to_end
-    from flowkit.progress import StderrProgress
-
+    if given["end_to_end"]:
+        if comparing or any(given[name] for name in single):
+            raise ConfigError(
+                "bench: --end-to-end must come without --op, --size, --batch, --preset, --seconds and --compare; got one of "
+                "them. Leave it out."
+            )
+        return None
     named = {
         name: given[name] for name in ("backends", "ops", "batches", "preset", "seconds") if given[name] is not None
     }
-    options = BenchOptions(sizes=tuple(parse_size(text) for text in given["sizes"]), **named)
+    return BenchOptions(sizes=tuple(parse_size(text) for text in given["sizes"]), **named)
+
+
+def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: Any) -> Any:
+    """What to compare with, if anything; all that can be wrong with these options is found before anything is timed."""
+    from flowkit.bench import check_comparable, read_baseline
+
+    if out is not None and out.is_dir():
+        raise ConfigError(f"bench: --out must name a file; got the folder {out}. Add the file's name.")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ConfigError(f"bench: --out must lie in a folder that exists; got {out}. Make the folder.")
+    if out is not None and not os.access(out if out.exists() else out.absolute().parent, os.W_OK):
+        raise ConfigError(f"bench: --out must be a file that can be written; got {out}. Check the permissions.")
+    if not tolerance >= 0:
+        raise ConfigError(f"bench: --tolerance must be 0 or more; got {tolerance}. Correct it.")
+    if stored is None:
+        return None
+    before = read_baseline(stored)
+    check_comparable(before, options)
+    return before
+
+
+def _measure(options: Any, backends: Sequence[str], result: dict[str, Any]) -> None:
+    """Fill the result of a benchmark."""
+    from flowkit.bench import run, run_end_to_end
+    from flowkit.progress import StderrProgress
+
     with StderrProgress() as reporter:
-        if given["end_to_end"]:
-            return run_end_to_end(options.backends, SUBJECTS, reporter.note)
-        return run(options, reporter.note)
+        if options is None:
+            run_end_to_end(backends, reporter.note, result)
+        else:
+            run(options, reporter.note, result)
+
+
+def _show_unfinished(result: Mapping[str, Any], as_json: bool) -> None:
+    """What was measured of a benchmark that was stopped."""
+    if as_json and result:
+        click.echo(json.dumps(result, indent=1))
+    elif result.get("rows") or result.get("end_to_end"):
+        _show_bench(result, None)
 
 
 def _show_bench(result: Mapping[str, Any], compared: Any) -> None:
@@ -594,17 +696,19 @@ def _show_bench(result: Mapping[str, Any], compared: Any) -> None:
 
     machine = result["machine"]
     gpus = "".join(f", {name}: {device.get('name', '?')}" for name, device in machine["devices"].items())
-    title = f"flowkit bench, {machine['processor']}, {machine['cores']} cores{gpus}"
+    stopped = ", stopped before its end" if result["interrupted"] else ""
+    click.echo(f"flowkit bench, {machine['processor']}, {machine['cores']} cores{gpus}{stopped}")
     if "end_to_end" in result:
-        _show_rows(title, benchmark.END_TO_END_COLUMNS, benchmark.end_to_end_table(result))
-        return
-    _show_rows(title, benchmark.COLUMNS, benchmark.table(result))
-    for name, speed in result["copy_bytes_per_s"].items():
-        click.echo(f"Bandwidth of a copy, {name}: {speed / 1e9:.1f} GB/s, read and written.")
+        _show_rows("", benchmark.END_TO_END_COLUMNS, benchmark.end_to_end_table(result), whole=True)
+        notes = benchmark.end_to_end_notes(result)
+    else:
+        _show_rows("", benchmark.COLUMNS, benchmark.table(result), whole=True)
+        notes = benchmark.notes(result)
+    click.echo("\n".join(notes))
     if compared is not None:
-        _show_rows("\nCompared", benchmark.COMPARED_COLUMNS, benchmark.comparison_table(compared))
-        for note in benchmark.comparison_notes(compared):
-            click.echo(note)
+        click.echo("\nCompared")
+        _show_rows("", benchmark.COMPARED_COLUMNS, benchmark.comparison_table(compared), whole=True)
+        click.echo("\n".join(benchmark.comparison_notes(compared)))
 
 
 def _show_mapping(title: str, values: Mapping[str, Any]) -> None:
@@ -619,12 +723,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield prefix + str(name), "-" if value in ({}, [], None, "") else str(value)
 
 
-def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
+    """Print a table; `whole`: in lines as long as they need be, whatever the terminal's width."""
     table = Table(*header, title=title, title_justify="left", show_header=any(header), box=None, pad_edge=False)
+    table.collapse_padding = whole
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     # A pipe gets whole lines: a path cut at column 80 is of no use to a program.
-    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 400).print(table)
+    width = None if sys.stdout.isatty() and not whole else 400
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 if __name__ == "__main__":

@@ -44,12 +44,16 @@ class Record:
     path : Path
         Of the record itself.
     content : dict
-        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, host, times.
+        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, host, device, times.
     """
 
     task: int
     path: Path
     content: dict[str, Any]
+
+    def made_here_since(self, began: float) -> bool:
+        """Whether a process of this machine began the task at that time (of `time.time`) or later."""
+        return bool(self.content["host"] == platform.node() and self.content["began"] >= began)
 
     @property
     def data_path(self) -> Path | None:

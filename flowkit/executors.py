@@ -40,6 +40,8 @@ PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Reach the whole process group; the parent decides what they mean, and kills its workers."""
 MAX_FAILED_STARTS = 3
 """So many workers in a row that end while they start are no accident."""
+KILL_TIMEOUT_S = 10.0
+"""How long a killed process is waited for."""
 START_TIMEOUT_S = 300.0
 """How long a worker may take to import and set up before it counts as hanging: a cold network disk is slow."""
 _HIDING = threading.Lock()
@@ -92,6 +94,8 @@ class SupervisedPool:
         Number of processes.
     timeout_s : float
         Longest time for one item; a worker that takes longer is killed.
+    progress : callable, optional
+        Gives a value that changes as long as work goes on; each change gives the items in flight the whole time once more.
     window : int
         Most outcomes that wait to be consumed; bounds the memory.
     attempts : int
@@ -114,6 +118,7 @@ class SupervisedPool:
         window: int,
         attempts: int = ATTEMPTS,
         parents: bool = False,
+        progress: Callable[[], Any] = lambda: None,
         spent: Callable[[Outcome[Any]], bool] = lambda _: False,
         changed: threading.Condition | None = None,
     ) -> None:
@@ -123,6 +128,8 @@ class SupervisedPool:
         self._window = max(window, workers)
         self._attempts = attempts
         self._parents = parents
+        self._progress = progress
+        self._seen = progress()
         self._spent = spent
         self._context = multiprocessing.get_context("spawn")
         self._queue: deque[_Job] = deque()
@@ -276,7 +283,7 @@ class SupervisedPool:
             self._settle(job, outcome)
 
     def _bury(self, worker: _Worker) -> None:
-        worker.process.join()
+        _await_end(worker.process)
         code = worker.process.exitcode
         self._workers.remove(worker)
         worker.pipe.close()
@@ -292,6 +299,10 @@ class SupervisedPool:
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
+        before, self._seen = self._seen, self._progress()
+        if self._seen != before:
+            for worker in [w for w in self._workers if w.job is not None]:
+                worker.deadline = now + self._timeout_s
         for worker in [w for w in self._workers if w.deadline <= now]:
             if worker.job is None:
                 raise WorkerStartError(f"a worker process was not ready after {START_TIMEOUT_S:.0f} s")
@@ -323,7 +334,7 @@ class SupervisedPool:
     @staticmethod
     def _stop(worker: _Worker) -> None:
         worker.process.kill()  # it holds nothing that must be saved
-        worker.process.join()
+        _await_end(worker.process)
         worker.pipe.close()
 
 
@@ -356,6 +367,17 @@ class Submission:
         """Drop what was not consumed yet."""
         self._pool._cancel(list(self._jobs))
         self._jobs.clear()
+
+
+def _await_end(process: BaseProcess) -> None:
+    """Wait for a process that is ending, but not for ever.
+
+    One that sits in the kernel, as in the driver of a GPU that hangs, dies only when the kernel lets go of it. It is left
+    behind, and taken off the list of those that Python waits for at its own end.
+    """
+    process.join(KILL_TIMEOUT_S)
+    if process.exitcode is None:
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -407,7 +429,7 @@ def _work(handler: Handler, pipe: Connection) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
-        pipe.send(WorkerStartError(str(error)))
+        pipe.send(WorkerStartError(f"{type(error).__name__}: {error}"))
 
 
 def _portable(error: Exception) -> Exception:

@@ -75,9 +75,18 @@ def _describer(backend: str) -> Iterator[Callable[[int], dict[str, Any]]]:
 
 
 def other_devices(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What changed of the GPUs' models, as "one model -> another"; empty if nothing did."""
-    models = [sorted({str(device.get("name")) for device in devices.values()}) for devices in (before, now)]
-    return "" if models[0] == models[1] else " -> ".join(", ".join(names) or "unknown" for names in models)
+    """What changed of the GPUs' models and drivers, as "one model -> another"; empty if nothing did."""
+    models, drivers = (
+        [sorted({str(device.get(key, "?")) for device in devices.values()}) for devices in (before, now)]
+        for key in ("name", "driver")
+    )
+    if models[0] != models[1]:
+        return _change(*models)
+    return "" if drivers[0] == drivers[1] else f"driver {_change(*drivers)}"
+
+
+def _change(before: Sequence[str], now: Sequence[str]) -> str:
+    return " -> ".join(", ".join(names) or "unknown" for names in (before, now))
 
 
 def _version(package: str) -> str:

@@ -22,6 +22,7 @@ from flowkit import commit
 from flowkit.align import check_needs
 from flowkit.config import BackendName, ExtractConfig, differences
 from flowkit.errors import (
+    BackendUnavailable,
     ClipError,
     ConfigError,
     DeviceLost,
@@ -102,7 +103,7 @@ def extract(
 
 
 def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, options: RunOptions) -> dict[str, Any]:
-    """What `extract` would do, without writing a byte.
+    """What `extract` would do, without writing a byte; GPUs are asked whether they are there.
 
     Raises
     ------
@@ -112,6 +113,7 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
     plan = run.plan([] if run.fresh else commit.read_records(run.out))
     clips = sum(len(task.clips) for task in plan.pending)
     size = run.config.align.size
+    found = describe_devices(run.config.backend, run.devices)
     return {
         "out": str(out),
         "planned": len(run.clips),
@@ -123,6 +125,7 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
         "bytes": clips * sample_bytes(size, run.config.shard.keep_faces),
         "backend": run.config.backend,
         "devices": list(run.devices),
+        "device": found,
         "fingerprint": run.fingerprint,
         "settings": run.settings,
     }
@@ -151,7 +154,7 @@ class _Run:
         check_needs(config.align)
         stored = None if options.overwrite else read_run(out)
         self.asked_for = config.backend
-        self.config = _resolved(config, stored)
+        self.config = _resolved(config, stored, out)
         self.devices = _devices(options.devices, self.config.backend)
         self.settings = self.config.to_dict()
         self.fingerprint = self.config.fingerprint()
@@ -160,6 +163,8 @@ class _Run:
             self.fresh = _refuse_changes(self.settings, stored, out)
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
+        self.found: dict[str, dict[str, Any]] = {}  # what each GPU is
+        self.began = time.time()
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
@@ -194,12 +199,12 @@ class _Run:
         return self.summary
 
     def _prepare(self) -> Plan:
-        found = describe_devices(self.config.backend, self.devices, self.stop.check)
+        self.found = describe_devices(self.config.backend, self.devices, self.stop.check)
         if self.fresh:
             commit.discard(self.out)
         commit.probe(self.out)
         commit.remove_stale_temporaries(self.out)
-        self._store_run(found)
+        self._store_run(self.found)
         self.fresh = False
         records, invalid = commit.scan(self.out)
         for path in invalid:
@@ -241,7 +246,7 @@ class _Run:
                 self.reporter.note(f"Note: this folder was begun with another version: {change}.")
             if others := other_devices(stored.get("device", {}), devices):
                 self.reporter.note(
-                    f"Note: this folder was begun on another GPU: {others}. Bytes may differ in the last bits."
+                    f"Note: this folder was begun with another GPU or driver: {others}. Bytes may differ in the last bits."
                 )
         if len({what.get("name") for what in devices.values()}) > 1:
             self.reporter.note("Note: the GPUs of this run are not of one model. Bytes may differ in the last bits.")
@@ -311,10 +316,11 @@ class _Run:
             threads=options.cores(options.threads),
             batch=options.batch,
             timeout_s=options.timeout_s,
+            devices=self.found,
         )
         placement = place(self.config.backend, self.devices)
-        self.summary.processes = placement.processes
-        self.summary.workers = max(job.workers, placement.processes)
+        self.summary.processes = min(placement.processes, len(tasks))
+        self.summary.workers = max(job.workers, self.summary.processes)
         with closing(placement.run(tasks, job, self.reporter, self.stop)) as done:
             for placed in done:
                 self._count(placed)
@@ -333,11 +339,11 @@ class _Run:
         self.summary.stage_seconds.add_all(placed.stage_seconds)
 
     def _count_unreported(self, tasks: Sequence[Task]) -> None:
-        """Count what other processes committed in the moment when the run was stopped."""
+        """Count what was committed in the moment when the run was stopped."""
         for task in [task for task in tasks if task.index not in self.counted]:
             record = commit.read_record(commit.record_path(self.out, task.index))
             if record is not None and record.content["key"] == task.key:
-                self._count(Placed(task, record, False, StageSeconds()))
+                self._count(Placed(task, record, record.made_here_since(self.began), StageSeconds()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""
@@ -345,16 +351,20 @@ class _Run:
             raise TooManyFailures(
                 f"extract: share of failed clips must be at most {self.options.max_error_rate:g}; got {self.failed_now} failures "
                 f"among {self.pending} clips. Look at {self.out / 'failures.csv'}, then pass --retry-failed, or a higher "
-                f"--max-error-rate for the {self.summary.not_started} clips that were not started."
+                f"--max-error-rate for the {self.summary.not_started} clips that were not done."
             )
 
 
-def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None) -> ExtractConfig:
+def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None, out: Path) -> ExtractConfig:
     """The configuration with `auto` resolved: as the folder was begun, or as this machine offers."""
-    wanted = config.backend
-    if wanted == "auto" and stored:
-        wanted = stored["backend"]
-    return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
+    held = stored["backend"] if stored else None
+    wanted = held or "auto" if config.backend == "auto" else config.backend
+    try:
+        return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
+    except BackendUnavailable as error:
+        if wanted != held:
+            raise
+        raise BackendUnavailable(f"{error} {out} holds {held}: another backend needs another --out.") from error
 
 
 def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:

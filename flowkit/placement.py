@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from flowkit import commit
@@ -38,7 +40,10 @@ from flowkit.task import StageSeconds, TaskWork, run_task
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
 
 MAX_DEATHS = 2
-"""After so many deaths in a row of the process on one GPU, the GPU is taken out."""
+"""After so many deaths in a row of the process on a GPU, its task is done clip by clip; after so many with the same clip
+alone, that clip fails."""
+MAX_BARREN_DEATHS = 4 * MAX_DEATHS
+"""After so many deaths in a row without one clip computed between them, it is the GPU that is to blame, and it is taken out."""
 POLL_S = 0.2
 
 
@@ -54,12 +59,14 @@ class Job:
         The configuration as run.json has it.
     loader : Handler
         Sets up a worker that reads and aligns clips.
-    workers : int
-        Processes that do so, over all places.
-    threads, batch : int
+    workers, threads : int
+        Processes that do so, and threads that compute flow, over all places.
+    batch : int
         As in `RunOptions`.
     timeout_s : float
         Longest time for reading and aligning one clip.
+    devices : mapping
+        What each GPU is, by its index as text.
     """
 
     out: Path
@@ -70,6 +77,7 @@ class Job:
     threads: int
     batch: int
     timeout_s: float
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +148,19 @@ def _feeds(job: Job, workers: int) -> Iterator[_Feeds]:
         yield _Feeds(pool)
 
 
-def _carry_out(task: Task, feed: Submission, job: Job, reporter: Reporter, poll: Callable[[], None]) -> Placed:
+def _carry_out(
+    task: Task,
+    feed: Submission,
+    job: Job,
+    reporter: Reporter,
+    poll: Callable[[], None] = lambda: None,
+    blamed: Mapping[str, str] = MappingProxyType({}),
+    device: str = "",
+) -> Placed:
     seconds = StageSeconds()
-    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter)
+    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter, device)
     try:
-        record, ours = run_task(task, partial(_outcomes, feed, poll), job.out, work)
+        record, ours = run_task(task, partial(_outcomes, feed, poll, blamed), job.out, work)
     except WorkerStartError as error:
         poll()  # a signal to the whole process group ends workers too
         raise EnvironmentMissing(
@@ -155,15 +171,18 @@ def _carry_out(task: Task, feed: Submission, job: Job, reporter: Reporter, poll:
     return Placed(task, record, ours, seconds)
 
 
-def _outcomes(feed: Submission, poll: Callable[[], None]) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
+def _outcomes(
+    feed: Submission, poll: Callable[[], None], blamed: Mapping[str, str]
+) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
     for clip, outcome in feed.outcomes(poll):
         poll()
-        yield clip, outcome
+        yield clip, Outcome("crashed", detail=blamed[clip.clip_id]) if clip.clip_id in blamed else outcome
 
 
 class OnDevices:
-    """One process a GPU, each with its share of the workers; a GPU that fails is taken out, and its tasks go to the others.
+    """One process a GPU, each with its share of workers and threads; a GPU that fails is taken out, its tasks go to the others.
 
+    A clip that ends the process is found and fails alone. GPUs without a task stand by for one that is given back.
     Nothing is ever computed elsewhere than on a GPU of the list: where none is left, the run ends.
 
     Parameters
@@ -192,11 +211,13 @@ class OnDevices:
             No GPU is left.
         """
         waiting, changed, tally = deque(tasks), threading.Condition(), _Tally(reporter)
+        if len(tasks) < self.processes:
+            reporter.note(_idle_note(len(tasks), self.processes))
         with ExitStack() as stack:
             stack.callback(commit.remove_stale_temporaries, job.out)  # of processes that ended amid a commit
             devices = [
-                stack.enter_context(_Device(index, self._use, job, workers, tally, changed))
-                for index, workers in zip(self._indices, _shares(job.workers, self.processes), strict=True)
+                stack.enter_context(_Device(index, self._use, share, tally, changed))
+                for index, share in zip(self._indices, _shares(job, self.processes, len(tasks)), strict=True)
             ]
             while True:
                 _supply(devices, waiting)
@@ -211,7 +232,7 @@ class OnDevices:
                     if device.ready():
                         yield from device.collect(waiting, reporter, stop)
         if waiting:
-            raise _all_lost(devices, waiting[0], job.out)
+            raise _all_lost(devices, waiting[-1], job.out)
 
 
 def _supply(devices: Sequence[_Device], waiting: deque[Task]) -> None:
@@ -223,8 +244,24 @@ def _supply(devices: Sequence[_Device], waiting: deque[Task]) -> None:
         device.begin(waiting)
 
 
-def _shares(workers: int, places: int) -> list[int]:
-    return [max(1, workers // places + (place < workers % places)) for place in range(places)]
+def _idle_note(tasks: int, devices: int) -> str:
+    return (
+        f"Note: {tasks} task{'s' if tasks > 1 else ''} for {devices} devices: the others stand by. A task is one shard; where "
+        "all should compute, choose a smaller --shard-clips and another --out."
+    )
+
+
+def _shares(job: Job, places: int, tasks: int) -> list[Job]:
+    """The job for each place: those that get a task at once share its workers and threads, and one that stands by inherits."""
+    busy = min(places, tasks)
+    return [
+        replace(job, workers=_share(job.workers, busy, place), threads=_share(job.threads, busy, place))
+        for place in range(places)
+    ]
+
+
+def _share(whole: int, parts: int, part: int) -> int:
+    return max(1, whole // parts + (part % parts < whole % parts))
 
 
 def _all_lost(devices: Sequence[_Device], task: Task, out: Path) -> DeviceLost:
@@ -263,7 +300,6 @@ class _Device:
         index: int,
         use: Callable[[int], None],
         job: Job,
-        workers: int,
         tally: _Tally,
         changed: threading.Condition,
     ) -> None:
@@ -271,13 +307,17 @@ class _Device:
         self.task: Task | None = None
         self.lost = ""
         self._reserve: Task | None = None
-        self._deaths = 0
+        self._deaths = 0  # in a row, at this task
+        self._barren = 0  # deaths in a row, at any task, without one clip computed between them
+        self._suspected: Counter[str] = Counter()  # deaths with a clip alone
+        self._blamed: dict[str, str] = {}  # how each clip that has had enough of them ended the process
         self._tally = tally
         self._counts = RawArray("q", 2)  # only the process on the GPU adds: no lock that it could die with
         self._pool = SupervisedPool(
-            partial(_on_device, index, use, job, workers, self._counts),
+            partial(_on_device, index, use, job, self._counts),
             workers=1,
-            timeout_s=START_TIMEOUT_S + ATTEMPTS * job.config.shard.clips * job.timeout_s,
+            timeout_s=START_TIMEOUT_S + ATTEMPTS * min(job.batch, job.config.shard.clips) * job.timeout_s,  # a batch
+            progress=lambda: tuple(self._counts),
             window=1,
             attempts=1,  # how often a task is tried is decided here
             parents=True,
@@ -301,11 +341,13 @@ class _Device:
         if self.task is None:
             return
         self._reserve = waiting.popleft() if waiting else None
+        self._deaths, self._suspected, self._blamed, self._began = 0, Counter(), {}, time.time()
         self._submit(self.task)
 
     def _submit(self, task: Task) -> None:
         self._counts[:] = (0, 0)  # nobody adds to it now
-        self._submission = self._pool.submit([(task, self._reserve)])
+        order = _Order(task, self._reserve, self._deaths >= MAX_DEATHS, self._blamed)
+        self._submission = self._pool.submit([order])
 
     def ready(self) -> bool:
         """Whether `collect` would not wait."""
@@ -323,35 +365,83 @@ class _Device:
         try:
             _, outcome = next(self._submission.outcomes(stop.check))
         except WorkerStartError as error:
-            self._take_out(f"no process can be started on it ({error})", waiting, reporter)
+            self._take_out(f"no process can be started on it ({error})", self.task, waiting, reporter)
             return
         placed: Placed | None = outcome.value
         if outcome.kind == "raised" and outcome.error is not None:
             raise outcome.error
+        if self._counts[0] > self._counts[1]:
+            self._barren = 0
         if placed is None:
             self._mourn(self.task, outcome.detail, waiting, reporter)
             return
-        self.task, self._deaths = None, 0
+        self.task = None
+        if self._deaths and placed.record.made_here_since(self._began):
+            placed = replace(placed, ours=True)  # the process died after it had committed the task
         self._tally.tell(placed.task, len(placed.task.clips), len(placed.record.content["failures"]))
         yield placed
 
     def _mourn(self, task: Task, how: str, waiting: deque[Task], reporter: Reporter) -> None:
+        """Begin the task anew; clip by clip after two deaths, and without the clip that ends the process even so."""
         self._deaths += 1
-        if self._deaths >= MAX_DEATHS:
-            self._take_out(f"its process was lost {self._deaths} times in a row, lastly by: {how}", waiting, reporter)
-        else:
-            reporter.note(
-                f"Note: device {self.index}: its process was lost ({how}). Task {task.index} is begun anew there."
-            )
-            self._submit(task)
+        self._barren += 1
+        lost = f"its process was lost {self._deaths} times in a row"
+        if self._barren >= MAX_BARREN_DEATHS:
+            self._take_out(f"{lost} and computed no clip, lastly by: {how}", task, waiting, reporter)
+            return
+        if self._deaths > MAX_DEATHS:
+            clip = self._in_flight(task)
+            if clip is None:
+                self._take_out(f"{lost} with no clip in flight, lastly by: {how}", task, waiting, reporter)
+                return
+            self._suspect(clip, how, reporter)
+        way = ", clip by clip" if self._deaths >= MAX_DEATHS else ""
+        reporter.note(
+            f"Note: device {self.index}: its process was lost ({how}). Task {task.index} is begun anew there{way}."
+        )
+        self._submit(task)
 
-    def _take_out(self, reason: str, waiting: deque[Task], reporter: Reporter) -> None:
-        waiting.extendleft(task for task in (self._reserve, self.task) if task is not None)
+    def _suspect(self, clip: Clip, how: str, reporter: Reporter) -> None:
+        self._suspected[clip.clip_id] += 1
+        if self._suspected[clip.clip_id] >= MAX_DEATHS:
+            self._blamed[clip.clip_id] = f"the loss of the process on device {self.index} ({how})"
+            reporter.note(f"Warning: clip {clip.clip_id} ends the process on a GPU: it fails, and its task goes on.")
+
+    def _in_flight(self, task: Task) -> Clip | None:
+        """The clip that was computed alone when the process was lost; None if that was no clip, or one that was set aside."""
+        clip = task.clips[self._counts[0]] if self._counts[0] < len(task.clips) else None
+        return None if clip is None or clip.clip_id in self._blamed else clip
+
+    def _take_out(self, reason: str, task: Task, waiting: deque[Task], reporter: Reporter) -> None:
+        if self._reserve is not None:
+            waiting.appendleft(self._reserve)
+        waiting.append(task)  # the others first: it may be to blame
         self.task = self._reserve = None
         self.lost = reason
         reporter.note(
             f"Warning: device {self.index} is taken out: {reason}. Its tasks go to the other devices, if any."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What the process on a GPU is to do.
+
+    Attributes
+    ----------
+    task : Task
+    following : Task, optional
+        Whose clips are read ahead.
+    alone : bool
+        Whether each clip is computed by itself.
+    blamed : mapping
+        Clips that are set aside, and how they ended a process.
+    """
+
+    task: Task
+    following: Task | None
+    alone: bool
+    blamed: Mapping[str, str]
 
 
 def _spent(outcome: Outcome[Any]) -> bool:
@@ -375,11 +465,16 @@ class _Counts(Silent):
 
 
 @contextmanager
-def _on_device(
-    index: int, use: Callable[[int], None], job: Job, workers: int, counts: Any
-) -> Iterator[Callable[[tuple[Task, Task | None]], Placed]]:
+def _on_device(index: int, use: Callable[[int], None], job: Job, counts: Any) -> Iterator[Callable[[_Order], Placed]]:
     """Life of the process on one GPU: a feed of its own, and one task after the other."""
     use(index)
-    reporter = _Counts(counts)
-    with _feeds(job, workers) as feeds:
-        yield lambda tasks: _carry_out(tasks[0], feeds.begin(*tasks), job, reporter, lambda: None)
+    reporter, name = _Counts(counts), str(job.devices.get(str(index), {}).get("name", ""))
+    one_by_one = replace(job, batch=1)
+    with _feeds(job, job.workers) as feeds:
+
+        def carry_out(order: _Order) -> Placed:
+            feed = feeds.begin(order.task, order.following)
+            how = one_by_one if order.alone else job
+            return _carry_out(order.task, feed, how, reporter, blamed=order.blamed, device=name)
+
+        yield carry_out

@@ -69,6 +69,10 @@ NOTES = {
     Flag.ROTATED: "the image or video asked for a rotation, which was applied",
     Flag.NEAREST: "a missing frame was replaced by its nearest neighbour",
 }
+IMPORTED = (
+    "This flow was imported (see import.* above), not computed by flowkit: what follows on TV-L1 and alignment does not hold for "
+    "it, and its MM-COF is approximate."
+)
 CAPTIONS = {"mmcof": "MM-COF"}
 """What a panel is called where its name is not what a reader expects."""
 
@@ -206,6 +210,8 @@ def _sections(contents: _Contents, name: str) -> Iterator[Html]:
     yield from _quality(contents)
     yield from _pictures(contents)
     yield from _settings(contents.folder.run)
+    if "import" in contents.folder.run["settings"]:
+        yield element("p", IMPORTED, class_="note")
     yield from _method()
 
 
@@ -375,9 +381,10 @@ def _notes(clips: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
 
 def _residuals(measures: _Measures, phase: int) -> Html:
     values = measures.residual[measures.phase_valid[:, phase], phase]
+    values = values[np.isfinite(values)]
     name = PHASES[phase]
     if not len(values):
-        return element("div", element("p", f"{name}: no valid phase."))
+        return element("div", element("p", f"{name}: no valid phase whose residual is known."))
     above = int((values > RESIDUAL_LIMIT_PX).sum())
     text = (
         f"{name}: median {np.median(values):.2f} px, 95th percentile {np.quantile(values, 0.95):.2f} px, largest "
@@ -416,7 +423,7 @@ def _pictures(contents: _Contents) -> Iterator[Html]:
         yield element(
             "p", "This page shows faces, because the shards keep them: treat it as personal data.", class_="note"
         )
-    yield _legend(scale_px)
+    yield _legend(scale_px, contents.folder.run["settings"].get("units", "px"))
     yield element(
         "div",
         *(_figure(clip, sample, scale_px) for clip, sample in contents.pictured),
@@ -436,12 +443,12 @@ def _scale_px(samples: Sequence[Mapping[str, Any]]) -> float:
     return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 7.5, 10) if largest <= step * power)
 
 
-def _legend(scale_px: float) -> Html:
+def _legend(scale_px: float, units: str) -> Html:
     texts = (
         (
             colour_wheel(WHEEL_SIDE),
             f"Rise and fall: the colour points where the face moves, from the middle of the wheel outwards. White: no motion; "
-            f"full colour, at the rim: {scale_px:g} px; darker: more. One scale for all clips.",
+            f"full colour, at the rim: {scale_px:g} {units}; darker: more. One scale for all clips.",
         ),
         (
             mmcof_wheel(WHEEL_SIDE),
@@ -463,7 +470,7 @@ def _image(picture: RGB, alt: str) -> Html:
 def _figure(clip: Mapping[str, Any], sample: Mapping[str, Any], scale_px: float) -> Html:
     panels = clip_panels(sample, scale_px)
     offset = "none" if sample["offset"] < 0 else sample["offset"]
-    frames = f"frames {sample['onset']}, {sample['apex']}, {offset}"
+    frames = "frames unknown" if sample["onset"] < 0 else f"frames {sample['onset']}, {sample['apex']}, {offset}"
     invalid = [name for name, valid in zip(PHASES, sample["phase_valid"], strict=True) if not valid]
     noted = [f"invalid {name}" for name in invalid] + names(int(sample["qc"]))
     captions = {**CAPTIONS, **{name: f"{name} (invalid)" for name in invalid}}

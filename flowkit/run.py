@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from flowkit.task import StageSeconds
 
 FEED = "read and align"
 """Reading and aligning as one stage: the same workers do both."""
+MAX_DEVICE = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,7 @@ class RunOptions:
             "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
             "max_error_rate": (0 <= self.max_error_rate <= 1, "from 0 to 1"),
             "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
-            "devices": (
-                all(index >= 0 for index in self.devices) and len({*self.devices}) == len(self.devices),
-                "indices from 0, each once",
-            ),
+            "devices": (_are_devices(self.devices), f"indices from 0 to {MAX_DEVICE}, as whole numbers, each once"),
         }
         problems = [
             f"options: {name} must be {expectation}; got {getattr(self, name)}. Correct it."
@@ -82,6 +81,13 @@ class RunOptions:
         return wanted or len(os.sched_getaffinity(0))
 
 
+def _are_devices(given: object) -> bool:
+    if not isinstance(given, (tuple, list)):
+        return False
+    indices = {index for index in given if type(index) is int and 0 <= index <= MAX_DEVICE}  # True is an int, too
+    return len(indices) == len(given)
+
+
 def parse_devices(text: str) -> tuple[int, ...]:
     """Indices of GPUs from a text such as "0,1".
 
@@ -90,9 +96,10 @@ def parse_devices(text: str) -> tuple[int, ...]:
     ConfigError
     """
     parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(re.fullmatch(r"\s*[0-9]{1,4}\s*", part) for part in parts):
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise ConfigError(
-            f"options: --device must be indices of GPUs, comma-separated; got {text!r}. Pass --device 0, or --device 0,1."
+            f"options: --device must be indices of GPUs, comma-separated; got {shown!r}. Pass --device 0, or --device 0,1."
         )
     return tuple(int(part) for part in parts)
 
@@ -102,7 +109,7 @@ class Summary:
     """What a run did. `planned == ok + failed + not_started` always.
 
     `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's. `workers` processes
-    read and aligned, `processes` did the rest.
+    read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that another run committed first.
     """
 
     out: Path
@@ -123,15 +130,15 @@ class Summary:
     @property
     def stage_rates(self) -> dict[str, float]:
         """Clips a second that each stage could do, had it nothing to wait for; reading and aligning are one."""
-        seconds = dict(self.stage_seconds)
+        seconds, clips = dict(self.stage_seconds), self.stage_seconds.clips
         feed_s = seconds.pop("read", 0.0) + seconds.pop("align", 0.0)
-        rates = {FEED: self.workers * self.computed / feed_s} if feed_s else {}
-        return rates | {name: self.processes * self.computed / s for name, s in seconds.items() if s}
+        rates = {FEED: self.workers * clips["align"] / feed_s} if feed_s else {}
+        return rates | {name: self.processes * clips[name] / s for name, s in seconds.items() if s and clips[name]}
 
     @property
     def bound_by(self) -> str:
         """The stage that bounds the run, empty if nothing was computed: all but reading and aligning follow each other."""
-        rates = self.stage_rates if self.computed else {}
+        rates = self.stage_rates
         chain = {name: rate for name, rate in rates.items() if name != FEED}
         if not chain:
             return ""
@@ -159,6 +166,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "clips_per_s": round(self.computed / self.seconds, 3) if self.seconds else 0.0,
             "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
+            "stage_clips": dict(self.stage_seconds.clips),
             "stage_clips_per_s": {name: round(rate, 1) for name, rate in self.stage_rates.items()},
             "bound_by": self.bound_by,
             "workers": self.workers,

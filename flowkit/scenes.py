@@ -51,6 +51,9 @@ PLATE_SCALE = 2
 """Pixels of the plate (a subject's still picture) per pixel of the photograph."""
 PLATE_MARGIN = 128
 """Mirrored border of the plate, so that a drifting frame never looks past its edge."""
+PEAK_PX = (0.8, 2.5)
+PEAK_SHARE = 0.012
+"""Strongest motion, by the shorter side of the frame: beyond it the fields could fold the face over itself."""
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -132,8 +135,9 @@ class SynthConfig:
         Write the three key frames of each clip and nothing between.
     format : {"png", "mkv", "mp4"}
         A folder of images, a lossless video (FFV1) or a compressed one (H.264).
-    peak_px : (float, float)
-        Smallest and largest peak of the local motion, px; each subject makes 0.85 to 1.15 times that of it.
+    peak_px : (float, float), optional
+        Smallest and largest peak of the local motion, px; each subject makes 0.85 to 1.15 times that of it. By default `PEAK_PX`,
+        scaled down as far as the frames are too small for it: see `peaks_px`.
     noise : float
         Standard deviation of the noise of each frame, grey levels.
     drift_px, drift_deg, drift_scale : float
@@ -153,7 +157,7 @@ class SynthConfig:
     phase_frames: tuple[int, int] = (10, 30)
     key_frames_only: bool = False
     format: Literal["png", "mkv", "mp4"] = "png"
-    peak_px: tuple[float, float] = (0.8, 2.5)
+    peak_px: tuple[float, float] | None = None
     noise: float = 1.0
     drift_px: float = 2.0
     drift_deg: float = 0.5
@@ -163,7 +167,7 @@ class SynthConfig:
     def __post_init__(self) -> None:
         unknown = [label for label in self.classes if label not in CLASSES]
         low, high = self.phase_frames
-        weak, strong = self.peak_px
+        weak, strong = self.peaks_px
         _check(1 <= self.subjects <= 9999, "subjects", "from 1 to 9999", self.subjects)
         _check(1 <= self.clips <= 9999, "clips", "from 1 to 9999", self.clips)
         _check(bool(self.classes) and not unknown, "classes", f"some of {', '.join(CLASSES)}", self.classes)
@@ -176,13 +180,23 @@ class SynthConfig:
         _check(self.format in ("png", "mkv", "mp4"), "format", "png, mkv or mp4", self.format)
         images = self.format == "png" or not self.key_frames_only
         _check(images, "format", "png with key_frames_only", self.format)
-        limit = 0.012 * min(self.width, self.height)  # beyond it the fields could fold the face over itself
-        _check(0 <= weak <= strong <= limit, "peak_px", f"two rising numbers from 0 to {limit:.1f}", self.peak_px)
+        peaks = f"two rising numbers from 0 to {self._limit_px:g} (--peak-px) in frames of {self.width} x {self.height}"
+        _check(0 <= weak <= strong <= self._limit_px, "peak_px", peaks, self.peak_px)
         _check(0 <= self.noise <= 50, "noise", "from 0 to 50", self.noise)
         _check(0 <= self.drift_px <= 0.1 * self.width, "drift_px", "from 0 to a tenth of width", self.drift_px)
         _check(0 <= self.drift_deg <= 15, "drift_deg", "from 0 to 15", self.drift_deg)
         _check(0 <= self.drift_scale <= 0.2, "drift_scale", "from 0 to 0.2", self.drift_scale)
         _check(0 <= self.light <= 0.2, "light", "from 0 to 0.2", self.light)
+
+    @property
+    def peaks_px(self) -> tuple[float, float]:
+        """Smallest and largest peak of the local motion: those given, or else what fits these frames."""
+        scale = min(1.0, self._limit_px / PEAK_PX[1])
+        return self.peak_px or (scale * PEAK_PX[0], scale * PEAK_PX[1])
+
+    @property
+    def _limit_px(self) -> float:
+        return PEAK_SHARE * min(self.width, self.height)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -292,7 +306,7 @@ def draw_clip(clip_id: str, config: SynthConfig) -> Draw:
     rise, fall = rng.integers(config.phase_frames[0], config.phase_frames[1] + 1, 2)
     bounds = [config.drift_px, config.drift_px, math.radians(config.drift_deg), config.drift_scale]
     return Draw(
-        peak_px=float(rng.uniform(*config.peak_px)),
+        peak_px=float(rng.uniform(*config.peaks_px)),
         residual=float(rng.uniform(0, 0.15)),
         apex=int(rise),
         offset=int(rise + fall),

@@ -162,7 +162,7 @@ def _manifest(rows: list[dict[str, object]]) -> bytes:
 
 
 def _readme(config: SynthConfig) -> str:
-    settings = json.dumps(dataclasses.asdict(config), indent=2)
+    settings = json.dumps(dataclasses.asdict(config) | {"peak_px": config.peaks_px}, indent=2)
     return f"""{_TITLE} rendered them all from one public-domain photograph (NASA).
 
 manifest.csv     the clips

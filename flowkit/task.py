@@ -6,6 +6,7 @@ import itertools
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,23 +35,28 @@ Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
 
 
 class StageSeconds(dict[str, float]):
-    """Seconds spent in each stage; those of the feed add up over its processes."""
+    """Seconds spent in each stage, those of the feed over all its processes; `clips` says on how many clips."""
 
-    def add(self, stage: str, seconds: float) -> None:
+    def __init__(self, **seconds: float) -> None:
+        super().__init__(**seconds)
+        self.clips: Counter[str] = Counter()
+
+    def add(self, stage: str, seconds: float, clips: int) -> None:
         """Add to a stage."""
         self[stage] = self.get(stage, 0.0) + seconds
+        self.clips[stage] += clips
 
-    def add_all(self, other: Mapping[str, float]) -> None:
+    def add_all(self, other: StageSeconds) -> None:
         """Add to each stage."""
         for stage, seconds in other.items():
-            self.add(stage, seconds)
+            self.add(stage, seconds, other.clips[stage])
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str, clips: int) -> Iterator[None]:
         """Add the time of a with-block."""
         start = time.perf_counter()
         yield
-        self.add(stage, time.perf_counter() - start)
+        self.add(stage, time.perf_counter() - start, clips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class TaskWork:
     """What `run_task` needs besides the task.
 
     `settings` is the configuration as run.json has it, made once: the files that it names may change while a run goes on.
+    `device` names the GPU that computes, for the record.
     """
 
     config: ExtractConfig
@@ -66,6 +73,7 @@ class TaskWork:
     batch: int
     stage_seconds: StageSeconds
     reporter: Reporter
+    device: str = ""
 
 
 def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.Record, bool]:
@@ -103,9 +111,10 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.
         failed = [(clip, result) for clip, result in done if isinstance(result, ClipError)]
         failures += failed
         work.reporter.advance(len(done), len(failed))
-    with work.stage_seconds.timed("store"):
+    with work.stage_seconds.timed("store", len(samples)):
         image = shard_image(samples, work.settings) if samples else None
-        return commit.publish(out, task.index, image, _record_content(task, samples, failures, began))
+        content = record_content(task, samples, failures, began, work.device)
+        return commit.publish(out, task.index, image, content)
 
 
 def _compute_batch(
@@ -114,8 +123,8 @@ def _compute_batch(
     """Results in the batch's order; an exception in the kernels costs the clip that causes it, not its neighbours."""
     good = {clip.clip_id: outcome.value for clip, outcome in batch if outcome.value is not None}
     for aligned in good.values():
-        work.stage_seconds.add("read", aligned.read_s)
-        work.stage_seconds.add("align", aligned.align_s)
+        work.stage_seconds.add("read", aligned.read_s, 1)
+        work.stage_seconds.add("align", aligned.align_s, 1)
     computed = _compute(list(good.values()), work)
     return [
         (clip, computed[clip.clip_id] if clip.clip_id in good else clip_error(clip, outcome)) for clip, outcome in batch
@@ -149,9 +158,9 @@ def _kernel_failure(clip: Clip, error: Exception) -> ClipError:
 def _flow_and_mmcof(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sample | ClipError]:
     config, threads = work.config, work.threads
     faces = [one.face for one in aligned]
-    with work.stage_seconds.timed("flow"):
+    with work.stage_seconds.timed("flow", len(faces)):
         raw = solve(faces, [one.source.key.phase_valid for one in aligned], config.tvl1, config.backend, threads)
-    with work.stage_seconds.timed("stabilise"):
+    with work.stage_seconds.timed("stabilise", len(faces)):
         flows = stabilised(raw, faces, config.align.stabilise, threads, [one.source.clip.where for one in aligned])
     results: dict[str, Sample | ClipError] = {}
     good: list[tuple[AlignedClip, Flow]] = []
@@ -161,7 +170,7 @@ def _flow_and_mmcof(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sam
         else:
             good.append((one, flow))
     if good:
-        with work.stage_seconds.timed("mmcof"):
+        with work.stage_seconds.timed("mmcof", len(good)):
             combined = combine(
                 [flow for _, flow in good], [one.face for one, _ in good], config.mmcof, config.backend, threads
             )
@@ -220,14 +229,20 @@ def _is_blank(face: Face) -> bool:
     return bool((inside.std(axis=1) < BLANK_STD).any())
 
 
-def _record_content(
-    task: Task, samples: Sequence[Sample], failures: Sequence[tuple[Clip, ClipError]], began: float
+def record_content(
+    task: Task,
+    samples: Sequence[Sample],
+    failures: Sequence[tuple[Clip, ClipError]],
+    began: float,
+    device: str = "",
 ) -> dict[str, Any]:
+    """What the commit record of a task says: its key, where and when it was done, and a line a clip, stored or failed."""
     rows = {clip.clip_id: clip.row_hash() for clip in task.clips}
     host = platform.node()
     return {
         "key": task.key,
         "host": host,
+        "device": device,
         "began": began,
         "ended": time.time(),
         "clips": [

@@ -36,11 +36,14 @@ def build_folder(
     shard_clips: int = 2,
     keep_faces: bool = False,
     labels: Sequence[str] = LABELS,
+    datasets: Sequence[str] = DATASETS,
+    prefix: str = "clip",
 ) -> Path:
     """Plan, run.json, shards, commit records, index and failures.csv of `clips` good and `failures` failed clips.
 
-    Clip i (`clip-000` ...) moves towards `direction(i)`, by PEAK_PX at the mouth. Clip 1 has no offset (invalid fall); clip 2
-    has two faces and a residual of 1.5 px. Failed clips are `fail-000` ..., with the codes of FAILED_CODES in turn.
+    Clip i (`clip-000` ..., or with another prefix) moves towards `direction(i)`, by PEAK_PX at the mouth. Clip 1 has no offset
+    (invalid fall); clip 2 has two faces and a residual of 1.5 px. Failed clips are `fail-000` ..., with the codes of FAILED_CODES
+    in turn.
     """
     config = ExtractConfig(
         frames=FrameConfig(missing_offset="invalid"),
@@ -59,8 +62,8 @@ def build_folder(
     }
     commit.probe(out)
     commit.publish_file(out / RUN_FILE, commit.encode(run))
-    good = [_clip(f"clip-{i:03d}", i, labels) for i in range(clips)]
-    bad = [_clip(f"fail-{i:03d}", i, labels) for i in range(failures)]
+    good = [_clip(f"{prefix}-{i:03d}", i, labels, datasets) for i in range(clips)]
+    bad = [_clip(f"fail-{i:03d}", i, labels, datasets) for i in range(failures)]
     plan = make_plan([*good, *bad], [], [], fingerprint=config.fingerprint(), shard_clips=shard_clips)
     if plan.new is not None:
         publish_generation(out, plan.new)
@@ -84,7 +87,7 @@ def true_flow(clip: int, size: int) -> npt.NDArray[np.float32]:
     return np.stack([rise, 0 * rise if clip == 1 else -rise]).astype(np.float32)
 
 
-def _clip(name: str, number: int, labels: Sequence[str]) -> Clip:
+def _clip(name: str, number: int, labels: Sequence[str], datasets: Sequence[str]) -> Clip:
     return Clip(
         clip_id=name,
         path=f"{name}.mp4",
@@ -92,7 +95,7 @@ def _clip(name: str, number: int, labels: Sequence[str]) -> Clip:
         apex=20,
         offset=None if number == 1 else 30,
         subject=f"s{number // 2:02d}",
-        dataset=DATASETS[number % len(DATASETS)],
+        dataset=datasets[number % len(datasets)],
         label=labels[number % len(labels)],
     )
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import importlib
 import importlib.util
 import json
+import os
+import pty
+import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +23,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from conftest import start
 from flowkit import bench
 from flowkit.bench import Baseline, BenchOptions, Case, Difference, RightAnswer, compare
-from flowkit.cli import main
+from flowkit.cli import _show_bench, main
 from flowkit_kernels import available_backends, cpu, timing
 from flowkit_kernels.backend import GPU_BACKENDS
-from flowkit_kernels.errors import DeviceOutOfMemory
+from flowkit_kernels.errors import DeviceLost, DeviceOutOfMemory
 from flowkit_kernels.timing import Spread, copy_bandwidth, stopwatch, time_call
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +90,7 @@ def test_every_operation_and_batch_is_checked_and_timed_beside_opencv(stored: Pa
         )
     assert document["machine"]["versions"]["numpy"] == np.__version__
     assert document["copy_bytes_per_s"].keys() == {"cpu"}
+    assert document["interrupted"] is False
 
 
 def test_the_figures_follow_from_the_times(stored: Path) -> None:
@@ -114,7 +122,9 @@ def test_the_table_is_all_that_stdout_gets_and_progress_goes_to_stderr() -> None
     title, header, *lines = done.stdout.splitlines()
     assert title.startswith("flowkit bench, ")
     assert header.split()[:5] == ["op", "size", "batch", "backend", "arrays"]
-    assert [line.split()[0] for line in lines] == ["tvl1", "tvl1", "mmcof", "mmcof", "Bandwidth"]
+    assert [line.split()[0] for line in lines] == ["tvl1", "tvl1", "mmcof", "mmcof", "of", "Times"]
+    assert "beside the best large copy (cpu " in lines[-2]
+    assert "over 100 % where a kernel keeps data in cache" in lines[-2]
     assert done.stderr.splitlines()[-1] == "mmcof, 64 x 64: cpu."
 
 
@@ -163,7 +173,7 @@ def test_what_does_not_fit_the_gpu_is_a_failed_case_and_the_rest_goes_on(monkeyp
     done = flowkit_bench(*QUICK, "--backend", "cpu")
     assert done.exit_code == 1
     assert "failed: cpu: nothing is left" in done.stdout
-    assert done.stdout.count("mmcof") == 2
+    assert done.stdout.count("\nmmcof") == 2
 
 
 def test_an_opencv_without_optflow_is_reported_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,16 +301,45 @@ def test_a_file_that_is_no_result_is_refused_before_anything_is_timed(
     assert "Bandwidth" not in done.stderr
 
 
-def test_a_result_without_a_common_case_is_refused(stored: Path) -> None:
+def test_a_result_without_a_common_case_is_refused_before_anything_is_timed(stored: Path) -> None:
     done = flowkit_bench("--size", "66", "--batch", "1", "--op", "mmcof", "--backend", "cpu", "--compare", stored)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "must be a result that timed some of the same cases; got none of these 1" in done.stderr
+    assert "Bandwidth" not in done.stderr
+
+
+def test_what_was_measured_is_shown_and_stored_though_nothing_is_left_to_compare(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "planned", lambda _: [CASE])
+    out = tmp_path / "result.json"
+    done = flowkit_bench(
+        "--size", 66, "--batch", 1, "--op", "mmcof", "--backend", "cpu", "--compare", stored, "--out", out
+    )
+    assert done.exit_code == 0, done.output
+    assert "mmcof 66x66" in done.stdout
+    assert "0 cases compared, 0 slower." in done.stdout
+    assert len(json.loads(out.read_text())["rows"]) == 1
+
+
+def test_an_end_to_end_result_is_said_to_be_one_that_cannot_be_compared(stored: Path, tmp_path: Path) -> None:
+    path = edited(stored, tmp_path, lambda document: document.update(end_to_end=document.pop("rows")))
+    done = flowkit_bench(*QUICK, "--compare", path)
     assert done.exit_code == 2
-    assert "must be a result that timed some of the same cases" in done.stderr
+    assert "got one of --end-to-end, which cannot be compared. Store one with" in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, "1", None], ids=str)
+def test_a_stored_result_whose_times_are_none_is_refused(stored: Path, tmp_path: Path, seconds: object) -> None:
+    path = edited(stored, tmp_path, lambda document: document["rows"][0]["seconds"].update(median=seconds))
+    assert "got something else" in flowkit_bench(*QUICK, "--compare", path).stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--backend", "gpu"), "backend: name must be one of auto, cuda"),
+        (("--backend", "nope"), "backend must be one of auto, cuda, numba-cuda, cpu, reference, opencv; got nope"),
+        (("--backend", "nope", "--end-to-end"), "one that extract has (auto, cuda, numba-cuda, cpu, reference), with"),
         (("--op", "median"), "'median' is not one of 'tvl1', 'mmcof'"),
         (("--size", "big"), "size must be a side or HEIGHTxWIDTH in pixels, such as 224 or 480x640; got 'big'"),
         (("--size", "64x64x3"), "got '64x64x3'"),
@@ -312,6 +351,8 @@ def test_a_result_without_a_common_case_is_refused(stored: Path) -> None:
         (("--tolerance", "-1"), "--tolerance must be 0 or more; got -1.0"),
         (("--tolerance", "nan"), "--tolerance must be 0 or more; got nan"),
         (("--out", "nowhere/result.json"), "--out must lie in a folder that exists"),
+        (("--out", "."), "--out must name a file; got the folder ."),
+        (("--end-to-end", "--compare", "x.json"), "--end-to-end must come without --op, --size"),
         (("--end-to-end", "--size", "64"), "--end-to-end must come without --op, --size"),
         (("--end-to-end", "--backend", "opencv"), "backend must be one that extract has"),
     ],
@@ -330,25 +371,125 @@ def test_a_named_backend_that_cannot_run_here_ends_with_3() -> None:
     assert (done.exit_code, done.stdout) == (3, "")
 
 
-def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_help_says_what_size_and_seconds_may_be() -> None:
+    told = " ".join(flowkit_bench("--help").stdout.split())
+    assert "in pixels: even, from 64 to 4096." in told
+    assert "at least 3 calls and at most 1,000 of them" in told
+    assert timing.MAX_CALLS == 1000
+
+
+@pytest.fixture
+def interrupted_at_the_third_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    examine, seen = bench.examine, []
+
+    def interrupted(*arguments: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return examine(*arguments)
 
     monkeypatch.setattr(bench, "examine", interrupted)
-    assert flowkit_bench(*QUICK, "--backend", "cpu").exit_code == 130
 
 
-def test_end_to_end_times_a_whole_extract(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("interrupted_at_the_third_case")
+def test_ctrl_c_prints_what_was_measured_stores_nothing_and_ends_with_130(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    done = flowkit_bench(*QUICK, "--backend", "cpu", "--out", out)
+    assert (done.exit_code, out.exists()) == (130, False)
+    assert done.stdout.splitlines()[0].endswith(", stopped before its end")
+    assert done.stdout.count("\ntvl1") == 2
+    assert "command was interrupted" in done.stderr
+
+
+@pytest.mark.usefixtures("interrupted_at_the_third_case")
+def test_ctrl_c_gives_the_document_of_what_was_measured() -> None:
+    done = flowkit_bench(*QUICK, "--backend", "cpu", "--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["interrupted"], len(document["rows"])) == (130, True, 2)
+
+
+def test_a_lost_gpu_takes_no_finished_row_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    examine = bench.examine
+
+    def lost(case: Case, *arguments: Any) -> Any:
+        if case.batch == 3:
+            raise DeviceLost("cuda: GPU must answer; got none.")
+        return examine(case, *arguments)
+
+    monkeypatch.setattr(bench, "examine", lost)
+    done = flowkit_bench(*QUICK, "--backend", "cpu")
+    assert (done.exit_code, done.stdout.count("\ntvl1")) == (75, 1)
+    assert "got none." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "moment"),
+    [
+        (signal.SIGINT, 130, "rendered"),
+        (signal.SIGTERM, 75, "extract: cpu."),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_signal_leaves_no_data_set_behind(tmp_path: Path, number: signal.Signals, code: int, moment: str) -> None:
+    process = start("bench", "--end-to-end", "--backend", "cpu", TMPDIR=str(tmp_path))
+    assert process.stderr is not None
+    assert any(moment in line for line in process.stderr)
+    assert list(tmp_path.iterdir())
+    os.killpg(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_end_to_end_times_a_whole_extract_of_several_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SUBJECTS", 1)
+    monkeypatch.setattr(bench, "SHARD_CLIPS", 3)
     done = flowkit_bench("--end-to-end", "--backend", "cpu", "--json")
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)["end_to_end"]
-    assert (found["backend"], found["computed"], found["failed"]) == ("cpu", 8, 0)
+    assert (found["backend"], found["computed"], found["failed"], found["shards"]) == ("cpu", 8, 0, 3)
     assert found["clips_per_s"] == pytest.approx(8 / found["seconds"], rel=0.05)
+    assert 0 < found["start_up_s"] < 60
     assert found["stage_seconds"]["flow"] > 0
     document = {"end_to_end": [{**found, "failed": 2, "failure_codes": {"NO_FACE": 2}}]}
     assert bench.troubles(document) == ["extract, cpu: 2 clips failed {'NO_FACE': 2}"]
-    assert bench.end_to_end_table(document)[0][:2] == ("cpu", "8")
+    assert bench.end_to_end_table(document)[0][:3] == ("cpu", "8", "3")
+    assert bench.end_to_end_notes(document)[0].startswith("cpu, ms a clip, added up over processes: read ")
+
+
+def test_an_end_to_end_run_has_several_tasks() -> None:
+    assert 8 * bench.SUBJECTS / bench.SHARD_CLIPS >= 4
+
+
+def test_a_terminal_that_is_too_narrow_cuts_no_figure() -> None:
+    ours, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-m", "flowkit.cli", "bench", *QUICK, "--backend", "cpu"]
+    done = subprocess.run(command, stdout=terminal, stderr=subprocess.DEVNULL, env=os.environ | paths, check=False)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(terminal)
+    assert done.returncode == 0
+    assert "…" not in shown
+    rows = [line.split() for line in shown.splitlines() if line.startswith(("tvl1", "mmcof"))]
+    assert [row[:4] for row in rows] == [[op, "64x64", batch, "cpu"] for op in ("tvl1", "mmcof") for batch in "13"]
+    assert all(float(row[5]) > 0 for row in rows)
+
+
+def test_the_tables_of_a_gpu_fit_80_columns(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(stored.read_text())
+    (row, *_) = document["rows"]
+    row["case"] |= {"height": 480, "width": 640, "batch": 1024, "backend": "numba-cuda", "arrays": "device"}
+    row["timing"]["host_s"]["median"], row["timing"]["device_s"] = 0.0001234567, {"median": 1.234567}
+    row |= {"op": "mmcof", "items_per_s": 123456.7, "pixel_iterations_per_s": 1.234567e11, "copy_share": 1.67891}
+    spread = Spread(**row["seconds"])
+    compared = bench.Comparison((bench.Ratio(Case(**row["case"]), spread, spread, 1.0, "slower"),), 0, 0, "")
+    _show_bench(document, compared)
+    rows = [line for line in capsys.readouterr().out.splitlines() if " numba-cuda " in line]
+    assert len(rows) == 2
+    assert rows[0].split()[5:11] == ["0.123", "1235", "123457", "123", "168", "%"]
+    assert max(map(len, rows)) <= 80
 
 
 class Metronome:
@@ -383,7 +524,16 @@ def test_each_timed_call_finds_its_inputs_out_of_the_caches() -> None:
 
 @pytest.mark.parametrize("device_s", [0.5, None], ids=["gpu", "cpu"])
 def test_a_copy_counts_what_is_read_and_what_is_written_by_the_devices_clock(device_s: float | None) -> None:
-    assert copy_bandwidth(Metronome(0.25, device_s), seconds=0.001) == 2 * 4 * 1000 / (device_s or 0.25)
+    assert copy_bandwidth(Metronome(0.25, device_s), seconds=0.001) == 2 * 1000 / (device_s or 0.25)
+
+
+def test_the_bandwidth_is_that_of_the_best_copy() -> None:
+    class Disturbed(Metronome):
+        def lap(self, call: Callable[[], object]) -> tuple[float, float | None]:
+            call()
+            return (0.25 if len(self.done) % 3 else 4.0), None
+
+    assert copy_bandwidth(Disturbed(0, None), seconds=0.01) == 2 * 1000 / 0.25
 
 
 def test_a_copy_on_the_cpu_copies_all_of_it() -> None:
@@ -416,6 +566,33 @@ timed = timing.time_call(watch, lambda: None, seconds=0)
 assert timed.device_s is None and timed.host_s.median >= 0
 """
     environment = {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT / "kernels"), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_gpu_is_described_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "describe_devices", lambda backend, indices: {"0": {"name": backend, "asked": indices}})
+    heading = bench._heading(("cuda", "cpu"), {})
+    assert heading["machine"]["devices"] == {"cuda": {"name": "cuda", "asked": (0,)}}
+
+
+@pytest.mark.gpu
+def test_end_to_end_leaves_the_gpu_to_the_processes_that_compute() -> None:
+    code = """
+import ctypes
+from flowkit import bench
+bench.SUBJECTS = 1
+(found,) = bench.run_end_to_end(("cuda",))["end_to_end"]
+assert found["computed"] == 8 and not found["failed"], found
+flags, active = ctypes.c_uint(), ctypes.c_int(-1)
+driver = ctypes.CDLL("libcuda.so.1")
+assert driver.cuInit(0) == 0
+assert driver.cuDevicePrimaryCtxGetState(0, ctypes.byref(flags), ctypes.byref(active)) == 0
+assert active.value == 0
+"""
+    if "cuda" not in available_backends():
+        pytest.skip("no GPU backend cuda runs here")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -467,6 +644,29 @@ def test_the_gpu_benchmark_judges_the_fastest_batch_with_device_arrays(
         ((224, 224), 0, "neither"),
     ]
     assert gpu.lines([document], bars)[-2].startswith(f"128 x 128: {rate} pairs/s")
+
+
+def test_the_gpu_benchmark_keeps_what_it_measured_when_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu = importlib.import_module("gpu")
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--seconds", "0.01", "--out", str(out)])
+    monkeypatch.setattr(gpu, "BATCHES", {(64, 64): (1,), (66, 66): (1,)})
+    monkeypatch.setattr(gpu, "resolve_backend", lambda _: "cpu")
+    monkeypatch.setattr(gpu, "BenchOptions", lambda _, *rest: BenchOptions(("cpu",), *rest))
+    examine = bench.examine
+
+    def interrupted(case: Case, *arguments: Any) -> Any:
+        if (case.height, case.op) == (66, "mmcof"):
+            raise KeyboardInterrupt
+        return examine(case, *arguments)
+
+    monkeypatch.setattr(bench, "examine", interrupted)
+    assert (gpu.main(), out.exists()) == (130, False)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in shown] == ["tvl1 64 x 64", "mmcof 64 x 64", "tvl1 66 x 66"]
 
 
 def test_a_difference_at_the_bar_is_within_it() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flowkit import executors
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
 
 
@@ -44,6 +48,21 @@ def handler() -> Iterator[Callable[[str], str]]:
             raise OddError("two", "arguments")
         if verb == "raise":
             raise ValueError(rest)
+        return f"{item} done"
+
+    yield do
+
+
+@contextmanager
+def stepping_handler(steps: Any) -> Iterator[Callable[[str], str]]:
+    """Takes the time of an item in steps, and counts them in shared memory."""
+
+    def do(item: str) -> str:
+        for _ in range(int(item)):
+            time.sleep(0.5)
+            steps[0] += 1
+        if item == "3":
+            time.sleep(60)
         return f"{item} done"
 
     yield do
@@ -88,6 +107,39 @@ def test_a_hanging_item_is_killed_and_the_rest_goes_on() -> None:
     outcomes = run(["a", "hang", "b"], timeout_s=1.0)
     assert [outcome.kind for outcome in outcomes] == ["done", "timeout", "done"]
     assert time.monotonic() - start < 30
+
+
+def test_an_item_that_makes_progress_has_the_whole_time_for_each_step() -> None:
+    steps = RawArray("q", 1)
+    start = time.monotonic()
+    with SupervisedPool(
+        functools.partial(stepping_handler, steps),
+        workers=1,
+        timeout_s=1.5,
+        window=2,
+        attempts=1,
+        progress=lambda: tuple(steps),
+    ) as pool:
+        outcomes = [outcome for _, outcome in pool.submit(["8", "3"]).outcomes()]
+    assert [outcome.kind for outcome in outcomes] == ["done", "timeout"]
+    assert 8 * 0.5 + 3 * 0.5 + 1.5 <= time.monotonic() - start < 30
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that sits in a driver: the pool ends, and Python will not wait for it either."""
+    monkeypatch.setattr(executors, "KILL_TIMEOUT_S", 0.2)
+    with SupervisedPool(handler, workers=1, timeout_s=30, window=2) as pool:
+        pool.submit(["hang"])
+        while not (pool._workers and pool._workers[0].job):
+            time.sleep(0.05)
+        (process,) = (worker.process for worker in pool._workers)
+        monkeypatch.setattr(process, "kill", lambda: None)
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    assert process.is_alive()
+    assert process not in multiprocessing.active_children()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
 
 
 def test_an_exception_is_its_items_outcome() -> None:
@@ -146,7 +198,7 @@ def test_a_signal_to_the_whole_group_leaves_the_decision_to_the_parent() -> None
 def test_a_worker_that_cannot_set_up_is_an_error_for_all() -> None:
     with (
         SupervisedPool(broken_handler, workers=2, timeout_s=5, window=4) as pool,
-        pytest.raises(WorkerStartError, match="no model here"),
+        pytest.raises(WorkerStartError, match="RuntimeError: no model here"),
     ):
         list(pool.submit(["a"]).outcomes())
 

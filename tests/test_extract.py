@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 
 from conftest import SIZE, SMALL, Done, flowkit, shard_bytes, start
+from flowkit import pipeline
+from flowkit.config import load_config
+from flowkit.errors import BackendUnavailable
 from flowkit.shards import ShardFolder
 
 
@@ -380,7 +383,7 @@ def test_faces_are_kept_only_on_request_and_archives_read_back(
     [
         (("--device", "0", "--backend", "cpu"), "--device must go with a GPU backend"),
         (("--device", "0,x"), "--device must be indices of GPUs"),
-        (("--device", "1,1"), "devices must be indices from 0, each once"),
+        (("--device", "1,1"), "devices must be indices from 0 to 9999, as whole numbers, each once"),
         (("--cluster", "local"), "--cluster: Dask"),
         (("--shard", "0/2"), "--shard: splitting"),
         (("--missing-apex", "spot"), "spotting comes with a later version"),
@@ -399,7 +402,20 @@ def test_bad_usage_ends_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("wanted", ["auto", "numba-cuda"])
+def test_a_folder_keeps_its_backend_where_that_is_not_there(
+    cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    """The next step that the error names would be refused for this folder, so it says that too."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    stored = {"backend": "numba-cuda", "settings": load_config(None, backend="numba-cuda").to_dict()}
+    monkeypatch.setattr(pipeline, "read_run", lambda _: stored)
+    with pytest.raises(BackendUnavailable, match="holds numba-cuda: another backend needs another --out"):
+        pipeline.extract(cropped, tmp_path / "out", load_config(None, backend=wanted))
+
+
 def test_a_backend_that_is_not_there_is_no_other_backend(cropped: Path, tmp_path: Path) -> None:
     done = extract(cropped, tmp_path / "out", "--backend", "cuda")
     assert done.code == 3
     assert "--backend cpu" in done.err
+    assert "another --out" not in done.err

@@ -6,9 +6,11 @@ Placement does not care which backend computes, so the devices here are processe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +25,14 @@ import pytest
 
 from conftest import SIZE, flowkit, shard_bytes
 from flowkit import RunOptions, Stop, Summary, extract, load_config, pipeline, task
+from flowkit.config import ExtractConfig
 from flowkit.errors import BackendUnavailable, ConfigError, DeviceLost, DeviceOutOfMemory, Terminated
+from flowkit.feed import clip_loader
 from flowkit.inspection import inspect
 from flowkit.machine import describe_devices
 from flowkit.manifest import read_manifest
-from flowkit.placement import OnDevices
+from flowkit.pipeline import preview
+from flowkit.placement import MAX_BARREN_DEATHS, Job, OnDevices, _shares
 from flowkit.progress import Silent
 from flowkit.report import write_report
 from flowkit.run import FEED, parse_devices
@@ -58,8 +63,10 @@ class Notes(Silent):
 def use(folder: Path, ill: str, clips: tuple[str, ...], only: int | None, times: int, index: int) -> None:
     """Stand in for `use_device`: a journal of what runs where, and an illness that some clips bring out, on one device or all.
 
-    Each clip does so as many times.
+    Each clip does so as many times; a device that is dead lets no process start.
     """
+    if ill == "dead" and only in (None, index):
+        raise MemoryError
     compute = task.stabilised
 
     def compute_or_fall_ill(*settings: Any) -> Any:
@@ -72,8 +79,8 @@ def use(folder: Path, ill: str, clips: tuple[str, ...], only: int | None, times:
                 os.kill(os.getpid(), signal.SIGKILL)
             if ill == "slow":
                 time.sleep(60)
-            if ill == "torn":
-                os.environ["FLOWKIT_TEST_DIE_AT"] = "after_write"
+            if ill in ("after_write", "after_record"):
+                os.environ["FLOWKIT_TEST_DIE_AT"] = ill
                 return compute(*settings)
             raise {"lost": DeviceLost, "full": DeviceOutOfMemory}[ill](f"{ill} by a test.")
         return compute(*settings)
@@ -100,13 +107,18 @@ def run(cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Extract `cropped` on some devices that fall ill."""
 
     def on(
-        devices: tuple[int, ...], ill: str = "", clips: tuple[int, ...] = (), only: int | None = None, times: int = 99
+        devices: tuple[int, ...],
+        ill: str = "",
+        clips: tuple[int, ...] = (),
+        only: int | None = None,
+        times: int = 99,
+        config: ExtractConfig = CONFIG,
     ) -> tuple[Summary, Notes]:
         found = read_manifest(cropped)
         prepare = functools.partial(use, tmp_path, ill, tuple(found[n].clip_id for n in clips), only, times)
         monkeypatch.setattr(pipeline, "place", lambda *_: OnDevices(devices, prepare))
         notes = Notes()
-        return extract(cropped, tmp_path / "out", CONFIG, OPTIONS, reporter=notes), notes
+        return extract(cropped, tmp_path / "out", config, OPTIONS, reporter=notes), notes
 
     return on
 
@@ -132,24 +144,78 @@ def test_a_device_process_that_is_killed_costs_nothing_but_time(run: Any, undist
     assert len({pid for pid, _ in journal(tmp_path, 0)}) == 3
 
 
-def test_a_device_that_is_lost_twice_is_taken_out_and_the_other_finishes(
+@pytest.mark.parametrize("clips", [(1, 2), (10, 11)])
+def test_a_clip_that_kills_the_device_fails_alone(
+    run: Any, undisturbed: Path, tmp_path: Path, clips: tuple[int, ...]
+) -> None:
+    """Two neighbours, or all that a task has: each is found, and nothing else is lost."""
+    summary, notes = run((0,), ill="killed", clips=clips)
+    assert (summary.ok, summary.failed, summary.exit_code) == (12 - len(clips), len(clips), 1)
+    assert (notes.done, notes.failed) == (12, len(clips))
+    assert summary.failure_codes == Counter({"WORKER_CRASH": len(clips)})
+    names = sorted(rows(undisturbed))
+    failures = ShardFolder.open(tmp_path / "out").failures()
+    assert [failure["clip_id"] for failure in failures] == [names[n] for n in clips]
+    assert "the loss of the process on device 0 (SIGKILL), twice" in failures[0]["message"]
+    assert rows(tmp_path / "out").items() < rows(undisturbed).items()
+    again, _ = run((0,), ill="killed", clips=clips)
+    assert (again.computed, again.exit_code) == (0, 1)
+
+
+def test_a_task_committed_by_a_process_that_then_died_counts_as_computed(run: Any) -> None:
+    summary, notes = run((0,), ill="after_record", clips=(3,), times=1)
+    assert any("exit code 137" in text for text in notes.said)
+    assert (summary.ok, summary.computed, summary.exit_code) == (12, 12, 0)
+
+
+def test_with_fewer_tasks_than_devices_the_rest_stand_by_and_step_in(run: Any, tmp_path: Path) -> None:
+    """Rates are those of one device, which had all workers to itself."""
+    one = dataclasses.replace(CONFIG, shard=dataclasses.replace(CONFIG.shard, clips=12))
+    summary, notes = run((0, 1), ill="dead", only=0, config=one)
+    assert (summary.ok, summary.exit_code, summary.processes, summary.workers) == (12, 0, 1, 2)
+    assert any("1 task for 2 devices" in text for text in notes.said)
+    assert any("device 0 is taken out: no process can be started on it (MemoryError: )" in text for text in notes.said)
+    assert sum(clips for _, clips in journal(tmp_path, 1)) == 12
+
+
+def test_devices_share_workers_and_threads() -> None:
+    job = Job(Path(), CONFIG, {}, clip_loader, workers=3, threads=4, batch=4, timeout_s=1)  # type: ignore[arg-type]
+    assert [(share.workers, share.threads) for share in _shares(job, 2, 9)] == [(2, 2), (1, 2)]
+    assert [(share.workers, share.threads) for share in _shares(job, 2, 1)] == [(3, 4), (3, 4)]
+    assert [(share.workers, share.threads) for share in _shares(job, 5, 5)][-2:] == [(1, 1), (1, 1)]
+
+
+def test_a_record_names_the_device_that_made_it(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "describe_devices", lambda *_: {"0": {"name": "Tesla"}})
+    run((0,))
+    assert {record.content["device"] for record in ShardFolder.open(tmp_path / "out").records} == {"Tesla"}
+
+
+def test_a_device_that_only_dies_is_taken_out_and_the_other_finishes(
     run: Any, undisturbed: Path, tmp_path: Path
 ) -> None:
+    """Its task is done elsewhere as if nothing had been: no clip is blamed for what the device does."""
     summary, notes = run((0, 1), ill="lost", clips=tuple(range(12)), only=0)
     assert shard_bytes(tmp_path / "out") == shard_bytes(undisturbed)
     assert (summary.ok, summary.exit_code, notes.done) == (12, 0, 12)
     (warning,) = (text for text in notes.said if "taken out" in text)
     assert "device 0" in warning
     assert "lost by a test" in warning
-    assert len({pid for pid, _ in journal(tmp_path, 0)}) == 2
+    assert len({pid for pid, _ in journal(tmp_path, 0)}) == MAX_BARREN_DEATHS
 
 
-@pytest.mark.parametrize(("ill", "how"), [("lost", "lost by a test"), ("killed", "SIGKILL"), ("torn", "exit code 137")])
+@pytest.mark.parametrize(
+    ("ill", "how", "clips"),
+    [
+        ("killed", "SIGKILL", (5, 6, 7)),
+        ("after_write", "no clip in flight.*exit code 137", (7,)),
+    ],
+)
 def test_with_no_device_left_the_run_stops_and_can_go_on(
-    run: Any, undisturbed: Path, tmp_path: Path, ill: str, how: str
+    run: Any, undisturbed: Path, tmp_path: Path, ill: str, how: str, clips: tuple[int, ...]
 ) -> None:
     """Never on the CPU instead: what was not committed is not there, until the same command runs again."""
-    summary, _ = run((3,), ill=ill, clips=(7,), times=2)
+    summary, _ = run((3,), ill=ill, clips=clips)
     assert (summary.ok, summary.not_started, summary.exit_code) == (5, 7, 75)
     assert isinstance(summary.stopped, DeviceLost)
     assert re.search(
@@ -157,7 +223,7 @@ def test_with_no_device_left_the_run_stops_and_can_go_on(
     )
     assert len(shard_bytes(tmp_path / "out")) == 1
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.is_file()]
-    again, _ = run((3,), ill=ill, clips=(7,), times=2)
+    again, _ = run((3,))
     assert (again.ok, again.resumed, again.exit_code) == (12, 5, 0)
     assert shard_bytes(tmp_path / "out") == shard_bytes(undisturbed)
 
@@ -260,18 +326,29 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
     monkeypatch.setattr(pipeline, "describe_devices", lambda _, *more: describe_devices("cuda", *more))
     with pytest.raises(BackendUnavailable):
         extract(cropped, tmp_path / "out", CONFIG, OPTIONS)
+    with pytest.raises(BackendUnavailable):
+        preview(cropped, tmp_path / "out", CONFIG, OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_goes_on_with_another_gpu_says_so(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for model, said in (("Tesla", False), ("Tesla", False), ("Volta", True)):
-        monkeypatch.setattr(pipeline, "describe_devices", lambda *_, model=model: {"0": {"name": model}})
+    changes = [
+        ("Tesla", "1", ""),
+        ("Tesla", "1", ""),
+        ("Volta", "1", "Tesla -> Volta"),
+        ("Tesla", "2", "driver 1 -> 2"),
+    ]
+    for model, driver, change in changes:
+        found = {"0": {"name": model, "driver": driver}}
+        monkeypatch.setattr(pipeline, "describe_devices", lambda *_, found=found: found)
         _, notes = run((0,))
         assert f"device 0 ({model})" in " ".join(notes.said)
-        assert any("begun on another GPU: Tesla -> Volta" in text for text in notes.said) == said
+        told = [text for text in notes.said if "begun with another GPU or driver" in text]
+        assert len(told) == bool(change)
+        assert change in "".join(told)
     monkeypatch.setattr(pipeline, "describe_devices", lambda *_: {"0": {"name": "Tesla"}, "1": {"name": "Volta"}})
     assert any("not of one model" in text for text in run((0, 1))[1].said)
-    assert inspect(tmp_path / "out")["device"] == {"0": {"name": "Tesla"}}
+    assert inspect(tmp_path / "out")["device"] == {"0": {"name": "Tesla", "driver": "1"}}
     assert "device.0.name" in write_report(tmp_path / "out").path.read_text()
 
 
@@ -317,10 +394,17 @@ def test_devices_are_named_by_their_indices(text: str, indices: tuple[int, ...])
     assert parse_devices(text) == indices
 
 
-@pytest.mark.parametrize("text", ["", "0,", "a", "-1", "0;1", "1.5", "²"])
+@pytest.mark.parametrize("text", ["", "0,", "a", "-1", "0;1", "1.5", "²", "٣", "9" * 5000])
 def test_other_names_of_devices_are_refused_in_words(text: str) -> None:
-    with pytest.raises(ConfigError, match="--device must be indices of GPUs"):
+    with pytest.raises(ConfigError, match="--device must be indices of GPUs") as refused:
         parse_devices(text)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("devices", [("0",), (0.5,), (True,), (-1,), (0, 0), (10**6,), 0, "01", ([],)])
+def test_devices_that_are_no_indices_are_refused_in_words(devices: Any) -> None:
+    with pytest.raises(ConfigError, match="devices must be indices from 0 to 9999, as whole numbers, each once"):
+        RunOptions(devices=devices)
 
 
 @pytest.mark.parametrize(
@@ -332,8 +416,32 @@ def test_other_names_of_devices_are_refused_in_words(text: str) -> None:
 )
 def test_the_stage_that_bounds_a_run_is_named(flow_s: float, bound: str, rates: dict[str, float]) -> None:
     """Two workers read while two processes compute; flow, MM-COF and storing follow each other in one process."""
-    seconds = StageSeconds(read=1.0, align=3.0, flow=flow_s, mmcof=0.2, store=0.5)
-    summary = Summary(Path(), computed=100, stage_seconds=seconds, workers=2, processes=2)
+    seconds = StageSeconds()
+    for stage, spent in {"read": 1.0, "align": 3.0, "flow": flow_s, "mmcof": 0.2, "store": 0.5}.items():
+        seconds.add(stage, spent, 100)
+    summary = Summary(Path(), stage_seconds=seconds, workers=2, processes=2)
     assert summary.stage_rates == pytest.approx(rates)
     assert (summary.bound_by, summary.to_dict()["bound_by"]) == (bound, bound)
     assert Summary(Path()).bound_by == ""
+
+
+def test_rates_count_the_clips_that_each_stage_had(cropped: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """A clip that cannot be read is none that flow could do, and work on a task that another run commits first is work."""
+
+    class OtherRun(Notes):
+        def advance(self, done: int, failed: int) -> None:
+            super().advance(done, failed)
+            if self.done == 4:
+                shutil.copytree(undisturbed / "shards", tmp_path / "out" / "shards", dirs_exist_ok=True, ignore=later)
+
+    def later(_: str, names: list[str]) -> set[str]:
+        return {name for name in names if name[0] == "0" and "." in name and not name.startswith("000000")}
+
+    last = read_manifest(cropped)[11]
+    manifest = tmp_path / "some.csv"
+    manifest.write_text(cropped.read_text().replace(f",{last.path},", ",frames/nowhere,"))
+    options = dataclasses.replace(OPTIONS, root=cropped.parent)
+    summary = extract(manifest, tmp_path / "out", CONFIG, options, reporter=OtherRun())
+    assert (summary.ok, summary.failed, summary.computed) == (11, 1, 7)
+    assert summary.stage_seconds.clips == dict.fromkeys(("read", "align", "flow", "stabilise", "mmcof", "store"), 11)
+    assert summary.stage_rates["flow"] == pytest.approx(11 / summary.stage_seconds["flow"])

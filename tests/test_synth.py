@@ -192,6 +192,18 @@ def test_a_setting_out_of_range_is_refused(wrong):
         SynthConfig(**wrong)
 
 
+def test_the_default_motion_is_scaled_down_to_what_small_frames_allow():
+    assert SynthConfig().peaks_px == SynthConfig(width=224, height=224).peaks_px == (0.8, 2.5)
+    small = SynthConfig(width=96, height=96, cropped=True)
+    assert small.peaks_px == pytest.approx((0.8 * 1.152 / 2.5, 1.152))
+    assert all(scene.draw.peak_px <= 1.152 for scene in scenes(dataclasses.replace(small, classes=("smile",))))
+
+
+def test_a_motion_too_large_for_the_frames_is_refused_with_its_option_and_their_size():
+    with pytest.raises(ConfigError, match=r"from 0 to 1.152 \(--peak-px\) in frames of 96 x 96; got \(0.8, 2.5\)"):
+        SynthConfig(width=96, height=96, peak_px=(0.8, 2.5))
+
+
 def test_the_strongest_motion_allowed_can_still_be_inverted():
     config = dataclasses.replace(STILL, peak_px=(3.84, 3.84))
     for label in CLASSES:
