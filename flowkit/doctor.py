@@ -34,12 +34,12 @@ OPENCV = "opencv-contrib-python"
 OTHER_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
 EXTRAS = {
     "zstd": "--compress zstd",
-    "train": "later versions: fmanet, the network",
+    "train": "fmanet: training and its scores",
     "datasets": "later versions: annotation tables in xlsx files",
     "dask": "later versions: runs on several machines",
     "cuda12": "NVIDIA GPU whose driver runs CUDA 12 but not 13; never beside cuda13",
     "cuda13": "NVIDIA GPU whose driver runs CUDA 13; never beside cuda12",
-    "onnx": "later versions: export of trained networks",
+    "onnx": "fmanet export: trained networks for onnxruntime",
 }
 """Optional parts, and what they are for."""
 SIMD = ("sse4_2", "avx", "avx2", "fma", "avx512f", "asimd", "sve")

@@ -1,1 +1,4 @@
-"""FMANet, the network that trains from flowkit's shards. This version only reserves the import name; it holds no model yet."""
+"""FMANet: a light network for micro-expressions, trained from flowkit's shards with one subject held out at a time.
+
+`fmanet.cli` is the command `fmanet`; `run.train_run` is the same from Python. Importing this costs nothing.
+"""

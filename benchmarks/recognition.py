@@ -1,0 +1,185 @@
+"""What recognition reaches, one subject held out at a time: the ladder of the method, beside a support vector machine.
+
+    python benchmarks/recognition.py megc-flow28 --work DIR --seeds 5 --out benchmarks/results/megc-flow28.json
+    python benchmarks/recognition.py synth --work DIR --seeds 5 --out benchmarks/results/recognition-synth.json
+
+`megc-flow28`: 309 real clips of SMIC-HS and CASME II, public flow pictures of 28 x 28 whose scale and zero are lost
+(`../shared/data`), so nothing that depends on magnitude is shown by it. `synth`: clips whose flow is computed from rendered
+faces with known motion; three pairs of classes differ in the rise, in the fall, in both.
+
+Training goes on where it was stopped: DIR holds the shards and the runs. Every configuration that was tried is a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import machine
+from fmanet.dataset import Clips, ShardDataset
+from fmanet.metrics import paired_difference, seed_average, subject_interval
+from fmanet.predictions import Prediction, read_table
+from fmanet.protocol import loso, split
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "megc-flow28"
+MODULES = {"flowkit": "flowkit.cli", "fmanet": "fmanet.cli"}
+SVM_C = 10.0
+SVM_PHASES = {"SVM, rise only": (0,), "SVM, fall only": (1,), "SVM, both phases": (0, 1)}
+
+
+def run(command: str, *arguments: str | Path, accepted: tuple[int, ...] = (0,)) -> str:
+    """Standard output of a command of ours."""
+    done = subprocess.run(
+        [sys.executable, "-m", MODULES[command], *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode not in accepted:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def real_shards(work: Path, seeds: int) -> tuple[Path, str]:
+    """The public pictures as shards, and the grouping of their labels."""
+    if not SHARED.is_dir():
+        sys.exit(f"recognition: data must be at {SHARED}; got none there. Without it, run the set synth.")
+    shards = work / "shards"
+    run("flowkit", "import", "stst", SHARED, "--out", shards)
+    return shards, "3-class"
+
+
+def made_up_shards(work: Path, seeds: int) -> tuple[Path, str]:
+    """Clips of 24 made-up subjects, with noise and drift, through the whole extraction."""
+    clips, shards = work / "clips", work / "shards"
+    if not (clips / "manifest.csv").exists():
+        run("flowkit", "synth", "--out", clips, "--subjects", "24", "--clips", "2", "--key-frames-only")
+    run("flowkit", "extract", clips / "manifest.csv", "--out", shards, "--size", "112", accepted=(0, 1))
+    return shards, "raw"
+
+
+SETS = {"megc-flow28": real_shards, "synth": made_up_shards}
+TRAINING = {"megc-flow28": ("--set", "network.floor_px=0"), "synth": ("--size", "56")}
+"""Min-max pictures have no pixels for a floor to be in; 56 px is a quarter of the time of 112."""
+
+
+def pixels(clips: Clips, phases: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """The vectors of some phases, a row a clip."""
+    flow: npt.NDArray[np.float64] = clips.flow[:, list(phases)].flatten(1).double().numpy()
+    return flow
+
+
+def svm_rows(clips: Clips, phases: tuple[int, ...]) -> Iterator[Prediction]:
+    """Predictions of a support vector machine (RBF, scaled), fitted anew without each subject."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    for fold in loso(clips):
+        training, held_out = split(clips, fold)
+        model = make_pipeline(StandardScaler(), SVC(C=SVM_C))
+        model.fit(pixels(training, phases), training.target.numpy())
+        found = model.predict(pixels(held_out, phases))
+        for i, answer in enumerate(found):
+            certain = tuple(float(number == answer) for number in range(len(clips.classes)))
+            truth = clips.classes[int(held_out.target[i])]
+            where = (held_out.clip_id[i], held_out.subject[i], held_out.dataset[i], fold.name)
+            yield Prediction(*where, 0, truth, clips.classes[answer], certain)
+
+
+def yardsticks(shards: Path, grouping: str) -> dict[str, list[Prediction]]:
+    """The same protocol with a plain classifier."""
+    clips = ShardDataset([shards], grouping).clips()
+    return {title: list(svm_rows(clips, phases)) for title, phases in SVM_PHASES.items()}
+
+
+def scored(rows: list[Prediction], classes: tuple[str, ...]) -> dict[str, Any]:
+    """UF1, UAR and accuracy with intervals over subjects."""
+    found = subject_interval(rows, classes)
+    return {
+        name: {"value": round(one.value, 4), "low": round(one.low, 4), "high": round(one.high, 4)}
+        for name, one in (("uf1", found.uf1), ("uar", found.uar), ("acc", found.acc))
+    }
+
+
+def against(rows: list[Prediction], others: list[Prediction], classes: tuple[str, ...]) -> dict[str, float]:
+    """Difference in UF1 by a paired bootstrap over subjects."""
+    found = paired_difference(rows, others, classes)
+    return {name: round(getattr(found, name), 4) for name in ("value", "low", "high", "share_not_above")}
+
+
+def ladder(shards: Path, grouping: str, work: Path, seeds: int, given: tuple[str, ...]) -> tuple[Any, float]:
+    """Train every row of the ladder, or go on with it; what `fmanet ablate` says, and the seconds of this call."""
+    start = time.perf_counter()
+    where = ("--out", work / "ladder", "--classes", grouping, "--seeds", str(seeds), "--json")
+    return json.loads(run("fmanet", "ablate", shards, *where, *given)), time.perf_counter() - start
+
+
+def results(name: str, work: Path, seeds: int) -> dict[str, Any]:
+    """Everything of one set."""
+    shards, grouping = SETS[name](work, seeds)
+    compared, seconds = ladder(shards, grouping, work, seeds, TRAINING[name])
+    tables = {row["row"]: read_table(work / "ladder" / row["folder"] / "predictions.csv") for row in compared["rows"]}
+    classes = next(iter(tables.values())).classes
+    plain = yardsticks(shards, grouping)
+    averaged = {title: seed_average(list(table.rows), classes) for title, table in tables.items()}
+    whole = averaged["FMANet"]
+    return {
+        "set": name,
+        "clips": len(whole),
+        "subjects": len({row.subject for row in whole}),
+        "classes": classes,
+        "seeds": seeds,
+        "settings": json.loads((work / "ladder" / compared["rows"][-1]["folder"] / "run.json").read_text())["settings"],
+        "configurations_tried": len(tables),
+        "seconds_of_this_call": round(seconds, 1),
+        "yardsticks": {
+            title: {**scored(rows, classes), "fmanet_against_it": against(whole, rows, classes)}
+            for title, rows in plain.items()
+        },
+        "ladder": [{key: row[key] for key in row if key not in ("folder",)} for row in compared["rows"]],
+        "against_rise_only": {
+            title: against(rows, averaged["FMANet, rise only"], classes) for title, rows in averaged.items()
+        },
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The results as lines of text."""
+    lines = [f"{found['set']}: {found['clips']} clips, {found['subjects']} subjects, {found['seeds']} seeds"]
+    for title, row in found["yardsticks"].items():
+        lines.append(f"{title:28} UF1 {row['uf1']['value']:.3f} [{row['uf1']['low']:.3f}, {row['uf1']['high']:.3f}]")
+    for row in found["ladder"]:
+        mean, whole = row["spread"]["uf1"], row["seed_average"]["uf1"]
+        std = 0.0 if mean["std"] is None else mean["std"]
+        lines.append(f"{row['row']:28} UF1 mean {mean['mean']:.3f} +- {std:.3f}, seed average {whole:.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, score, print, store."""
+    csv.field_size_limit(1 << 24)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of shards and runs; a call that was stopped goes on"
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="where to store the result as JSON")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    found = results(options.set, options.work, options.seeds)
+    sys.stdout.write(table(found) + "\n")
+    if options.out:
+        machine.write(options.out, f"recognition-{options.set}", found)
+
+
+if __name__ == "__main__":
+    main()

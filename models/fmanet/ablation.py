@@ -1,0 +1,135 @@
+"""The ladder: from one phase alone to the whole network, one run a row, each compared with the row before it and with FMANet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from flowkit import commit
+from flowkit.errors import ConfigError
+from fmanet.metrics import paired_difference
+from fmanet.results import gather, write_results
+from fmanet.settings import RunSettings
+
+LADDER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("CNN, rise only", {"network": "cnn", "inputs": "rise"}),
+    ("CNN, fall only", {"network": "cnn", "inputs": "fall"}),
+    ("CNN, COF", {"network": "cnn", "inputs": "cof"}),
+    ("CNN, MM-COF", {"network": "cnn", "inputs": "mmcof"}),
+    ("FMANet, rise only", {"inputs": "rise"}),
+    ("FMANet, fall only", {"inputs": "fall"}),
+    ("FMANet without modulation", {"modulation": False}),
+    ("FMANet without fusion", {"fusion": False}),
+    ("FMANet without attention", {"attention": False}),
+    ("FMANet", {}),
+)
+ABLATION_FILE = "ablation.json"
+COLUMNS = (
+    "row",
+    "UF1, average over seeds",
+    "mean of seeds",
+    "UAR",
+    "ACC",
+    "UF1 against the row before",
+    "UF1 against FMANet",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run of the ladder."""
+
+    title: str
+    folder: str
+    settings: RunSettings
+
+
+def ladder(settings: RunSettings) -> list[Row]:
+    """The runs, in order; they differ in the network alone.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        `network.network` and `network.inputs` are set by the ladder.
+
+    Raises
+    ------
+    ConfigError
+        One subject alone is held out: nothing can be compared.
+    """
+    held_out = settings.protocol.hold_out
+    if len(held_out) == 1:
+        raise ConfigError(
+            f"ablate: two subjects or more must be held out, or no interval means anything; got {held_out[0]} alone. Hold out "
+            "more with --hold-out."
+        )
+    base = replace(settings.network, network="fmanet", inputs="both")
+    return [
+        Row(
+            title,
+            f"{number:02d}-{title.lower().replace(',', '').replace(' ', '-')}",
+            replace(settings, network=replace(base, **changes)),
+        )
+        for number, (title, changes) in enumerate(LADDER)
+    ]
+
+
+def compare(out: Path, settings: RunSettings) -> dict[str, Any]:
+    """Scores of every row, and paired differences over the same draws of subjects; written to ablation.json.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the runs.
+    settings : RunSettings
+        As `ladder` had.
+
+    Raises
+    ------
+    FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
+    """
+    rows = ladder(settings)
+    scores = [write_results(out / row.folder) for row in rows]
+    predicted = [gather(out / row.folder) for row in rows]
+    whole = predicted[-1][0]
+    found = []
+    for number, row in enumerate(rows):
+        own, classes = predicted[number]
+        before = predicted[number - 1][0] if number else None
+        found.append(
+            {
+                "row": row.title,
+                "folder": row.folder,
+                "network": row.settings.network.to_dict(),
+                "seed_average": scores[number]["seed_average"],
+                "interval": scores[number]["interval"],
+                "spread": scores[number]["spread"],
+                "against_row_before": None if before is None else asdict(paired_difference(own, before, classes)),
+                "against_fmanet": None if own is whole else asdict(paired_difference(own, whole, classes)),
+            }
+        )
+    compared = {"schema": commit.SCHEMA, "rows": found}
+    commit.replace_file(out / ABLATION_FILE, json.dumps(compared, indent=1).encode() + b"\n")
+    return compared
+
+
+def table(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The comparison as a table for people."""
+    rows = []
+    for row in compared["rows"]:
+        cells = []
+        for metric in ("uf1", "uar", "acc"):
+            bounds = row["interval"][metric]
+            cells.append(f"{row['seed_average'][metric]:.4f} [{bounds['low']:.4f}, {bounds['high']:.4f}]")
+        std = row["spread"]["uf1"]["std"]
+        mean = f"{row['spread']['uf1']['mean']:.4f}" + ("" if std is None else f" +- {std:.4f}")
+        against = (_difference(row[name]) for name in ("against_row_before", "against_fmanet"))
+        rows.append((row["row"], cells[0], mean, cells[1], cells[2], *against))
+    return rows
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"

@@ -1,0 +1,102 @@
+"""What one step of training sees: some training clips, in an order, augmented and mixed, all drawn from the run's seed.
+
+Everything random is a function of (seed, epoch, purpose), never of what was drawn before: so a network gets the same bits
+alone, beside others, or after a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmanet.dataset import Clips
+from fmanet.settings import TrainSettings
+from fmanet.transforms import augment
+
+
+class Batch(NamedTuple):
+    """Clips of one step; `target` holds class shares, `present` is 0 for rows that only fill up."""
+
+    flow: Tensor
+    valid: Tensor
+    region: Tensor
+    target: Tensor
+    present: Tensor
+
+
+def derived_seed(*parts: object) -> int:
+    """63 bits that depend on every part and on their order.
+
+    Parameters
+    ----------
+    *parts : int or str
+        Such as the run's seed, a fold's name, an epoch, and what the numbers are for.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def steps_an_epoch(clips: int, settings: TrainSettings) -> int:
+    """Batches of an epoch; the last may be short."""
+    return -(-clips // settings.batch)
+
+
+def epoch_batches(clips: Clips, settings: TrainSettings, seed: int, epoch: int) -> Iterator[Batch]:
+    """The batches of one epoch.
+
+    Parameters
+    ----------
+    clips : Clips
+        Training clips, on the device that trains.
+    settings : TrainSettings
+    seed : int
+        Of this network.
+    epoch : int
+        Counted from 0.
+    """
+    order = torch.randperm(len(clips), generator=_generator(seed, epoch, "order"))
+    jitter = _generator(seed, epoch, "augment")
+    draw = np.random.default_rng(derived_seed(seed, epoch, "mixup"))
+    shares = torch.nn.functional.one_hot(clips.target, len(clips.classes)).float()
+    for rows in torch.split(order, settings.batch):
+        rows = rows.to(clips.flow.device)
+        flow, valid, region = augment(clips.flow[rows], clips.valid[rows], clips.region[rows], jitter, settings.augment)
+        present = torch.ones(len(rows), device=flow.device)
+        batch = Batch(flow, valid, region, shares[rows], present)
+        yield _mixed(batch, settings.mixup, draw) if settings.mixup else batch
+
+
+def filled(batch: Batch, size: int) -> Batch:
+    """The batch with its first clip repeated until there are `size` rows; the repeats are not present."""
+    missing = size - len(batch.flow)
+    if not missing:
+        return batch
+    rows = [torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) for part in batch]
+    rows[-1][len(batch.flow) :] = 0
+    return Batch(*rows)
+
+
+def _generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(derived_seed(seed, epoch, purpose))
+
+
+def _mixed(batch: Batch, strength: float, draw: np.random.Generator) -> Batch:
+    """Mix each clip with another that has the same valid phases (Zhang et al. 2018); flow adds, so its mixture is a flow."""
+    count, device = len(batch.flow), batch.flow.device
+    partner = torch.from_numpy(draw.permutation(count)).to(device)
+    share = torch.from_numpy(draw.beta(strength, strength, count)).float().to(device)
+    region = batch.region & batch.region[partner]
+    fits = (batch.valid == batch.valid[partner]).all(1) & region.flatten(1).any(1)
+    share = torch.where(fits, share, 1.0)
+
+    def mix(part: Tensor) -> Tensor:
+        weight = share.view(-1, *[1] * (part.ndim - 1))
+        return weight * part + (1 - weight) * part[partner]
+
+    region = torch.where(fits[:, None, None], region, batch.region)
+    return batch._replace(flow=mix(batch.flow), region=region, target=mix(batch.target))

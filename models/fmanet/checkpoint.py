@@ -1,0 +1,194 @@
+"""Trained weights on disk: a safetensors file, and a JSON file beside it that says what network they fill. No pickle anywhere.
+
+The JSON is the commit point: it names the weights by size and hash, and carries a hash of itself. What it says is checked
+before a byte of the weights is given to a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from flowkit import commit
+from flowkit.errors import ConfigError
+from fmanet.errors import CheckpointRefused
+from fmanet.model import NetworkConfig, build_network
+from fmanet.train import State
+
+MAX_WEIGHT_BYTES = 256 << 20
+"""No network here comes near it."""
+MAX_SIDE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it was trained for.
+
+    Attributes
+    ----------
+    network : NetworkConfig
+    classes : tuple of str
+    model : nn.Module
+        With its weights, on the CPU, set to evaluate.
+    content : dict
+        All that its JSON says.
+    """
+
+    network: NetworkConfig
+    classes: tuple[str, ...]
+    model: nn.Module
+    content: dict[str, Any]
+
+
+def save(folder: Path, name: str, state: State, content: Mapping[str, Any]) -> Path:
+    """Write NAME-<hash>.safetensors and NAME.json.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists.
+    name : str
+    state : dict of str to Tensor
+    content : mapping
+        Must hold `network` (of NetworkConfig.to_dict) and `classes`.
+
+    Returns
+    -------
+    Path
+        Of the JSON.
+
+    Raises
+    ------
+    DiskFull
+    """
+    weights = store(folder, f"{name}-{{}}.safetensors", encode_weights(state))
+    path = folder / f"{name}.json"
+    commit.publish_file(path, commit.encode({"schema": commit.SCHEMA, **content, "weights": weights}))
+    return path
+
+
+def encode_weights(state: State) -> bytes:
+    """Bytes of a safetensors file; the same weights give the same bytes."""
+    content: bytes = safetensors.torch.save({name: state[name].contiguous() for name in sorted(state)})
+    return content
+
+
+def store(folder: Path, pattern: str, content: bytes) -> dict[str, Any]:
+    """Publish a file under a name that holds its hash; name, bytes and sha256, for a record.
+
+    Parameters
+    ----------
+    folder : Path
+    pattern : str
+        Name of the file with {} for the hash.
+    content : bytes
+
+    Raises
+    ------
+    DiskFull
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    name = pattern.format(digest[:12])
+    commit.publish_file(folder / name, content, replace_damaged=True)
+    return {"name": name, "bytes": len(content), "sha256": digest}
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint by its JSON file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    CheckpointRefused
+        A file is missing, damaged, too large, or no such network's.
+    SchemaTooNew
+    """
+    content = read_side(path)
+    try:
+        network = NetworkConfig.from_dict(content["network"])
+        classes = tuple(map(str, content["classes"]))
+        entry = content["weights"]
+        weights = path.parent / str(entry["name"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise _refused(
+            path, "name a network, its classes and its weights", f"{type(error).__name__}: {error}"
+        ) from error
+    if len(classes) != network.classes:
+        raise _refused(path, f"name {network.classes} classes", str(len(classes)))
+    if weights.parent != path.parent or weights.suffix != ".safetensors":
+        raise _refused(path, "name a safetensors file beside it", repr(entry["name"]))
+    model = _filled(network, read_file(weights, entry), weights)
+    return Checkpoint(network, classes, model, content)
+
+
+def read_side(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that `commit.encode` made.
+
+    Raises
+    ------
+    CheckpointRefused, SchemaTooNew
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_SIDE_BYTES + 1)
+    except OSError as error:
+        raise _refused(path, "be readable", str(error.strerror)) from error
+    content = commit.decode(text) if len(text) <= MAX_SIDE_BYTES else None
+    if content is None:
+        raise _refused(path, "be as it was written", "something else")
+    return content
+
+
+def read_file(path: Path, entry: Mapping[str, Any], limit: int = MAX_WEIGHT_BYTES) -> bytes:
+    """Bytes of a file that a record names, compared with its size and hash there.
+
+    Raises
+    ------
+    CheckpointRefused
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise _refused(path, "be readable", str(error.strerror)) from error
+    if len(content) > limit:
+        raise _refused(path, f"hold at most {limit} bytes", "more")
+    if (len(content), hashlib.sha256(content).hexdigest()) != (entry.get("bytes"), entry.get("sha256")):
+        raise _refused(
+            path, f"hold the {entry.get('bytes')} bytes that were written", f"{len(content)} bytes, another hash"
+        )
+    return content
+
+
+def _filled(network: NetworkConfig, content: bytes, path: Path) -> nn.Module:
+    """A network with these weights; `NetworkConfig` bounds its size, whatever the file says."""
+    try:
+        state = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise _refused(path, "be a safetensors file", str(error)) from error
+    model = build_network(network, 0)
+    wanted, found = ({name: (v.dtype, v.shape) for name, v in some.items()} for some in (model.state_dict(), state))
+    if wanted != found:
+        names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+        raise _refused(path, "hold the network's weights, with their shapes", f"others for {', '.join(names[:5])}")
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise _refused(path, "hold finite weights", "NaN or infinity")
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _refused(path: Path, expectation: str, got: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        f"{path}: checkpoint must {expectation}; got {got}. Do not trust this file: restore it from a copy, or train again."
+    )

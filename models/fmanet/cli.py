@@ -1,0 +1,420 @@
+"""The command line. stdout carries results only; stderr carries progress, notes and errors; the exit code says the rest.
+
+0 all done                                     3 a library, a GPU or a folder is missing
+1 some networks failed, or stored files are damaged or missing    74 disk full
+2 usage, settings, or clips that cannot be trained on    75 stopped by SIGTERM: run again      130 interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flowkit import __version__
+from flowkit.commit import FULL, disk_full
+from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, Interrupted, Terminated
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXTRA = ("torch", "safetensors")
+"""Packages of the extra `train`."""
+
+
+class _Commands(click.Group):
+    """A group whose errors all end the same way: one message on stderr, the exit code of the error's class."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a user needs them, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and end as its error says."""
+        try:
+            return super().invoke(ctx)
+        except FlowkitError as error:
+            fail(error)
+        except (KeyboardInterrupt, click.Abort):
+            fail(Interrupted("fmanet: command was interrupted. Run it again."))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
+            sys.exit(1)
+        except OSError as error:
+            fail(_system_error(error))
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            fail(
+                EnvironmentMissing(
+                    f"fmanet: the package {error.name} must be installed; got none. Install flowkit-mer with the extra train."
+                )
+            )
+
+
+def _system_error(error: OSError) -> FlowkitError:
+    path = Path(str(error.filename or "files"))
+    if error.errno in FULL:
+        return disk_full(path)
+    return EnvironmentMissing(f"{path}: must be usable; got {error.strerror}. Check the disk and the permissions.")
+
+
+def fail(error: FlowkitError) -> NoReturn:
+    """End the process with an error's message and exit code."""
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fmanet")
+def main() -> None:
+    """Train and judge FMANet on shards of dual-phase optical flow.
+
+    `flowkit extract` makes the shards; `fmanet train` trains a network for each person held out and scores them together.
+    """
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+NETWORK_SETTINGS = [
+    click.option(
+        "--network",
+        "network__network",
+        type=click.Choice(["fmanet", "shallow", "cnn"]),
+        help="What is trained.  [default: fmanet]",
+    ),
+    click.option(
+        "--inputs",
+        "network__inputs",
+        type=click.Choice(["both", "rise", "fall", "cof", "mmcof"]),
+        help="What it sees of the motion.  [default: both]",
+    ),
+]
+TRAIN_SETTINGS = [
+    click.option(
+        "--classes", help="Grouping of labels into classes.  [default: 3-class, or raw where that does not fit]"
+    ),
+    click.option(
+        "--protocol",
+        "protocol__name",
+        type=click.Choice(["loso", "holdout", "cross"]),
+        help="Hold out each subject once, the subjects of --hold-out, or data sets.  [default: loso]",
+    ),
+    click.option(
+        "--hold-out", "protocol__hold_out", callback=_names, metavar="NAMES", help="Subjects, as dataset/subject,..."
+    ),
+    click.option("--train-on", "protocol__train_on", callback=_names, metavar="NAMES", help="Data sets, for cross."),
+    click.option("--test-on", "protocol__test_on", callback=_names, metavar="NAMES", help="Data sets, for cross."),
+    click.option("--seeds", type=int, help="Networks a fold, with seeds 0, 1, ...  [default: 1]"),
+    click.option("--epochs", "train__epochs", type=int, help="Passes over the training clips.  [default: 40]"),
+    click.option(
+        "--select",
+        "train__select",
+        type=click.Choice(["fixed", "inner"]),
+        help="Train for --epochs, or find out how long on subjects set aside from training.  [default: fixed]",
+    ),
+    click.option("--size", type=int, help="Side that flow is resized to, in pixels.  [default: as stored]"),
+    click.option("--device", "train__device", type=click.Choice(["cpu", "cuda"]), help="What trains.  [default: cpu]"),
+    click.option(
+        "--stack",
+        "train__stack",
+        type=int,
+        metavar="N",
+        help="Train N networks together in one process; recorded. Worth it on a GPU.  [default: 1]",
+    ),
+]
+RUN_OPTIONS = [
+    click.option("--config", "config_file", type=FILE, help="Settings as TOML; flags win over it."),
+    click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, such as train.rate=1e-3."
+    ),
+    click.option(
+        "--workers",
+        type=int,
+        default=0,
+        help="Processes that train, one thread each.  [default: one a core, one on a GPU]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Discard what --out holds."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+]
+
+
+def _options(settings: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(settings):
+            command = option(command)
+        return command
+
+    return add
+
+
+@main.command(short_help="Train a network for each fold and seed; goes on where it was stopped.")
+@click.argument("shards", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="The run folder; a run that was stopped goes on there.")
+@_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS])
+@click.option(
+    "--keep-epochs",
+    is_flag=True,
+    default=None,
+    help="Also store what each epoch predicts, for evaluate --report-leaky; never used in training.",
+)
+@_options(RUN_OPTIONS)
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Train on SHARDS, one network for each fold and seed, and score what they predict of the clips held out.
+
+    Runs again where it was stopped, and comes to the same bits. A fold whose process dies twice is reported, and the rest goes
+    on; scores are computed only when all folds are there.
+
+    Exit codes: 0 all done; 1 some folds failed, or a stored file is damaged; 2 usage, settings, or clips that cannot be trained
+    on; 3 a library, a GPU or a folder is missing; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
+    """
+    from fmanet.progress import StderrProgress
+    from fmanet.report import write_report
+    from fmanet.run import RunOptions, Stop, preview, train_run
+
+    options = RunOptions(given.pop("workers"), given.pop("overwrite"))
+    settings = _settings(shards, given)
+    source = _source(shards, settings)
+    if dry_run:
+        _show_preview(preview(source, out, settings, options), as_json)
+        return
+    stop = Stop()
+    with StderrProgress() as reporter, _signals(stop):
+        summary = train_run(source, out, settings, options, reporter=reporter, stop=stop)
+    if summary.scores is not None:
+        write_report(out)
+    if as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=1))
+    else:
+        _show_summary(summary.to_dict())
+    if summary.stopped is not None:
+        fail(summary.stopped)
+    sys.exit(summary.exit_code)
+
+
+@main.command(short_help="Scores of a run, from its stored predictions.")
+@click.argument("run", type=FOLDER)
+@click.option(
+    "--report-leaky",
+    is_flag=True,
+    help="Also print what choosing each fold's best epoch on the held-out clips would claim; needs --keep-epochs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def evaluate(run: Path, report_leaky: bool, as_json: bool) -> None:
+    """Score RUN from the predictions it stored, and write predictions.csv and scores.json.
+
+    Exit codes: 0 scored; 1 folds are missing, or a file is damaged; 2 RUN is no run.
+    """
+    from fmanet.results import leaky_scores, write_results
+
+    scores = write_results(run)
+    leaky = leaky_scores(run) if report_leaky else None
+    if as_json:
+        click.echo(json.dumps(scores if leaky is None else {**scores, "leaky": leaky}, indent=1))
+        return
+    _show_scores(scores)
+    if leaky is not None:
+        _show_leaky(leaky)
+
+
+@main.command(short_help="Classes of new clips, by the networks of a run.")
+@click.argument("run", type=FOLDER)
+@click.argument("shards", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FILE, required=True, help="CSV file to write.")
+def predict(run: Path, shards: tuple[Path, ...], out: Path) -> None:
+    """Classify the clips of SHARDS: the mean of the probabilities that all networks of RUN give. Labels need not be known.
+
+    Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 usage.
+    """
+    from fmanet.prediction import predict_shards
+
+    notes = predict_shards(run, shards, out)
+    for note in notes:
+        click.echo(f"Note: {note}", err=True)
+    click.echo(out)
+
+
+@main.command(short_help="A page that shows a run: scores, maps, curves, settings.")
+@click.argument("run", type=FOLDER)
+@click.option("--clips", type=click.IntRange(0, 200), default=12, show_default=True, help="Clips that are pictured.")
+def report(run: Path, clips: int) -> None:
+    """Write report.html into RUN: one file with scores, confusion, subjects, maps over example clips, curves and settings.
+
+    The maps are computed again from the stored weights and the shards, by the network that had not seen the clip; without the
+    shards, the page says so and shows the rest. `fmanet train` writes this page too.
+
+    Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 RUN is no run.
+    """
+    from fmanet.report import write_report
+
+    click.echo(write_report(run, clips=clips))
+
+
+@main.command(short_help="A trained network as an ONNX file.")
+@click.argument("run", type=FOLDER)
+@click.option(
+    "--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What is written."
+)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the files.")
+@click.option("--fold", metavar="NAME", help="Fold whose network is taken, or all; needed where there are several.")
+@click.option("--seed", type=int, help="Seed whose network is taken.  [default: every seed]")
+def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) -> None:
+    """Write networks of RUN into files that onnxruntime runs, with the same answers as `fmanet predict` from that network.
+
+    Inputs are flow, valid and region, as many clips at a time as you like, in the size of the run; outputs logits and
+    probabilities. Each file is compared with PyTorch before it is published, and has a JSON beside it with classes, units and
+    settings. A network has seen every subject but those its fold held out; a run trains none on everybody.
+
+    Exit codes: 0 written; 1 a network is missing, damaged, or does not answer alike; 2 usage; 3 the extra onnx is missing.
+    """
+    from fmanet.export import export_onnx
+
+    for written in export_onnx(run, out, fold=fold, seed=seed):
+        click.echo(written.model)
+
+
+@main.command(short_help="What each part of the method is worth.")
+@click.argument("shards", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the runs, one a row.")
+@_options(TRAIN_SETTINGS)
+@_options(RUN_OPTIONS)
+def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+    """Train the ladder on SHARDS, from one phase alone to FMANet, and compare each row with the one before.
+
+    Differences come with intervals from a paired bootstrap over subjects. Goes on where it was stopped.
+
+    Exit codes: as of train.
+    """
+    from fmanet.ablation import COLUMNS, compare, ladder, table
+    from fmanet.progress import StderrProgress
+    from fmanet.run import RunOptions, Stop, train_run
+
+    options = RunOptions(given.pop("workers"), given.pop("overwrite"))
+    settings = _settings(shards, given)
+    source = _source(shards, settings)
+    stop = Stop()
+    with StderrProgress() as reporter, _signals(stop):
+        for row in ladder(settings):
+            reporter.note(f"{row.title}:")
+            summary = train_run(source, out / row.folder, row.settings, options, reporter=reporter, stop=stop)
+            if summary.stopped is not None:
+                fail(summary.stopped)
+            if summary.failed:
+                sys.exit(summary.exit_code)
+    compared = compare(out, settings)
+    if as_json:
+        click.echo(json.dumps(compared, indent=1))
+    else:
+        _show_rows("What each part is worth", COLUMNS, table(compared))
+        click.echo(str(out / "ablation.json"))
+
+
+def _settings(shards: Sequence[Path], given: dict[str, Any]) -> Any:
+    """Settings from a file, assignments and flags."""
+    from fmanet.settings import RunSettings, load_values
+    from fmanet.task import fitting_grouping
+
+    values = load_values(given.pop("config_file"), given.pop("assignments"), **given)
+    network = values.get("network")
+    if isinstance(network, Mapping) and "classes" in network:
+        raise ConfigError(
+            f"settings: network.classes must be left out; got {network['classes']}. It is what --classes has; remove it."
+        )
+    return RunSettings.from_dict({"classes": fitting_grouping(shards), **values} if "classes" not in values else values)
+
+
+def _source(shards: Sequence[Path], settings: Any) -> Any:
+    from fmanet.task import ClipSource
+
+    return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size)
+
+
+@contextmanager
+def _signals(stop: Any) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask for an orderly end; the second Ctrl-C ends at once."""
+
+    def interrupt(*_: object) -> None:
+        click.echo("Stopping; press Ctrl-C again to stop at once.", err=True)
+        stop.request(Interrupted)
+        signal.signal(signal.SIGINT, lambda *_: os._exit(Interrupted.exit_code))
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop.request(Terminated)),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        _show_rows("Would do (nothing was written)", ("", ""), list(_flat(found)))
+
+
+def _show_summary(found: Mapping[str, Any]) -> None:
+    click.echo(
+        f"{found['planned']} networks: {found['done']} trained ({found['resumed']} before this run), {len(found['failed'])} "
+        f"failed, {found['not_started']} not started; {found['seconds']:.1f} s."
+    )
+    for title, why in found["failed"].items():
+        click.echo(f"  {title}: {why}")
+    if found["scores"] is not None:
+        _show_scores(found["scores"])
+        for name in ("predictions.csv", "scores.json", "report.html"):
+            click.echo(str(Path(found["out"]) / name))
+
+
+def _show_scores(scores: Mapping[str, Any]) -> None:
+    from fmanet.results import CLASS_COLUMNS, SCORE_COLUMNS, SUBJECT_COLUMNS, class_table, score_table, subject_table
+
+    _show_rows("Scores of held-out clips, pooled over folds", SCORE_COLUMNS, score_table(scores))
+    _show_rows("\nClasses (average over seeds)", CLASS_COLUMNS, class_table(scores))
+    _show_rows("\nSubjects (average over seeds)", SUBJECT_COLUMNS, subject_table(scores))
+
+
+def _show_leaky(leaky: Mapping[str, Any]) -> None:
+    click.echo("")
+    click.echo(
+        "*** LEAKY: best epoch chosen on the held-out subject; leaky, only to relate to literature. Not a result. ***"
+    )
+    for seed, found in leaky["seeds"].items():
+        click.echo(f"LEAKY  seed {seed}: UF1 {found['uf1']:.4f}, UAR {found['uar']:.4f}, ACC {found['acc']:.4f}")
+    click.echo(f"LEAKY  mean over seeds: UF1 {leaky['mean_uf1']:.4f}; honest: {leaky['honest_mean_uf1']:.4f}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + str(name), "-" if value in ({}, [], None, "") else str(value)
+
+
+def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    click.echo(title)
+    table = Table(*header, show_header=any(header), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    # A pipe gets whole lines: a path cut at column 80 is of no use to a program.
+    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 400).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""Shards as training sees them: flow, valid phases, region and class of each clip, from several folders at once.
+
+`ShardDataset` finds out what there is from the commit records, checks every file's hash once, and reads flow when it is asked
+for it: clip by clip, in any process, or all at once into memory (`clips`), which is what training uses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from flowkit.classes import grouping as class_grouping
+from flowkit.classes import preview
+from flowkit.commit import Record, invalid_records
+from flowkit.errors import ConfigError, ShardCorrupt
+from flowkit.shards import Shard, ShardFolder, verify_file
+
+Units = Literal["px", "minmax"]
+
+FACE: Final = 1
+"""Bit of the column `regions`: inside the face."""
+MIN_SIZE, MAX_SIZE = 8, 2048
+UNLABELLED: Final = -1
+"""Target of clips that were loaded without a class grouping."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """Clips in memory: everything that training sees.
+
+    Attributes
+    ----------
+    flow : (N, 2, 2, H, W) float32
+        Phases rise and fall, components u (right) and v (down), in `units`; zero where a phase is invalid.
+    valid : (N, 2) bool
+        Rise, fall.
+    region : (N, H, W) bool
+        Inside the face.
+    target : (N,) int64
+        Index into `classes`; `UNLABELLED` where there are none.
+    clip_id, subject, dataset, source_hash : tuple of str
+        One a clip; `subject` is "dataset/subject", so that no two people share a name.
+    classes : tuple of str
+    units : {"px", "minmax"}
+    """
+
+    flow: Tensor
+    valid: Tensor
+    region: Tensor
+    target: Tensor
+    clip_id: tuple[str, ...]
+    subject: tuple[str, ...]
+    dataset: tuple[str, ...]
+    source_hash: tuple[str, ...]
+    classes: tuple[str, ...]
+    units: Units
+
+    def __len__(self) -> int:
+        return len(self.clip_id)
+
+    def select(self, rows: Sequence[int]) -> Clips:
+        """The clips of these rows, in this order, as a copy."""
+        index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.flow.device)
+        return dataclasses.replace(
+            self,
+            flow=self.flow[index],
+            valid=self.valid[index],
+            region=self.region[index],
+            target=self.target[index],
+            clip_id=tuple(self.clip_id[row] for row in rows),
+            subject=tuple(self.subject[row] for row in rows),
+            dataset=tuple(self.dataset[row] for row in rows),
+            source_hash=tuple(self.source_hash[row] for row in rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a clip lies, and what its record says of it."""
+
+    shard: int
+    row: int
+    clip_id: str
+    dataset: str
+    subject: str
+    source_hash: str
+    target: int
+
+
+class ShardDataset(Dataset[dict[str, Tensor]]):
+    """The clips of shard folders whose label belongs to a class.
+
+    Hashes are checked here, once; a worker process gets the list of files and opens them itself, at its first clip.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Outputs of `flowkit extract` or `flowkit import`; no clip may be in two of them.
+    grouping : str or None
+        Name of a class grouping of `flowkit.classes`. None takes every clip, without targets: for prediction.
+    size : int, optional
+        Side to which clips are resampled, by area means when it shrinks them and bilinearly when it does not; vectors in pixels
+        are scaled with the image. Needed where the folders differ in size.
+    in_memory : bool
+        Read everything now.
+    verify : bool
+        Compare every file with the hash of its record.
+
+    Attributes
+    ----------
+    classes : tuple of str
+    excluded : dict of str to int
+        Clips that the grouping leaves out by design, as "dataset/label": count.
+    failed : int
+        Clips that have failed in extraction or import, and so are in no shard.
+    units : {"px", "minmax"}
+    size : int
+
+    Raises
+    ------
+    ConfigError
+        No folder, a folder without clips, no clip or one class only left by the grouping, a label it does not know, a clip twice,
+        mixed sizes without `size`, mixed units.
+    ShardCorrupt, SchemaTooNew
+        A file is not what was committed, or flow is not finite.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        grouping: str | None,
+        *,
+        size: int | None = None,
+        in_memory: bool = False,
+        verify: bool = True,
+    ) -> None:
+        opened = [_open(Path(folder)) for folder in folders]
+        if not opened:
+            raise ConfigError("dataset: folders must name at least one folder of shards; got none. Give one.")
+        if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
+            raise ConfigError(f"dataset: size must be from {MIN_SIZE} to {MAX_SIZE}; got {size}. Correct it.")
+        self.size = size or _common_size(opened)
+        self.failed = sum(len(folder.failures()) for folder in opened)
+        self.excluded: dict[str, int] = {}
+        self._shards = [Shard(record, folder.run["settings"], verify=False) for folder, record in _files(opened)]
+        if verify:
+            for shard in self._shards:
+                verify_file(shard.path, shard.record)
+        self.units = _common_units(self._shards)
+        self.classes, self._entries = self._sorted_into_classes(grouping)
+        self._memory = self._load() if in_memory else None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        """One clip: flow, valid, region, target as in `Clips`, without N; row: its number here.
+
+        Raises
+        ------
+        ShardCorrupt
+        """
+        entry = self._entries[row]
+        number = torch.tensor(row % len(self))
+        if self._memory is not None:
+            clip = {name: getattr(self._memory, name)[row] for name in ("flow", "valid", "region", "target")}
+            return {**clip, "row": number}
+        shard = self._shards[entry.shard]
+        columns = {name: shard.value(name, entry.row)[None] for name in ("flow", "phase_valid", "regions")}
+        flow, valid, region = self._tensors(columns, [entry])
+        return {
+            "flow": flow[0],
+            "valid": valid[0],
+            "region": region[0],
+            "target": torch.tensor(entry.target),
+            "row": number,
+        }
+
+    def clips(self) -> Clips:
+        """All clips, in memory.
+
+        Raises
+        ------
+        ShardCorrupt
+        """
+        return self._load() if self._memory is None else self._memory
+
+    def _sorted_into_classes(self, name: str | None) -> tuple[tuple[str, ...], list[_Entry]]:
+        clips = [
+            (number, row, clip)
+            for number, shard in enumerate(self._shards)
+            for row, clip in enumerate(shard.record.content["clips"])
+        ]
+        _refuse_repeated([clip["clip_id"] for _, _, clip in clips])
+        if name is None:
+            return (), [_entry(number, row, clip, UNLABELLED) for number, row, clip in clips]
+        labels = [(clip["dataset"], clip["label"]) for _, _, clip in clips]
+        groups = class_grouping(name).over(labels)
+        self.excluded = {
+            f"{dataset}/{label}": count
+            for dataset, counts in preview(groups, labels).left_out.items()
+            for label, count in counts.items()
+        }
+        entries = [
+            _entry(number, row, clip, groups.classes.index(word))
+            for number, row, clip in clips
+            if (word := groups.of(clip["dataset"], clip["label"])) is not None
+        ]
+        _check_classes(entries, name, groups.classes, len(clips))
+        return groups.classes, entries
+
+    def _load(self) -> Clips:
+        size = (len(self), self.size, self.size)
+        flow = torch.empty(len(self), 2, 2, self.size, self.size)
+        valid, region = torch.empty(len(self), 2, dtype=torch.bool), torch.empty(size, dtype=torch.bool)
+        begin = 0
+        for number, shard in enumerate(self._shards):  # entries stand in the order of the shards
+            entries = [entry for entry in self._entries if entry.shard == number]
+            if not entries:
+                continue
+            rows = [entry.row for entry in entries]
+            with shard:
+                columns = {name: shard.column(name)[rows] for name in ("flow", "phase_valid", "regions")}
+            part = slice(begin, begin + len(entries))
+            flow[part], valid[part], region[part] = self._tensors(columns, entries)
+            begin = part.stop
+        texts = {
+            name: tuple(getattr(entry, name) for entry in self._entries)
+            for name in ("clip_id", "subject", "dataset", "source_hash")
+        }
+        target = torch.tensor([entry.target for entry in self._entries])
+        return Clips(flow, valid, region, target, **texts, classes=self.classes, units=self.units)
+
+    def _tensors(
+        self, columns: Mapping[str, npt.NDArray[np.generic]], entries: Sequence[_Entry]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        flow = torch.from_numpy(columns["flow"].astype(np.float32))
+        valid = torch.from_numpy(columns["phase_valid"].astype(bool))
+        region = torch.from_numpy((columns["regions"].astype(np.uint8) & FACE) > 0)
+        finite = flow.isfinite().flatten(1).all(1)
+        if not finite.all():
+            entry = entries[int(finite.logical_not().nonzero()[0])]
+            raise ShardCorrupt(
+                f"{self._shards[entry.shard].path}: flow of {entry.clip_id} must be finite; got NaN or infinity. Leave the clip "
+                "out of the manifest and extract again."
+            )
+        flow, region = resized(flow, region, self.size, self.units)
+        flow[~valid] = 0
+        return flow, valid, region
+
+
+def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tensor, Tensor]:
+    """Flow and region at another size.
+
+    Parameters
+    ----------
+    flow : (N, 2, 2, H, H) float
+        Area means where it shrinks, bilinear where it grows; vectors in pixels shrink or grow as much.
+    region : (N, H, H) bool
+        Where most of a new pixel's area, or of what it is interpolated from, lies inside.
+    size : int
+    units : {"px", "minmax"}
+
+    Returns
+    -------
+    tuple of Tensor
+    """
+    side = flow.shape[-1]
+    if side == size:
+        return flow, region
+    planes = torch.cat([flow.flatten(1, 2), region[:, None].to(flow.dtype)], 1)
+    if size < side:
+        planes = nnf.interpolate(planes, (size, size), mode="area")
+    else:
+        planes = nnf.interpolate(planes, (size, size), mode="bilinear", align_corners=False)
+    moved = planes[:, :4].reshape(-1, 2, 2, size, size)
+    return (moved * (size / side) if units == "px" else moved), planes[:, 4] >= 0.5
+
+
+def _open(path: Path) -> ShardFolder:
+    folder = ShardFolder.open(path)
+    if damaged := invalid_records(path):
+        raise ShardCorrupt(
+            f"{damaged[0]}: commit record and its shard must be whole; got something else. Run extract again: it redoes the task."
+        )
+    if not folder.clips():
+        raise ConfigError(
+            f"{path}: folder must hold at least one clip; got {len(folder.failures())} failed ones only. Look at "
+            f"{path / 'failures.csv'}."
+        )
+    return folder
+
+
+def _files(folders: Sequence[ShardFolder]) -> Iterator[tuple[ShardFolder, Record]]:
+    return ((folder, record) for folder in folders for record in folder.records if record.content["file"])
+
+
+def _common_size(folders: Sequence[ShardFolder]) -> int:
+    sizes = {str(folder.path): int(folder.run["settings"]["align"]["size"]) for folder in folders}
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{size} ({path})" for path, size in sizes.items())
+        raise ConfigError(f"dataset: folders must be of one size, or size must be given; got {found}. Pass --size.")
+    return next(iter(sizes.values()))
+
+
+def _common_units(shards: Sequence[Shard]) -> Units:
+    found: dict[str, Path] = {}
+    for shard in shards:
+        with shard:  # closed again: a process that is forked off must not inherit the open file
+            found.setdefault(shard.units, shard.path)
+    if len(found) > 1:
+        listed = ", ".join(f"{units} ({path})" for units, path in found.items())
+        raise ConfigError(
+            f"dataset: flow of all folders must have one unit; got {listed}. Train on extracted and on imported flow separately."
+        )
+    return cast(Units, next(iter(found)))
+
+
+def _entry(shard: int, row: int, clip: Mapping[str, str], target: int) -> _Entry:
+    subject = f"{clip['dataset']}/{clip['subject']}"
+    return _Entry(shard, row, clip["clip_id"], clip["dataset"], subject, clip["source_hash"], target)
+
+
+def _refuse_repeated(names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"dataset: each clip must be there once; got {len(twice)} repeated, {twice[0]} first. Leave one of the folders out."
+        )
+
+
+def _check_classes(entries: Sequence[_Entry], name: str, classes: Sequence[str], clips: int) -> None:
+    if not entries:
+        raise ConfigError(
+            f"dataset: at least one clip must belong to a class of {name} ({', '.join(classes)}); got {clips} that it leaves out. "
+            "Choose another grouping."
+        )
+    present = {classes[entry.target] for entry in entries}
+    if len(present) == 1:
+        raise ConfigError(
+            f"dataset: clips must belong to two classes of {name} or more; got {len(entries)} of {present.pop()} alone. Add "
+            "folders, or choose another grouping."
+        )

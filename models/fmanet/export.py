@@ -1,0 +1,334 @@
+"""A trained network as an ONNX file that other programs run: the same answers as here, checked before the file is published.
+
+    flow, valid, region -> network, and once more in the mirror if the run predicts so -> logits, probabilities
+
+The network is one of those that a run trained: that of one fold and seed, which never saw the subjects that its fold held out.
+A run trains no network on everybody, so what is exported for use elsewhere comes from the fold that is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from flowkit import __version__, commit
+from flowkit.errors import ConfigError, EnvironmentMissing
+from fmanet import checkpoint, folder
+from fmanet.errors import ExportMismatch, FoldsMissing
+from fmanet.plan import Member, Plan
+from fmanet.task import member_keys
+from fmanet.transforms import flip
+
+EVERY_FOLD: Final = "all"
+INPUTS: Final = ("flow", "valid", "region")
+OUTPUTS: Final = ("logits", "probabilities")
+TOLERANCE: Final = 1e-4
+"""Largest difference from PyTorch that an exported network may show, in logits and in probabilities."""
+CHECKED_BATCHES: Final = (1, 7)
+LIBRARIES: Final = ("onnx", "onnxscript", "onnxruntime")
+MAX_LISTED: Final = 10
+NOISE: Final[tuple[tuple[type[Warning], str], ...]] = (
+    (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (UserWarning, r"# The axis name: batch will not be used, since it shares the same shape constraints"),
+)
+"""What PyTorch's exporter says about itself, by category and beginning; nothing that a user could act on."""
+NOISY_LOGGER: Final = "torch.onnx._internal.exporter._registration"
+LAYOUT: Final = {
+    "flow": "(batch, 2 phases: rise, fall, 2 components: u right, v down, size, size) float32, in `units`",
+    "valid": "(batch, 2) bool: whether rise and fall hold motion",
+    "region": "(batch, size, size) bool: inside the face",
+    "logits": "(batch, classes) float32; their softmax are the probabilities",
+    "probabilities": "(batch, classes) float32, in the order of `classes`",
+}
+Arrays = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported network: its file, the JSON beside it, and the largest difference from PyTorch that was found."""
+
+    model: Path
+    facts: Path
+    difference: float
+
+
+class Predictor(nn.Module):
+    """A network with the last steps of `train.predict`, in float32: the mean over the mirror image, and probabilities.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Set to evaluate.
+    mirrored : bool
+        Average the probabilities over each clip and its mirror image.
+    """
+
+    def __init__(self, network: nn.Module, mirrored: bool) -> None:
+        super().__init__()
+        self.network, self.mirrored = network, mirrored
+        self.eval()
+
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2, 2, H, W), (B, 2), (B, H, W) -> logits and probabilities, (B, classes) each; the second are the first's softmax."""
+        if not self.mirrored:
+            logits: Tensor = self.network(flow, valid, region)
+        else:  # clips and mirror images pass together: half the graph of two passes
+            views = zip((flow, valid, region), flip(flow, valid, region), strict=True)
+            both = self.network(*(torch.cat(pair) for pair in views)).unflatten(
+                0, (2, -1)
+            )  # (2 B, classes) -> (2, B, classes)
+            logits = both.log_softmax(-1).logsumexp(0) - math.log(2)  # the mean of probabilities, as a logarithm
+        return logits, logits.softmax(1)
+
+
+def export_onnx(run: Path, out: Path, *, fold: str | None = None, seed: int | None = None) -> list[Exported]:
+    """Write networks of a run as ONNX, each with a JSON beside it that says what it takes and where it comes from.
+
+    The number of clips at a time is free; the size of the flow is the run's.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder.
+    out : Path
+        Folder of the files; made if need be. Files of the same name are replaced.
+    fold : str, optional
+        Name of a fold, or "all"; may be left out where there is one.
+    seed : int, optional
+        Every seed, if left out.
+
+    Returns
+    -------
+    list of Exported
+
+    Raises
+    ------
+    ConfigError
+        No run, fold or seed of that name.
+    FoldsMissing, CheckpointRefused, ShardCorrupt
+        What was to be exported is not there, or damaged.
+    EnvironmentMissing
+        The libraries of the extra `onnx` are not installed.
+    ExportMismatch
+        An exported network does not answer as PyTorch does; it was not published.
+    DiskFull
+    """
+    libraries = _libraries()
+    facts, settings, plan = folder.open_run(run)
+    keys = member_keys(plan, settings.fingerprint(), facts["clips"]["digest"])
+    chosen = _chosen(plan, fold, seed)
+    untrained = [plan.title(member) for member in chosen if not folder.read_record(run, plan, member, keys[member])]
+    if untrained:
+        raise FoldsMissing(
+            f"{run}: a network must be trained before it is exported; got none of {_listed(untrained)}. Run the same fmanet "
+            "train again."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return [_export(libraries, run, out, plan, member) for member in chosen]
+
+
+def _chosen(plan: Plan, fold: str | None, seed: int | None) -> list[Member]:
+    """Networks that a fold's name and a seed choose."""
+    names = [one.name for one in plan.folds]
+    if fold is None and len(names) > 1:
+        raise ConfigError(
+            f"export: --fold must say which network; got none, and the run has {len(names)} folds: {_listed(names)}. Name one, "
+            f"or {EVERY_FOLD}."
+        )
+    if fold not in (None, EVERY_FOLD, *names):
+        raise ConfigError(
+            f"export: --fold must be one of {_listed(names)}, or {EVERY_FOLD}; got {fold!r}. Name one of them."
+        )
+    if seed not in (None, *plan.seeds):
+        raise ConfigError(
+            f"export: --seed must be one of {_listed(list(map(str, plan.seeds)))}; got {seed}. Name one of them."
+        )
+    return [
+        member
+        for member in plan.members
+        if fold in (None, EVERY_FOLD, names[member.fold]) and seed in (None, member.seed)
+    ]
+
+
+def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, member: Member) -> Exported:
+    loaded = checkpoint.load(folder.record_path(run, plan, member))
+    predictor = Predictor(loaded.model, bool(loaded.content["flip_test"]))
+    size = int(loaded.content["size"])
+    facts = _facts(loaded, size)
+    content = onnx_bytes(predictor, size, facts, libraries)
+    difference = largest_difference(predictor, content, size, libraries)
+    name = f"{loaded.network.network}-{plan.folds[member.fold].name}-seed-{member.seed}"
+    if not difference <= TOLERANCE:
+        raise ExportMismatch(
+            f"{out / name}.onnx: answers must be PyTorch's within {TOLERANCE:g}; got a difference of {difference:g}. The file was "
+            "not written: report this, with the versions that pip list names."
+        )
+    model, side = out / f"{name}.onnx", out / f"{name}.json"
+    file = {"name": model.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    check = {"largest_difference": difference, "tolerance": TOLERANCE, "batches": list(CHECKED_BATCHES)}
+    told = {"schema": commit.SCHEMA, "file": file, **facts, "layout": LAYOUT, "check": check}
+    commit.replace_file(model, content)
+    commit.replace_file(side, json.dumps(told, indent=1).encode() + b"\n")
+    return Exported(model, side, difference)
+
+
+def _facts(loaded: checkpoint.Checkpoint, size: int) -> dict[str, Any]:
+    """What a user of the file has to know; also inside it, as its metadata."""
+    content = loaded.content
+    return {
+        "classes": list(loaded.classes),
+        "grouping": content["grouping"],
+        "units": content["units"],
+        "size": size,
+        "network": loaded.network.to_dict(),
+        "mirrored": bool(content["flip_test"]),
+        "fold": content["fold"],
+        "seed": content["seed"],
+        "held_out": content["held_out"],
+        "epochs": content["epochs"],
+        "weights_sha256": content["weights"]["sha256"],
+        "versions": {"flowkit": __version__, "torch": torch.__version__},
+    }
+
+
+def onnx_bytes(
+    predictor: Predictor, size: int, facts: Mapping[str, Any], libraries: Mapping[str, Any] | None = None
+) -> bytes:
+    """A network as the bytes of an ONNX file.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    size : int
+        Side of the flow, in pixels.
+    facts : mapping
+        What the file says of itself: its metadata_props, each value as JSON, texts as they are.
+    libraries : mapping, optional
+        The imported libraries by name.
+
+    Raises
+    ------
+    EnvironmentMissing
+    """
+    onnx = (libraries or _libraries())["onnx"]
+    batch = torch.export.Dim("batch")
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            predictor,
+            random_clips(2, size),
+            dynamo=True,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes={name: {0: batch} for name in INPUTS},
+            external_data=False,
+            verbose=False,
+        )
+        model = cast(Any, program).model_proto
+    _forget_sources(model.graph)
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def largest_difference(
+    predictor: Predictor, content: bytes, size: int, libraries: Mapping[str, Any] | None = None
+) -> float:
+    """How far onnxruntime's answers are from PyTorch's, on random clips with valid and invalid phases; infinite if not a number.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    content : bytes
+        Of an ONNX file.
+    size : int
+        Side of the flow, in pixels.
+    libraries : mapping, optional
+        The imported libraries by name.
+    """
+    runtime = (libraries or _libraries())["onnxruntime"]
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for clips in CHECKED_BATCHES:
+        arrays = random_clips(clips, size)
+        found = session.run(list(OUTPUTS), {name: t.numpy() for name, t in zip(INPUTS, arrays, strict=True)})
+        with torch.no_grad():
+            wanted = predictor(*arrays)
+        apart = [float((torch.from_numpy(own) - one).abs().max()) for own, one in zip(found, wanted, strict=True)]
+        largest = max(largest, *(value if math.isfinite(value) else math.inf for value in apart))
+    return largest
+
+
+def random_clips(clips: int, size: int) -> Arrays:
+    """Flow, valid phases and regions of clips that nobody filmed, always the same: every pair of valid phases takes its turn."""
+    generator = torch.Generator().manual_seed(clips)
+    flow = torch.randn(clips, 2, 2, size, size, generator=generator)
+    numbers = torch.arange(clips)
+    valid = torch.stack([numbers % 4 < 2, numbers % 2 < 1], dim=1)  # both, rise, fall, none
+    region = torch.rand(clips, size, size, generator=generator) < 0.8
+    return flow, valid, region
+
+
+def _forget_sources(graph: Any) -> None:
+    """Remove what the exporter notes of the machine and of the code: paths of files, and stack traces."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of `NOISE`, and no remark that torchvision, which nothing here needs, is not installed."""
+    logger = logging.getLogger(NOISY_LOGGER)
+    with warnings.catch_warnings():
+        for category, message in NOISE:
+            warnings.filterwarnings("ignore", message, category)
+        logger.addFilter(_is_news)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("torchvision is not installed")
+
+
+def _libraries() -> dict[str, Any]:
+    """The libraries of the extra `onnx`, by name.
+
+    Raises
+    ------
+    EnvironmentMissing
+    """
+    found = {}
+    for name in LIBRARIES:
+        try:
+            with _quiet():
+                found[name] = importlib.import_module(name)
+        except ImportError as error:
+            raise EnvironmentMissing(
+                f"export: {', '.join(LIBRARIES)} must be installed; got {name}: {error}. Install the extra onnx: "
+                "pip install 'flowkit-mer[onnx]'."
+            ) from error
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

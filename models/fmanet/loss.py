@@ -1,0 +1,65 @@
+"""What training minimises: cross-entropy on soft targets, weighted against class imbalance.
+
+    L = sum_b m_b sum_c w_c t_bc f(p_bc) / sum_b m_b sum_c w_c t_bc,   p = softmax(logits)
+
+f(p) = -log p, or -(1 - p)^gamma log p for the focal loss (Lin et al. 2017, eq. 5); w_c = N / (C N_c) from the training clips
+alone; t is a one-hot row, or a mixture of two under mixup; m_b is 0 for rows that only fill a batch up. The form is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+LossName = Literal["weighted", "focal", "plain"]
+
+
+def class_weights(target: Tensor, classes: int, loss: LossName) -> Tensor:
+    """Weight of each class: the rarer, the heavier; they average to 1 over the clips.
+
+    Parameters
+    ----------
+    target : (N,) int64
+        Classes of the training clips, every one of them present.
+    classes : int
+    loss : {"weighted", "focal", "plain"}
+        "plain" weighs all alike.
+
+    Returns
+    -------
+    (C,) float32
+    """
+    if loss == "plain":
+        return torch.ones(classes, device=target.device)
+    counts = torch.bincount(target.cpu(), minlength=classes)
+    return (len(target) / (classes * counts)).float().to(target.device)
+
+
+def classification_loss(
+    logits: Tensor, target: Tensor, weights: Tensor, present: Tensor, loss: LossName, gamma: float
+) -> Tensor:
+    """The loss of a batch, averaged by weight.
+
+    Parameters
+    ----------
+    logits : (B, C) float32
+    target : (B, C) float32
+        Rows that sum to 1.
+    weights : (C,) float32
+        Of `class_weights`.
+    present : (B,) float32
+        1, or 0 for a row that does not count.
+    loss : {"weighted", "focal", "plain"}
+    gamma : float
+        Of the focal loss; up: looks away from clips that are already right.
+
+    Returns
+    -------
+    () float32
+    """
+    log_p = torch.log_softmax(logits, dim=1)
+    cost = -log_p * (1 - log_p.exp()) ** gamma if loss == "focal" else -log_p
+    share = present[:, None] * weights * target
+    return (share * cost).sum() / share.sum()

@@ -1,0 +1,663 @@
+"""FMANet: flow of the rise and the fall in, class logits out; what MM-COF does by hand, done inside with learned parameters.
+
+Read it top to bottom: the settings; the front end, function by function; the network; its start; its size.
+
+    flow -> magnitudes, directions -> modulate, fuse -> pictures -> 28 x 28 -> streams -> attention -> dropout -> head
+           '---------- front end, full resolution, float32 ---------'
+
+How sure we are of each part. The paper (arXiv 2510.07810) could be read in its abstract and in public summaries only.
+From the abstract: dual-phase analysis, magnitude modulation, adaptive fusion, focus on salient regions, all learned inside.
+From summaries: two streams that take flow directly; the formulas of the normalised and of the combined magnitude; that the
+modulation is threshold-based. Everything else is ours: the form of the gate and of the fusion weights, the turning round of
+the fall, the stream of the fused map, the attention, the streams' layers, the map kept to the end, every default value.
+
+Symbols, as in MM-COF: Mn_p normalised magnitude of phase p; theta the weights of the phases; M_c = sum_p theta_p Mn_p;
+g = sigmoid(k (M_c - t)), t = mean + c std of M_c over the region; M' = clip(M_c (beta + (alpha - beta) g), 0, 1).
+With `order="after"` and the parameters at their start, `FMANet.maps` gives the M' and the direction of `flowkit_kernels.mmcof`.
+
+Shapes: B clips, P phases (rise, fall), S streams, C features, H x W as given, h x w on the way to the G x G map.
+No operation looks at the values to decide what to do next, so `torch.func.functional_call` and `vmap` over stacked
+parameters work, and so does export.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from flowkit.errors import ConfigError, ShapeError
+
+PHASES: Final = ("rise", "fall")
+HUGE: Final = torch.finfo(torch.float32).max
+LEAST_LENGTH: Final = 1e-8
+"""Below this a flow vector has no direction, in the flow's units: the square root keeps a finite slope."""
+LEAST_DEVIATION: Final = 1e-7
+LEAST_COMBINED: Final = 1e-3
+"""Below this the combined direction fades to nothing instead of turning ever faster: the slope stays below 1000."""
+CHANNELS: Final = 3
+"""Of a picture: magnitude times direction (x, y), magnitude."""
+GROUPS: Final = 4
+"""Of features that are normalised together."""
+REDUCTION: Final = 4
+"""Features for one hidden unit of the channel attention."""
+INPUTS_OF: Final = {
+    "fmanet": ("both", "rise", "fall"),
+    "shallow": ("rise", "fall"),
+    "cnn": ("both", "rise", "fall", "cof", "mmcof"),
+}
+LIMITS: Final[dict[str, tuple[float, float]]] = {
+    "classes": (2, 32),
+    "width": (4, 64),
+    "working": (28, 256),
+    "dropout": (0, 0.95),
+    "theta_1": (0.01, 0.99),
+    "alpha": (0, 100),
+    "beta": (0, 100),
+    "k": (0.01, 1000),
+    "c": (-100, 100),
+    "floor_px": (0, 100),
+}
+"""Least and greatest value of each number; the sizes keep every network below a million parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Which network is built, and from which start.
+
+    Attributes
+    ----------
+    network : {"fmanet", "shallow", "cnn"}
+        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `order`, `share_streams`.
+    classes : int
+    inputs : {"both", "rise", "fall", "cof", "mmcof"}
+        What the network sees. "rise", "fall": the other phase is masked as invalid and its stream is not built.
+        "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
+    modulation : bool
+        False: M' = clip(M_c, 0, 1).
+    fusion : bool
+        False: both phases weigh the same, and nothing about it is learned.
+    attention : bool
+        False: features pass unchanged.
+    order : {"after", "before"}
+        Modulate the fused magnitude, as MM-COF does, or each phase with a threshold of its own before they are fused.
+    pooling : {"map", "global"}
+        Keep where on the face something moved, or average it away.
+    grid : {4, 7}
+        Side of the feature map that is kept.
+    width : int
+        Features of a stream, a multiple of 4. Up: more capacity, slower, overfits sooner.
+    share_streams : bool
+        The streams of rise and fall have the same weights.
+    dropout : float
+        Share of the features that training drops. Up: more regularised.
+    working : int
+        Side of the grid that larger maps are averaged down to. Up: finer and slower.
+    theta_1, alpha, beta, k, c : float
+        Where the learned parameters of the front end start; theta_2 is 1 - theta_1. Meaning as in `MMCOFParams`.
+    floor_px : float
+        A phase whose magnitudes differ by less is without motion; in the units of the flow. Not learned.
+
+    Raises
+    ------
+    ConfigError
+        Listing every value that is not allowed.
+
+    Examples
+    --------
+    >>> NetworkConfig(classes=5, attention=False).inputs
+    'both'
+    """
+
+    network: Literal["fmanet", "shallow", "cnn"] = "fmanet"
+    classes: int = 3
+    inputs: Literal["both", "rise", "fall", "cof", "mmcof"] = "both"
+    modulation: bool = True
+    fusion: bool = True
+    attention: bool = True
+    order: Literal["after", "before"] = "after"
+    pooling: Literal["map", "global"] = "map"
+    grid: Literal[4, 7] = 7
+    width: int = 12
+    share_streams: bool = False
+    dropout: float = 0.3
+    working: int = 28
+    theta_1: float = 0.5
+    alpha: float = 1.5
+    beta: float = 0.5
+    k: float = 20.0
+    c: float = 1.0
+    floor_px: float = 0.05
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(NetworkConfig)
+        problems = [
+            f"network: {name} must be {expected}; got {getattr(self, name)!r}. Correct it."
+            for name, hint in hints.items()
+            if (expected := _unmet(name, hint, getattr(self, name)))
+        ]
+        if not problems and self.inputs not in INPUTS_OF[self.network]:
+            allowed = ", ".join(INPUTS_OF[self.network])
+            problems.append(
+                f"network: inputs must be one of {allowed} for {self.network!r}; got {self.inputs!r}. Choose one of them."
+            )
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict in declaration order, as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
+        """Build from a mapping; what is left out keeps its default.
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown, or a value is not allowed.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"network: settings must be a table of names and values; got {values!r}. Correct it.")
+        known = [field.name for field in dataclasses.fields(cls)]
+        problems = [
+            f"network: {name} must be a known setting; got an unknown one. Known: {', '.join(known)}."
+            for name in values
+            if name not in known
+        ]
+        try:
+            config = cls(**{name: value for name, value in values.items() if name in known})
+        except ConfigError as error:
+            problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return config
+
+
+def _unmet(name: str, hint: Any, value: object) -> str:
+    """What the value should have been; empty if it is that."""
+    if typing.get_origin(hint) is Literal:
+        allowed = typing.get_args(hint)
+        fits = any(value == choice and type(value) is type(choice) for choice in allowed)
+        return "" if fits else f"one of {', '.join(map(str, allowed))}"
+    if hint is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    low, high = LIMITS[name]
+    kinds = (int,) if hint is int else (int, float)
+    fits = type(value) in kinds and low <= cast(float, value) <= high
+    if name == "width":
+        return "" if fits and cast(int, value) % 4 == 0 else f"a multiple of 4 from {low} to {high}"
+    return "" if fits else f"a {'whole ' if hint is int else ''}number from {low} to {high}"
+
+
+# ------------------------------------------------------------------------------------------------ front end, as functions
+
+
+class Motion(NamedTuple):
+    """What the front end makes of the flow, at full resolution; float32.
+
+    Attributes
+    ----------
+    phases : (B, 2, H, W)
+        Mn_p; with `order="before"` modulated. Outside the region it may leave 0..1; 0 where the phase is invalid.
+    directions : (B, 2 phases, 2, H, W)
+        Unit vectors, the fall's turned round.
+    phase_weights : (B, 2, H, W)
+        Of rise and fall; they add up to 1.
+    gate : (B, 1 or 2, H, W)
+        g of the fused magnitude, or of each phase with `order="before"`; 1 without modulation.
+    motion : (B, H, W)
+        M', in 0..1.
+    direction : (B, 2, H, W)
+        Of the combined motion: a unit vector; shorter where the combined motion is below `LEAST_COMBINED`.
+    """
+
+    phases: Tensor
+    directions: Tensor
+    phase_weights: Tensor
+    gate: Tensor
+    motion: Tensor
+    direction: Tensor
+
+
+def check_input(flow: Tensor, valid: Tensor, region: Tensor, least: int) -> None:
+    """Refuse tensors of the wrong shape or dtype.
+
+    Raises
+    ------
+    ShapeError
+    """
+    if flow.ndim != 5 or flow.shape[1:3] != (2, 2) or min(flow.shape[3:]) < least or not flow.is_floating_point():
+        raise ShapeError(
+            f"network: flow must be (B, 2, 2, H, W) of a floating type, H and W at least {least}; got {tuple(flow.shape)} "
+            f"{flow.dtype}. Extract with a larger --size, or pass another array."
+        )
+    wanted = {"valid": (valid, flow.shape[:2]), "region": (region, (flow.shape[0], *flow.shape[3:]))}
+    for name, (tensor, shape) in wanted.items():
+        if tensor.shape != shape or tensor.dtype != torch.bool:
+            raise ShapeError(
+                f"network: {name} must be {tuple(shape)} bool, to go with the flow; got {tuple(tensor.shape)} "
+                f"{tensor.dtype}. Pass the {name} of the same clips."
+            )
+
+
+def phases_seen(valid: Tensor, inputs: str) -> Tensor:
+    """Valid phases that the network may look at, (B, 2) bool."""
+    seen = [valid[:, p] & (inputs not in PHASES or inputs == phase) for p, phase in enumerate(PHASES)]
+    return torch.stack(seen, dim=1)
+
+
+def without_invalid(flow: Tensor, valid: Tensor) -> Tensor:
+    """Flow in float32, zero in phases that are not valid, whatever stood there."""
+    # (B, P) -> (B, P, 1, 1, 1)
+    return torch.where(valid[:, :, None, None, None], flow.float(), 0.0)
+
+
+def normalised_magnitudes(flow: Tensor, valid: Tensor, region: Tensor, floor_px: float) -> tuple[Tensor, Tensor]:
+    """Mn_p and the direction of each phase, the fall turned round.
+
+    Parameters
+    ----------
+    flow : (B, 2, 2, H, W) float32
+        Zero in phases that are not valid.
+    valid : (B, 2) bool
+    region : (B, H, W) bool
+        Where minimum and maximum are taken. If it is empty, no phase has motion.
+    floor_px : float
+
+    Returns
+    -------
+    (B, 2, H, W), (B, 2, 2, H, W) float32
+        Directions are unit vectors, nothing where there is no motion.
+    """
+    length = flow.square().sum(2).clamp(min=LEAST_LENGTH**2).sqrt()  # (B, P, 2, H, W) -> (B, P, H, W)
+    inside = region[:, None]  # (B, 1, H, W)
+    low = torch.where(inside, length, HUGE).amin((-2, -1), keepdim=True)  # (B, P, 1, 1)
+    high = torch.where(inside, length, -HUGE).amax((-2, -1), keepdim=True)
+    span = high - low
+    moving = (span >= floor_px) & (span > 0) & valid[:, :, None, None]
+    low, span = torch.where(moving, low, 0.0), torch.where(moving, span, 1.0)  # nothing infinite reaches a slope
+    magnitudes = torch.where(moving, (length - low) / span, 0.0)
+    directions = flow / length[:, :, None]
+    return magnitudes, torch.stack([directions[:, 0], -directions[:, 1]], dim=1)
+
+
+def phase_weights(magnitudes: Tensor, start: Tensor, kernel: Tensor) -> Tensor:
+    """softmax(s + conv([Mn_1, Mn_2])) over the phases, (B, 2, H, W).
+
+    The convolution is 1 x 1, so a mirrored face gets mirrored weights, and is written out, so that autocast leaves it in float32.
+    """
+    # (Q, P, 1, 1) * (B, 1, P, H, W) -> (B, Q, P, H, W) -> (B, Q, H, W)
+    logits = start[:, None, None] + (kernel[:, :, None, None] * magnitudes[:, None]).sum(2)
+    return logits.softmax(1)
+
+
+def modulate(
+    magnitudes: Tensor, region: Tensor, alpha: Tensor, beta: Tensor, k: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Strong motion raised by alpha, weak motion lowered by beta; and the gate g between the two.
+
+    Parameters
+    ----------
+    magnitudes : (B, P, H, W) float32
+        Each map gets a threshold of its own.
+    region : (B, H, W) bool
+        Where mean and deviation are taken.
+    alpha, beta, k, c : () float32
+
+    Returns
+    -------
+    (B, P, H, W), (B, P, H, W) float32
+        Not clipped yet; the gate in 0..1.
+    """
+    inside = region[:, None].to(magnitudes.dtype)  # (B, 1, H, W)
+    count = inside.sum((-2, -1), keepdim=True).clamp(min=1.0)
+    mean = (magnitudes * inside).sum((-2, -1), keepdim=True) / count  # (B, P, 1, 1)
+    variance = ((magnitudes - mean).square() * inside).sum((-2, -1), keepdim=True) / count
+    threshold = mean + c * variance.clamp(min=LEAST_DEVIATION**2).sqrt()
+    gate = torch.sigmoid(k * (magnitudes - threshold))
+    return magnitudes * (beta + (alpha - beta) * gate), gate
+
+
+def unit(vector: Tensor) -> Tensor:
+    """(B, 2, H, W) -> unit vectors; those shorter than `LEAST_COMBINED` fade to nothing."""
+    length = vector.square().sum(1, keepdim=True).clamp(min=LEAST_COMBINED**2).sqrt()
+    return vector / length
+
+
+def picture(magnitude: Tensor, direction: Tensor, region: Tensor) -> Tensor:
+    """(B, H, W), (B, 2, H, W) -> (B, 3, H, W): magnitude times direction, and magnitude; nothing outside the region."""
+    bounded = magnitude.clamp(0.0, 1.0)[:, None] * region[:, None]  # the border of a flow has the largest errors
+    return torch.cat([bounded * direction, bounded], dim=1)
+
+
+def area_average(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps (..., H, W) averaged down to (..., height, width), exactly by area; a side that is not larger stays.
+
+    Each side is one product with an averaging matrix, P_h x P_w^T, so sizes that do not divide cost the same and export works.
+    """
+    if maps.shape[-2] > height:
+        maps = _shares(maps.shape[-2], height, maps) @ maps  # (height, H) @ (..., H, W)
+    if maps.shape[-1] > width:
+        maps = maps @ _shares(maps.shape[-1], width, maps).transpose(0, 1)  # (..., height, W) @ (W, width)
+    return maps
+
+
+def _shares(size: int, cells: int, like: Tensor) -> Tensor:
+    """(cells, size): the share of each pixel in each cell. Pixels count as `cells` long and cells as `size`, all whole numbers."""
+    begin = torch.arange(cells, device=like.device, dtype=torch.float32)[:, None] * size
+    pixel = torch.arange(size, device=like.device, dtype=torch.float32)[None, :] * cells
+    overlap = torch.minimum(begin + size, pixel + cells) - torch.maximum(begin, pixel)
+    return (overlap.clamp(min=0.0) / size).to(like.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------------ the modules
+
+
+class FrontEnd(nn.Module):
+    """Flow to `Motion`: the functions above, with their parameters.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        `inputs`, `modulation`, `fusion`, `order`, `floor_px` and the start of the parameters.
+    learned : bool
+        False: the start stays as it is (buffers), as the baselines need it.
+    """
+
+    start: Tensor
+    kernel: Tensor
+    alpha: Tensor
+    beta: Tensor
+    k: Tensor
+    c: Tensor
+
+    def __init__(self, config: NetworkConfig, *, learned: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        values: dict[str, Tensor] = {}
+        if config.fusion:
+            values["start"] = torch.tensor([math.log(config.theta_1), math.log(1 - config.theta_1)])
+            values["kernel"] = torch.zeros(2, 2)
+        if config.modulation:
+            values |= {name: torch.tensor(float(getattr(config, name))) for name in ("alpha", "beta", "k", "c")}
+        for name, value in values.items():
+            if learned:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Motion:
+        """(B, 2, 2, H, W), (B, 2), (B, H, W) -> Motion."""
+        valid = phases_seen(valid, self.config.inputs)
+        flow = without_invalid(flow, valid)
+        phases, directions = normalised_magnitudes(flow, valid, region, self.config.floor_px)
+        weights = self.weights(phases)
+        if self.config.order == "before":
+            phases, gate = self.modulated(phases, region)
+        weighted = weights * phases  # (B, P, H, W)
+        combined = weighted.sum(1, keepdim=True)  # (B, 1, H, W)
+        if self.config.order == "after":
+            combined, gate = self.modulated(combined, region)
+        direction = unit((weighted[:, :, None] * directions).sum(1))  # (B, P, 2, H, W) -> (B, 2, H, W)
+        return Motion(phases, directions, weights, gate, combined[:, 0], direction)
+
+    def weights(self, magnitudes: Tensor) -> Tensor:
+        """Weights of the phases, (B, 2, H, W)."""
+        if not self.config.fusion:
+            return torch.full_like(magnitudes, 0.5)
+        return phase_weights(magnitudes, self.start, self.kernel)
+
+    def modulated(self, magnitudes: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitudes (B, P, H, W) after modulation, in 0..1, and the gate."""
+        if not self.config.modulation:
+            return magnitudes.clamp(0.0, 1.0), torch.ones_like(magnitudes)
+        modulated, gate = modulate(magnitudes, region, self.alpha, self.beta, self.k, self.c)
+        return modulated.clamp(0.0, 1.0), gate
+
+
+class Stream(nn.Sequential):
+    """Two light convolutions: (B, channels, h, w) -> (B, width, about h / 4, about w / 4), never less than h // 4."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        # A stride at first, where pooling would cost most and flow is smooth anyway; the maximum only then.
+        # Not BatchNorm: folds are small, and stacked networks must not share statistics.
+        super().__init__(
+            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),  # (B, width, h / 2, w / 2)
+            nn.GroupNorm(GROUPS, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.GroupNorm(GROUPS, width),
+            nn.MaxPool2d(2),  # (B, width, h / 4, w / 4)
+            nn.ReLU(),
+        )
+
+
+class MotionAttention(nn.Module):
+    """Channel, then spatial attention, each added to what comes in; both start at zero, so the whole starts at identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, channels // REDUCTION)
+        self.excite = nn.Linear(channels // REDUCTION, channels)
+        self.place = nn.Conv2d(2, 1, 3, padding=1)
+        for layer in (self.excite, self.place):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(cast(Tensor, layer.bias))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, G, G) -> the same, attended; and the spatial factor (B, G, G), from 0 to 2, 1 where it changes nothing."""
+        channel = torch.tanh(self.excite(torch.relu(self.squeeze(features.mean((-2, -1))))))  # (B, C, G, G) -> (B, C)
+        features = features + features * channel[:, :, None, None]
+        summary = torch.stack([features.mean(1), features.amax(1)], dim=1)  # (B, C, G, G) -> (B, 2, G, G)
+        place = torch.tanh(self.place(summary))  # (B, 1, G, G)
+        return features + features * place, 1.0 + place[:, 0]
+
+
+class Maps(NamedTuple):
+    """What a reader may want to see of a forward pass: `Motion` but the pictures' parts, and the attention.
+
+    Attributes
+    ----------
+    phases, phase_weights, gate, motion, direction
+        As in `Motion`.
+    attention : (B, G, G) float32
+        Factor on the features of each place, from 0 to 2; 1 where it changes nothing, and without attention.
+    """
+
+    phases: Tensor
+    phase_weights: Tensor
+    gate: Tensor
+    motion: Tensor
+    direction: Tensor
+    attention: Tensor
+
+
+class FMANet(nn.Module):
+    """The network; `build_network` gives it a start that depends on the seed alone.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+
+    Examples
+    --------
+    >>> network = build_network(NetworkConfig(), seed=0)
+    >>> flow, valid = torch.zeros(1, 2, 2, 64, 64), torch.ones(1, 2, dtype=torch.bool)
+    >>> network(flow, valid, torch.ones(1, 64, 64, dtype=torch.bool)).shape
+    torch.Size([1, 3])
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.seen = [phase for phase in PHASES if config.inputs in ("both", phase)]
+        self.front = FrontEnd(config)
+        names = ["phase"] if config.share_streams else self.seen
+        self.streams = nn.ModuleDict({name: Stream(CHANNELS, config.width) for name in [*names, "fused"]})
+        features = config.width * (len(self.seen) + 1)
+        if config.attention:
+            self.attention = MotionAttention(features)
+        self.head = Head(features, config)
+
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
+        """Logits of each clip.
+
+        Parameters
+        ----------
+        flow : (B, 2 phases, 2 components, H, W) float
+            Rise and fall; u (right), v (down). H and W at least `working`.
+        valid : (B, 2) bool
+            Phases that hold motion; others are masked, whatever their flow says.
+        region : (B, H, W) bool
+            Inside the face.
+
+        Returns
+        -------
+        (B, classes) float32
+
+        Raises
+        ------
+        ShapeError
+        """
+        attended, _ = self.attended(self.features(self.motion(flow, valid, region), valid, region))
+        logits: Tensor = self.head(attended)
+        return logits
+
+    def maps(self, flow: Tensor, valid: Tensor, region: Tensor) -> Maps:
+        """Maps of gate, phase weights, motion and attention of the same pass as `forward`; the same arguments."""
+        motion = self.motion(flow, valid, region)
+        _, attention = self.attended(self.features(motion, valid, region))
+        shown = (motion.phases, motion.phase_weights, motion.gate, motion.motion, motion.direction)
+        return Maps(*shown, attention)
+
+    def motion(self, flow: Tensor, valid: Tensor, region: Tensor) -> Motion:
+        """What the front end makes of the flow."""
+        check_input(flow, valid, region, self.config.working)
+        motion: Motion = self.front(flow, valid, region)
+        return motion
+
+    def features(self, motion: Motion, valid: Tensor, region: Tensor) -> Tensor:
+        """Features of every stream side by side, (B, C, G, G); zero where their phase is not valid."""
+        valid = phases_seen(valid, self.config.inputs)
+        names, pictures, present = [], [], []
+        for phase in self.seen:
+            p = PHASES.index(phase)
+            names.append("phase" if self.config.share_streams else phase)
+            pictures.append(picture(motion.phases[:, p], motion.directions[:, p], region))
+            present.append(valid[:, p])
+        names.append("fused")
+        pictures.append(picture(motion.motion, motion.direction, region))
+        present.append(valid.any(1))
+        side = self.config.working
+        # S times (B, 3, H, W) -> (B, 3, h, w) -> (B, width, h / 4, w / 4); where no phase is, not even a norm's bias is left
+        streams = [
+            torch.where(here[:, None, None, None], self.streams[name](area_average(maps, side, side)), 0.0)
+            for name, here, maps in zip(names, present, pictures, strict=True)
+        ]
+        return area_average(torch.cat(streams, dim=1), self.config.grid, self.config.grid)
+
+    def attended(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, C, G, G) after attention, and its spatial factor (B, G, G)."""
+        if not self.config.attention:
+            return features, torch.ones_like(features[:, 0], dtype=torch.float32)
+        attended, attention = self.attention(features)
+        return attended, attention.float()
+
+
+class Head(nn.Module):
+    """Dropout and a linear layer over the map, or over its mean: (B, C, G, G) -> (B, classes) float32."""
+
+    def __init__(self, features: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        self.dropout = nn.Dropout(config.dropout)
+        places = 1 if config.pooling == "global" else config.grid**2
+        self.linear = nn.Linear(features * places, config.classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits."""
+        pooled = features.mean((-2, -1)) if self.pooling == "global" else features.flatten(1)  # (B, C) or (B, C G G)
+        logits: Tensor = self.linear(self.dropout(pooled))
+        return logits.float()
+
+
+# ------------------------------------------------------------------------------------------------------- start and size
+
+
+def build_network(config: NetworkConfig, seed: int) -> nn.Module:
+    """The network that `config` names, in the start that `seed` names.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    seed : int
+        Same seed, same bits, whatever ran before; the global generators of torch are neither read nor moved. Each layer draws
+        from a generator of its own, so two networks that differ in one part start alike in all others of the same shape.
+
+    Returns
+    -------
+    FMANet, ShallowStreams or SmallCNN
+        On the CPU, in training mode.
+    """
+    from fmanet.baselines import ShallowStreams, SmallCNN  # they are built from this module's parts
+
+    kinds: dict[str, type[nn.Module]] = {"fmanet": FMANet, "shallow": ShallowStreams, "cnn": SmallCNN}
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        network = kinds[config.network](config)
+    start_at(network, seed)
+    return network
+
+
+def start_at(network: nn.Module, seed: int) -> None:
+    """Draw the weights of convolutions and linear layers, uniform within 1 / sqrt(fan in); biases are 0.
+
+    Layers made to start at zero stay there; everything else keeps the start its module gave it.
+    """
+    for name, module in network.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        with torch.no_grad():
+            if module.weight.any():
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Numbers that training may change."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_adds(network: nn.Module, height: int, width: int) -> int:
+    """Multiply-adds of one clip's forward pass: convolutions, linear layers and the averaging to the working grid.
+
+    The front end's operations pixel by pixel, norms and poolings are not products of matrices and are not counted.
+
+    Parameters
+    ----------
+    network : nn.Module
+        One of `build_network`.
+    height, width : int
+        Of the flow, in pixels.
+    """
+    device = next(network.parameters()).device
+    flow = torch.zeros(1, 2, 2, height, width, device=device)
+    valid, region = (torch.ones(shape, dtype=torch.bool, device=device) for shape in ((1, 2), (1, height, width)))
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(flow, valid, region)
+    network.train(training)
+    return int(counter.get_total_flops()) // 2

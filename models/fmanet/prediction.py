@@ -1,0 +1,71 @@
+"""Classes of clips that nobody has labelled: the mean of what all networks of a run say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flowkit import commit
+from flowkit.errors import ConfigError
+from fmanet import checkpoint, folder
+from fmanet.dataset import Clips, ShardDataset
+from fmanet.results import require_records
+from fmanet.train import predict
+
+COLUMNS = ("clip_id", "subject", "dataset", "prediction")
+
+
+def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
+    """Write a table of predictions of every clip of some shard folders.
+
+    Columns: clip_id, subject, dataset, prediction, and p:CLASS for each class, averaged over all folds and seeds of the run.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder, every fold of which was trained.
+    shards : sequence of Path
+        Labels need not be known.
+    out : Path
+        CSV file; replaced if it exists.
+
+    Returns
+    -------
+    list of str
+        What a reader of the table should know.
+
+    Raises
+    ------
+    FoldsMissing, CheckpointRefused, ShardCorrupt, ConfigError
+    """
+    facts, settings, plan = folder.open_run(run)
+    records = require_records(run, facts, settings, plan)
+    clips = ShardDataset(shards, None, size=facts["clips"]["shape"][-1]).clips()
+    if clips.units != facts["clips"]["units"]:
+        raise ConfigError(
+            f"predict: flow must be in {facts['clips']['units']!r}, as the run was trained on; got {clips.units!r}. Extract alike."
+        )
+    total = np.zeros((len(clips), settings.network.classes))
+    for member in records:
+        loaded = checkpoint.load(folder.record_path(run, plan, member))
+        total += predict(loaded.model, clips, settings.train)
+    classes = tuple(facts["clips"]["classes"])
+    shares = total / len(records)
+    rows = (
+        [clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())], *own.tolist()]
+        for n, own in enumerate(shares)
+    )
+    commit.replace_file(out, folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
+    return _notes(clips, set(facts["clips"]["subjects"]))
+
+
+def _notes(clips: Clips, known: set[str]) -> list[str]:
+    trained_on = sum(subject in known for subject in clips.subject)
+    if not trained_on:
+        return []
+    return [
+        f"{trained_on} of {len(clips)} clips are of subjects of the run itself: some networks were trained on them, so these "
+        "predictions say nothing about accuracy. For that, see predictions.csv of the run."
+    ]

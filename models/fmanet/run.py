@@ -1,0 +1,408 @@
+"""A run: every fold of a protocol for every seed, trained in supervised worker processes, committed one by one, then scored.
+
+    clips -> plan -> groups -> train, predict, commit (task.py, in workers) -> predictions.csv, scores.json (results.py)
+
+A run that was stopped or killed goes on with the same command: what was committed stays, a group that was not finished is
+trained again, to the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowkit import __version__, commit
+from flowkit.errors import (
+    ConfigError,
+    DiskFull,
+    EnvironmentMissing,
+    FlowkitError,
+    Interrupted,
+    SettingsChanged,
+    ShardCorrupt,
+)
+from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
+from fmanet import folder
+from fmanet.dataset import Clips
+from fmanet.errors import LeakError
+from fmanet.model import build_network, parameter_count
+from fmanet.plan import Member, Plan, freeze, make_plan
+from fmanet.progress import Reporter, Silent
+from fmanet.results import write_results
+from fmanet.settings import RunSettings, differences
+from fmanet.task import ClipSource, Job, clips_digest, device_facts, folds_of, member_keys, trainer
+from fmanet.train import predict
+
+VERSIONED = ("torch", "safetensors", "numpy", "h5py")
+ENDS_THE_RUN = (DiskFull, EnvironmentMissing, ShardCorrupt, ConfigError, LeakError)
+"""Errors that every other fold would meet too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is carried out; none of this changes a result.
+
+    Attributes
+    ----------
+    workers : int
+        Processes that train; 0 for one a core, on a GPU for one.
+    overwrite : bool
+        Discard what the folder holds.
+    timeout_s : float
+        Longest time for one group of networks.
+    """
+
+    workers: int = 0
+    overwrite: bool = False
+    timeout_s: float = 86400.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 1024:
+            raise ConfigError(f"options: workers must be from 0 to 1024; got {self.workers}. Correct it.")
+        if not 0 < self.timeout_s < math.inf:
+            raise ConfigError(f"options: timeout_s must be positive; got {self.timeout_s}. Correct it.")
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did. `planned == done + len(failed) + not_started` always.
+
+    Attributes
+    ----------
+    out : Path
+    planned, done, resumed : int
+        Networks in all, trained by now, trained before this run.
+    failed : dict of str to str
+        What befell each network that could not be trained.
+    seconds : float
+    stopped : FlowkitError, optional
+        What ended the run before its end.
+    scores : dict, optional
+        As in scores.json, once every network is trained.
+    """
+
+    out: Path
+    planned: int = 0
+    done: int = 0
+    resumed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    stopped: FlowkitError | None = None
+    scores: dict[str, Any] | None = None
+
+    @property
+    def not_started(self) -> int:
+        """Networks left for another run."""
+        return self.planned - self.done - len(self.failed)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 1 some networks failed; else that of what stopped the run."""
+        if self.stopped is not None:
+            return self.stopped.exit_code
+        return 1 if self.failed else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "out": str(self.out),
+            "planned": self.planned,
+            "done": self.done,
+            "resumed": self.resumed,
+            "failed": self.failed,
+            "not_started": self.not_started,
+            "seconds": round(self.seconds, 3),
+            "stopped": str(self.stopped) if self.stopped else None,
+            "exit_code": self.exit_code,
+            "scores": self.scores,
+        }
+
+
+class Stop:
+    """Lets a signal handler, or another thread, end a run."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._reason: type[Interrupted] = Interrupted
+
+    def request(self, reason: type[Interrupted] = Interrupted) -> None:
+        """Ask for the end."""
+        self._reason = reason
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise if the end was asked for.
+
+        Raises
+        ------
+        Interrupted
+        """
+        if self._event.is_set():
+            raise self._reason(
+                "train: run was stopped before its end; what was committed stays. Run the same command again to go on."
+            )
+
+
+def train_run(
+    source: ClipSource,
+    out: Path,
+    settings: RunSettings,
+    options: RunOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+) -> Summary:
+    """Train every fold and seed, and score what they predict of the clips held out.
+
+    Parameters
+    ----------
+    source : ClipSource
+    out : Path
+        The run folder; made if need be.
+    settings : RunSettings
+    options : RunOptions, optional
+    reporter : Reporter, optional
+        Silent by default.
+    stop : Stop, optional
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ConfigError, ShardCorrupt, TrainingImpossible, SettingsChanged
+        Before anything is trained.
+    EnvironmentMissing, DiskFull
+        What was committed stays.
+    """
+    run = _Run(source, out, settings, options or RunOptions(), reporter or Silent(), stop or Stop())
+    return run.carry_out()
+
+
+def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOptions) -> dict[str, Any]:
+    """What `train_run` would do, without writing a byte.
+
+    Raises
+    ------
+    ConfigError, ShardCorrupt, TrainingImpossible, SettingsChanged
+    """
+    run = _Run(source, out, settings, options, Silent(), Stop())
+    pending = run.pending()
+    return {
+        "out": str(out),
+        "clips": len(run.clips),
+        "subjects": len(set(run.clips.subject)),
+        "classes": {name: int((run.clips.target == number).sum()) for number, name in enumerate(run.clips.classes)},
+        "folds": len(run.plan.folds),
+        "networks": len(run.keys),
+        "pending": sum(len(run.plan.groups[group]) for group in pending),
+        "groups": len(run.plan.groups),
+        "parameters": run.parameters,
+        "fingerprint": run.settings.fingerprint(),
+        "settings": run.settings.to_dict(),
+    }
+
+
+class _Run:
+    """One call of `train_run`: what it was given, its plan, and its summary."""
+
+    def __init__(
+        self,
+        source: ClipSource,
+        out: Path,
+        settings: RunSettings,
+        options: RunOptions,
+        reporter: Reporter,
+        stop: Stop,
+    ) -> None:
+        self.out, self.options, self.reporter, self.stop = out, options, reporter, stop
+        _check_device(settings)
+        self.source = source
+        self.clips: Clips = source.load()
+        network = replace(settings.network, classes=len(self.clips.classes))
+        self.settings = settings = replace(settings, network=network)
+        self.digest = clips_digest(self.clips)
+        self.facts = self._facts()
+        self.fresh = options.overwrite or self._begins_anew()
+        self.plan: Plan = make_plan(self.clips, folds_of(settings.protocol, self.clips), settings)
+        self.keys: Mapping[Member, str] = member_keys(self.plan, settings.fingerprint(), self.digest)
+        sample = build_network(settings.network, 0)
+        self.parameters = parameter_count(sample)
+        on_cpu = replace(settings.train, device="cpu", mixed_precision=False)
+        predict(sample, self.clips.select([0]), on_cpu)  # raises here, not in a worker, if the clips do not fit
+        self.summary = Summary(out, planned=len(self.keys))
+
+    def pending(self) -> list[int]:
+        """Groups of which a network is not committed."""
+        if self.fresh:
+            return list(range(len(self.plan.groups)))
+        done = {member for member, key in self.keys.items() if folder.read_record(self.out, self.plan, member, key)}
+        return [number for number, group in enumerate(self.plan.groups) if not done.issuperset(group)]
+
+    def carry_out(self) -> Summary:
+        """Prepare, train every pending group, score."""
+        begin = time.perf_counter()
+        pending = self._prepare()
+        try:
+            self._train(pending)
+        except Interrupted as error:
+            self.summary.stopped = error
+            folder.remove_temporaries(self.out)  # the workers were killed
+            self._count_committed()
+        finally:
+            self.reporter.finish()
+            self.summary.seconds = time.perf_counter() - begin
+        if self.summary.done == self.summary.planned:
+            self.summary.scores = write_results(self.out)
+        return self.summary
+
+    def _prepare(self) -> list[int]:
+        if self.fresh:
+            folder.discard(self.out)
+        folder.prepare(self.out)
+        self._store_facts()
+        freeze(self.out, self.plan)
+        self.fresh = False
+        for path in folder.quarantine_invalid(self.out, self.plan, self.keys):
+            self.reporter.note(
+                f"{path}: a damaged record, or one whose files are damaged, was moved here; it is trained again."
+            )
+        pending = self.pending()
+        left = sum(len(self.plan.groups[number]) for number in pending)
+        self.summary.done = self.summary.resumed = self.summary.planned - left
+        if self.summary.resumed:
+            self.reporter.note(f"Resuming in {self.out}: {self.summary.resumed} networks are trained.")
+        self.reporter.start(left)
+        return pending
+
+    def _facts(self) -> dict[str, Any]:
+        """What run.json stores."""
+        return {
+            "schema": commit.SCHEMA,
+            "kind": folder.KIND,
+            "fingerprint": self.settings.fingerprint(),
+            "settings": self.settings.to_dict(),
+            "clips": {
+                "digest": self.digest,
+                "count": len(self.clips),
+                "subjects": sorted(set(self.clips.subject)),
+                "classes": list(self.clips.classes),
+                "units": self.clips.units,
+                "shape": list(self.clips.flow.shape[1:]),
+                "folders": {str(path): _folder_fingerprint(path) for path in self.source.folders},
+            },
+            "versions": {"flowkit": __version__, "python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in VERSIONED},
+            "device": device_facts(self.settings.train),
+            "machine": {"processor": _processor(), "system": platform.platform()},
+        }
+
+    def _begins_anew(self) -> bool:
+        """Whether what the folder holds may be discarded: nothing was trained there yet.
+
+        Raises
+        ------
+        SettingsChanged
+            Something was, with other settings or other clips.
+        """
+        stored = folder.read_run(self.out)
+        if stored is None:
+            return False
+        changes = differences(stored["settings"], self.facts["settings"])
+        if stored["clips"]["digest"] != self.digest:
+            changes.append(f"clips {stored['clips']['digest']} -> {self.digest}")
+        if not changes:
+            return False
+        if not folder.has_records(self.out):
+            return True
+        raise SettingsChanged(
+            f"{self.out}: folder must be of this run's settings; it was made with others ({'; '.join(changes)}). Use another "
+            "--out, or --overwrite to discard what was trained."
+        )
+
+    def _store_facts(self) -> None:
+        if commit.publish_file(self.out / commit.RUN_FILE, commit.encode(self.facts)):
+            return
+        stored = folder.read_run(self.out)
+        if stored is None or self._begins_anew():
+            raise SettingsChanged(
+                f"{self.out}: folder must be of this run's settings; got another run that has just begun here. Use another --out."
+            )
+        for name in ("versions", "device", "machine"):
+            for change in differences(stored[name], self.facts[name]):
+                self.reporter.note(
+                    f"Note: this folder was begun elsewhere or with other versions: {change}. Bits may differ."
+                )
+
+    def _train(self, pending: list[int]) -> None:
+        if not pending:
+            return
+        job = Job(self.out, self.source, self.settings, self.plan, self.digest)
+        workers = min(self._workers(), len(pending))
+        with SupervisedPool(
+            partial(trainer, job), workers=workers, timeout_s=self.options.timeout_s, window=2 * workers
+        ) as pool:
+            try:
+                for number, outcome in pool.submit(pending).outcomes(self.stop.check):
+                    self._count(number, outcome)
+            except WorkerStartError as error:
+                raise EnvironmentMissing(
+                    f"train: worker processes must be able to start; got: {error} What was committed stays."
+                ) from error
+
+    def _workers(self) -> int:
+        return self.options.workers or (1 if self.settings.train.device == "cuda" else len(os.sched_getaffinity(0)))
+
+    def _count(self, number: int, outcome: Outcome[None]) -> None:
+        group = self.plan.groups[number]
+        if outcome.kind == "done":
+            self.summary.done += len(group)
+            self.reporter.advance(len(group), 0)
+            return
+        if isinstance(outcome.error, ENDS_THE_RUN) and outcome.kind == "raised":
+            raise outcome.error
+        why = str(outcome.error) if outcome.error is not None else f"its process ended twice: {outcome.detail}"
+        for member in group:
+            self.summary.failed[self.plan.title(member)] = why
+            self.reporter.note(f"Failed: {self.plan.title(member)}: {why}")
+        self.reporter.advance(0, len(group))
+
+    def _count_committed(self) -> None:
+        """Count also what workers committed in the moment when the run was stopped."""
+        left = {self.plan.title(member) for number in self.pending() for member in self.plan.groups[number]}
+        self.summary.done = self.summary.planned - len(left)
+        self.summary.failed = {title: why for title, why in self.summary.failed.items() if title in left}
+
+
+def _check_device(settings: RunSettings) -> None:
+    if settings.train.device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentMissing(
+            "train: --device cuda must find a GPU that PyTorch can use; got none. Install a PyTorch for your driver, or pass "
+            "--device cpu."
+        )
+
+
+def _folder_fingerprint(path: Path) -> str:
+    run = commit.decode((path / commit.RUN_FILE).read_bytes())
+    return str(run.get("fingerprint", "")) if run else ""
+
+
+def _processor() -> str:
+    """Model name of the CPU, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

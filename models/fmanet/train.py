@@ -1,0 +1,292 @@
+"""Training of one network, from training clips alone, and what a trained network says of clips.
+
+The held-out clips are no argument of anything here that trains. What is fitted besides the weights (class weights, the number
+of epochs) is fitted on the clips that are given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fmanet.batches import derived_seed, epoch_batches
+from fmanet.dataset import Clips
+from fmanet.errors import TrainingDiverged, TrainingImpossible
+from fmanet.loss import class_weights, classification_loss
+from fmanet.model import NetworkConfig, build_network
+from fmanet.protocol import inner_split
+from fmanet.settings import TrainSettings
+from fmanet.transforms import flip
+
+State = dict[str, Tensor]
+OnEpoch = Callable[[int, State], None]
+"""Told the epoch, counted from 1, and a copy of the weights after it."""
+PREDICTED_TOGETHER = 64
+"""Clips a forward pass without gradients: the memory it takes does not grow with their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One epoch: learning rate, mean loss and share correct on the augmented training clips, loss on clips set aside."""
+
+    stage: Literal["select", "train"]
+    epoch: int
+    rate: float
+    loss: float
+    accuracy: float
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained network.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        Its weights, on the CPU.
+    log : tuple of LogRow
+    epochs : int
+        How long it was trained.
+    """
+
+    state: State
+    log: tuple[LogRow, ...]
+    epochs: int
+
+
+def train(
+    clips: Clips, network: NetworkConfig, settings: TrainSettings, seed: int, *, on_epoch: OnEpoch | None = None
+) -> Trained:
+    """Train one network on these clips.
+
+    Parameters
+    ----------
+    clips : Clips
+        Training clips: those of the held-out subjects are not among them.
+    network : NetworkConfig
+    settings : TrainSettings
+    seed : int
+        The same seed, clips and settings give the same bits.
+    on_epoch : callable, optional
+        Told of every epoch of the final training. It gets a copy, so nothing it does reaches the training.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    TrainingImpossible
+        A class has no training clip, or a number is not finite.
+    TrainingDiverged
+        The loss is not finite.
+    """
+    check_trainable(clips, network)
+    with pinned(settings):
+        clips = on_device(clips, settings)
+        epochs, log = settings.epochs, list[LogRow]()
+        if settings.select == "inner":
+            epochs, log = _select_epochs(clips, network, settings, derived_seed(seed, "inner"))
+        model = started(network, settings, seed)
+        for row in _epochs(model, clips, settings, seed, epochs, "train"):
+            log.append(row)
+            if on_epoch is not None:
+                tell(on_epoch, row.epoch, model.state_dict())
+    return Trained(copied(model.state_dict()), tuple(log), epochs)
+
+
+def predict(model: nn.Module, clips: Clips, settings: TrainSettings) -> npt.NDArray[np.float64]:
+    """Class probabilities of clips; their targets are never looked at.
+
+    Parameters
+    ----------
+    model : nn.Module
+    clips : Clips
+    settings : TrainSettings
+        `flip_test`, `threads` and `device` count.
+
+    Returns
+    -------
+    (N, C) float64
+        Rows that sum to 1.
+
+    Raises
+    ------
+    TrainingDiverged
+        A probability is not finite.
+    """
+    device = torch.device(settings.device)
+    model = model.to(device).eval()
+    parts = []
+    with pinned(settings), torch.no_grad(), precision(settings):
+        for begin in range(0, len(clips), PREDICTED_TOGETHER):
+            rows = slice(begin, begin + PREDICTED_TOGETHER)
+            seen = (clips.flow[rows].to(device), clips.valid[rows].to(device), clips.region[rows].to(device))
+            views = [seen, flip(*seen)] if settings.flip_test else [seen]
+            parts.append(torch.stack([model(*view).double().softmax(1) for view in views]).mean(0).cpu())
+    found: npt.NDArray[np.float64] = torch.cat(parts).numpy()
+    if not np.isfinite(found).all():
+        raise TrainingDiverged("predict: probabilities must be finite; got NaN. Train with a smaller train.rate.")
+    return found
+
+
+def check_trainable(clips: Clips, network: NetworkConfig) -> None:
+    """Refuse clips that no network can be trained on.
+
+    Raises
+    ------
+    TrainingImpossible
+    """
+    if len(clips.classes) != network.classes:
+        raise TrainingImpossible(
+            f"train: network.classes must be {len(clips.classes)}, as the clips have; got {network.classes}. Correct it."
+        )
+    counts = torch.bincount(clips.target.cpu(), minlength=len(clips.classes)).tolist()
+    missing = [name for name, count in zip(clips.classes, counts, strict=True) if not count]
+    if missing:
+        raise TrainingImpossible(
+            f"train: every class must have a training clip; got none of {', '.join(missing)} among {len(clips)} clips of "
+            f"{len(set(clips.subject))} subjects. Hold out fewer subjects, or choose other --classes."
+        )
+    if not torch.isfinite(clips.flow).all():
+        raise TrainingImpossible("train: flow must be finite; got NaN or infinity. Run flowkit verify on the shards.")
+
+
+@contextmanager
+def pinned(settings: TrainSettings) -> Iterator[None]:
+    """Threads and algorithms as recorded, and random numbers of our own; everything is put back afterwards."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks of whoever wants the same bits twice
+    devices = [torch.cuda.current_device()] if settings.device == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.set_num_threads(settings.threads)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(strict)
+
+
+def precision(settings: TrainSettings) -> AbstractContextManager[object]:
+    """Where the forward pass runs in."""
+    if settings.mixed_precision:
+        return torch.autocast(settings.device, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def on_device(clips: Clips, settings: TrainSettings) -> Clips:
+    """The clips with their tensors where they are trained on."""
+    device = torch.device(settings.device)
+    names = ("flow", "valid", "region", "target")
+    return replace(clips, **{name: getattr(clips, name).to(device) for name in names})
+
+
+def started(network: NetworkConfig, settings: TrainSettings, seed: int) -> nn.Module:
+    """A network as it is before training: a function of the seed."""
+    return build_network(network, derived_seed(seed, "network")).to(settings.device)
+
+
+def parameter_groups(
+    parameters: Mapping[str, Tensor], axes: Mapping[str, int], settings: TrainSettings
+) -> list[dict[str, object]]:
+    """Parameters for AdamW: weight decay for those whose `axes` are two or more."""
+    decayed = [parameter for name, parameter in parameters.items() if axes[name] >= 2]
+    others = [parameter for name, parameter in parameters.items() if axes[name] < 2]
+    return [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use a learning rate from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def tell(on_epoch: OnEpoch, epoch: int, state: Mapping[str, Tensor]) -> None:
+    """Call back with a copy of the weights, and with random numbers that nobody else draws from."""
+    with torch.random.fork_rng():
+        on_epoch(epoch, copied(state))
+
+
+def copied(state: Mapping[str, Tensor]) -> State:
+    """Weights of their own, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+
+def checked_loss(loss: float, epoch: int, rate: float) -> float:
+    """The loss itself.
+
+    Raises
+    ------
+    TrainingDiverged
+    """
+    if not np.isfinite(loss):
+        raise TrainingDiverged(
+            f"train: loss must be finite; got {loss} in epoch {epoch} at rate {rate:g}. Lower train.rate."
+        )
+    return loss
+
+
+def _epochs(
+    model: nn.Module, clips: Clips, settings: TrainSettings, seed: int, epochs: int, stage: Literal["select", "train"]
+) -> Iterator[LogRow]:
+    """Train epoch by epoch; the model has that epoch's weights when its row is yielded."""
+    named = dict(model.named_parameters())
+    groups = parameter_groups(named, {name: value.ndim for name, value in named.items()}, settings)
+    optimizer = torch.optim.AdamW(groups, lr=settings.rate)
+    weights = class_weights(clips.target, len(clips.classes), settings.loss)
+    for epoch in range(epochs):
+        rate = settings.rate_at(epoch)
+        set_rate(optimizer, rate)
+        torch.manual_seed(derived_seed(seed, epoch, "dropout"))
+        model.train()
+        losses, correct = [], 0
+        for batch in epoch_batches(clips, settings, seed, epoch):
+            with precision(settings):
+                logits = model(batch.flow, batch.valid, batch.region).float()
+            loss = classification_loss(logits, batch.target, weights, batch.present, settings.loss, settings.gamma)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+            correct += int((logits.argmax(1) == batch.target.argmax(1)).sum())
+        mean = checked_loss(float(np.mean(losses)), epoch + 1, rate)
+        yield LogRow(stage, epoch + 1, rate, mean, correct / len(clips))
+
+
+def _select_epochs(
+    clips: Clips, network: NetworkConfig, settings: TrainSettings, seed: int
+) -> tuple[int, list[LogRow]]:
+    """How long to train: as long as the loss on some subjects of the training clips, set aside, still falls.
+
+    The schedule is that of `settings.epochs` in both trainings, so what was measured is what is done again.
+    """
+    kept, aside = inner_split(clips, settings.inner_share, seed)
+    check_trainable(kept, network)
+    model = started(network, settings, seed)
+    weights = class_weights(kept.target, len(kept.classes), settings.loss)
+    log = []
+    for row in _epochs(model, kept, settings, seed, settings.epochs, "select"):
+        log.append(replace(row, validation_loss=_validation_loss(model, aside, weights, settings)))
+    best = min(log, key=lambda row: row.validation_loss or 0.0)
+    return best.epoch, log
+
+
+def _validation_loss(model: nn.Module, clips: Clips, weights: Tensor, settings: TrainSettings) -> float:
+    probabilities = torch.from_numpy(predict(model, clips, settings)).float()
+    target = torch.nn.functional.one_hot(clips.target.cpu(), len(clips.classes)).float()
+    present = torch.ones(len(clips))
+    logits = probabilities.clamp_min(1e-12).log()  # log-probabilities are logits of themselves
+    return classification_loss(logits, target, weights.cpu(), present, settings.loss, settings.gamma).item()
