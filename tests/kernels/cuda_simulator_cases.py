@@ -33,9 +33,10 @@ def test_the_simulator_is_on() -> None:
     [
         ((16, 16), TVL1Params.preset("fixed")),
         ((21, 33), TVL1Params(warps=2, inner_iterations=3)),  # two levels
+        ((32, 32), TVL1Params(warps=1, inner_iterations=3)),  # four
         ((17, 20), TVL1Params(warps=1, inner_iterations=3, median_filtering=1, round_coordinates=True)),
     ],
-    ids=["16x16", "21x33", "17x20"],
+    ids=["16x16", "21x33", "32x32", "17x20"],
 )
 def test_the_solver_gives_the_twins_answer(size: tuple[int, int], params: TVL1Params) -> None:
     first, second, _ = scene(*size)

@@ -40,7 +40,7 @@ KEPT_SCHEDULES = 4
 class Schedule:
     """All launches for one pattern of valid phases, recorded as a CUDA graph where the host need not look in between.
 
-    A batch is about 200 short launches, which take Python longer to start than a GPU to run; a graph starts them in one call.
+    A chunk is more than a hundred launches, each of them a call from Python; a graph starts them in one.
     The first run goes launch by launch: it loads the kernels, which a recording may not.
     """
 
