@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowkit.config import ExtractConfig, load_config
     from flowkit.pipeline import extract
-    from flowkit.run import RunOptions, Stop, Summary
+    from flowkit.run import RunOptions, Summary
     from flowkit.shards import Shard, ShardFolder
+    from flowkit.stop import Stop
 
 __version__ = "0.1.0"
 
@@ -25,7 +26,7 @@ _HOME = {
     "RunOptions": "flowkit.run",
     "Shard": "flowkit.shards",
     "ShardFolder": "flowkit.shards",
-    "Stop": "flowkit.run",
+    "Stop": "flowkit.stop",
     "Summary": "flowkit.run",
     "extract": "flowkit.pipeline",
     "load_config": "flowkit.config",

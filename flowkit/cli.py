@@ -217,7 +217,8 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     from flowkit.pipeline import extract as run
     from flowkit.pipeline import preview
     from flowkit.progress import StderrProgress
-    from flowkit.run import RunOptions, Stop, parse_devices
+    from flowkit.run import RunOptions, parse_devices
+    from flowkit.stop import Stop
 
     _refuse_later(given)
     devices = given.pop("device")

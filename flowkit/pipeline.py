@@ -39,8 +39,9 @@ from flowkit.manifest import read_manifest
 from flowkit.placement import Job, Placed, place
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
-from flowkit.run import RunOptions, Stop, Summary
+from flowkit.run import RunOptions, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
+from flowkit.stop import Stop
 from flowkit.task import StageSeconds
 from flowkit_kernels import resolve_backend
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note

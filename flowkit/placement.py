@@ -35,7 +35,7 @@ from flowkit.feed import AlignedClip
 from flowkit.manifest import Clip
 from flowkit.plan import Task
 from flowkit.progress import Reporter, Silent
-from flowkit.run import Stop
+from flowkit.stop import Stop
 from flowkit.task import StageSeconds, TaskWork, run_task
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
 

@@ -20,10 +20,10 @@ class Reporter(Protocol):
         """Say something once: what is resumed, a warning."""
 
     def start(self, total: int) -> None:
-        """So many clips are to be done."""
+        """So many are to be done."""
 
     def advance(self, done: int, failed: int) -> None:
-        """So many more clips were computed, so many of them failed."""
+        """So many more were done, so many of them failed."""
 
     def finish(self) -> None:
         """Nothing more will come."""
@@ -46,9 +46,16 @@ class Silent:
 
 
 class StderrProgress:
-    """Clips per second, done, failed and time left, on stderr."""
+    """Done, failed, rate and time left, on stderr.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    things : str
+        What is counted.
+    """
+
+    def __init__(self, things: str = "clips") -> None:
+        self._things = things
         self._console = Console(stderr=True, highlight=False, emoji=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -69,17 +76,18 @@ class StderrProgress:
 
     def start(self, total: int) -> None:
         """Begin to count."""
-        self._total, self._began, self._last = total, time.monotonic(), time.monotonic()
+        self._total, self._done, self._failed = total, 0, 0
+        self._began = self._last = time.monotonic()
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("clips"),
+                TextColumn(self._things),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("clips", total=total, note="")
+            self._task = self._bar.add_task(self._things, total=total, note="")
             self._bar.start()
 
     def advance(self, done: int, failed: int) -> None:
@@ -87,12 +95,13 @@ class StderrProgress:
         self._done += done
         self._failed += failed
         if self._bar is not None:
-            self._bar.update(self._task, advance=done, note=f"{self._rate():.1f}/s, {self._failed} failed")
+            self._bar.update(self._task, advance=done, note=f"{self._pace()}/s, {self._failed} failed")
         elif time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             left = (self._total - self._done) / max(self._rate(), 1e-9)
             self.note(
-                f"{self._done}/{self._total} clips, {self._failed} failed, {self._rate():.1f} clips/s, {left:.0f} s left"
+                f"{self._done}/{self._total} {self._things}, {self._failed} failed, {self._pace()} {self._things}/s, "
+                f"{left:.0f} s left"
             )
 
     def finish(self) -> None:
@@ -103,3 +112,7 @@ class StderrProgress:
 
     def _rate(self) -> float:
         return self._done / max(time.monotonic() - self._began, 1e-9)
+
+    def _pace(self) -> str:
+        rate = self._rate()
+        return f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowkit.errors import ConfigError, FlowkitError, Interrupted
+from flowkit.errors import ConfigError, FlowkitError
 from flowkit.task import StageSeconds
 
 FEED = "read and align"
@@ -175,28 +174,3 @@ class Summary:
             "stopped": str(self.stopped) if self.stopped else None,
             "exit_code": self.exit_code,
         }
-
-
-class Stop:
-    """Lets a signal handler, or another thread, end a run at the next clip."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._reason: type[Interrupted] = Interrupted
-
-    def request(self, reason: type[Interrupted] = Interrupted) -> None:
-        """Ask for the end."""
-        self._reason = reason
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise if the end was asked for.
-
-        Raises
-        ------
-        Interrupted
-        """
-        if self._event.is_set():
-            raise self._reason(
-                "extract: run was stopped before its end; what was committed stays. Run the same command again to go on."
-            )

@@ -180,9 +180,10 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
     Exit codes: 0 all done; 1 some folds failed, or a stored file is damaged; 2 usage, settings, or clips that cannot be trained
     on; 3 a library, a GPU or a folder is missing; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
     """
-    from fmanet.progress import StderrProgress
+    from flowkit.progress import StderrProgress
+    from flowkit.stop import Stop
     from fmanet.report import write_report
-    from fmanet.run import RunOptions, Stop, preview, train_run
+    from fmanet.run import RunOptions, preview, train_run
 
     options = RunOptions(given.pop("workers"), given.pop("overwrite"))
     settings = _settings(shards, given)
@@ -190,8 +191,8 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
     if dry_run:
         _show_preview(preview(source, out, settings, options), as_json)
         return
-    stop = Stop()
-    with StderrProgress() as reporter, _signals(stop):
+    stop = Stop("train")
+    with StderrProgress("networks") as reporter, _signals(stop):
         summary = train_run(source, out, settings, options, reporter=reporter, stop=stop)
     if summary.scores is not None:
         write_report(out)
@@ -297,15 +298,16 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
 
     Exit codes: as of train.
     """
+    from flowkit.progress import StderrProgress
+    from flowkit.stop import Stop
     from fmanet.ablation import COLUMNS, compare, ladder, table
-    from fmanet.progress import StderrProgress
-    from fmanet.run import RunOptions, Stop, train_run
+    from fmanet.run import RunOptions, train_run
 
     options = RunOptions(given.pop("workers"), given.pop("overwrite"))
     settings = _settings(shards, given)
     source = _source(shards, settings)
-    stop = Stop()
-    with StderrProgress() as reporter, _signals(stop):
+    stop = Stop("train")
+    with StderrProgress("networks") as reporter, _signals(stop):
         for row in ladder(settings):
             reporter.note(f"{row.title}:")
             summary = train_run(source, out / row.folder, row.settings, options, reporter=reporter, stop=stop)

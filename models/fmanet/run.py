@@ -12,7 +12,6 @@ import importlib.metadata
 import math
 import os
 import platform
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,12 +32,13 @@ from flowkit.errors import (
     ShardCorrupt,
 )
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
+from flowkit.progress import Reporter, Silent
+from flowkit.stop import Stop
 from fmanet import folder
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
 from fmanet.model import build_network, parameter_count
 from fmanet.plan import Member, Plan, freeze, make_plan
-from fmanet.progress import Reporter, Silent
 from fmanet.results import write_results
 from fmanet.settings import RunSettings, differences
 from fmanet.task import ClipSource, Job, clips_digest, device_facts, folds_of, member_keys, trainer
@@ -129,31 +129,6 @@ class Summary:
         }
 
 
-class Stop:
-    """Lets a signal handler, or another thread, end a run."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._reason: type[Interrupted] = Interrupted
-
-    def request(self, reason: type[Interrupted] = Interrupted) -> None:
-        """Ask for the end."""
-        self._reason = reason
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise if the end was asked for.
-
-        Raises
-        ------
-        Interrupted
-        """
-        if self._event.is_set():
-            raise self._reason(
-                "train: run was stopped before its end; what was committed stays. Run the same command again to go on."
-            )
-
-
 def train_run(
     source: ClipSource,
     out: Path,
@@ -187,7 +162,7 @@ def train_run(
     EnvironmentMissing, DiskFull
         What was committed stays.
     """
-    run = _Run(source, out, settings, options or RunOptions(), reporter or Silent(), stop or Stop())
+    run = _Run(source, out, settings, options or RunOptions(), reporter or Silent(), stop or Stop("train"))
     return run.carry_out()
 
 
@@ -198,7 +173,7 @@ def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOp
     ------
     ConfigError, ShardCorrupt, TrainingImpossible, SettingsChanged
     """
-    run = _Run(source, out, settings, options, Silent(), Stop())
+    run = _Run(source, out, settings, options, Silent(), Stop("train"))
     pending = run.pending()
     return {
         "out": str(out),
@@ -377,7 +352,7 @@ class _Run:
         for member in group:
             self.summary.failed[self.plan.title(member)] = why
             self.reporter.note(f"Failed: {self.plan.title(member)}: {why}")
-        self.reporter.advance(0, len(group))
+        self.reporter.advance(len(group), len(group))
 
     def _count_committed(self) -> None:
         """Count also what workers committed in the moment when the run was stopped."""
