@@ -30,7 +30,10 @@ GPU_BACKENDS = (PACKAGES["flowkit_kernels"] / "cuda", PACKAGES["flowkit_kernels"
 """Imported at their first call only, so these may import their GPU packages as they please."""
 FLOWKIT_FOR_FMANET = {
     "flowkit",
-    *(f"flowkit.{name}" for name in ("shards", "classes", "errors", "executors", "commit", "page", "pictures", "progress", "stop")),
+    *(
+        f"flowkit.{name}"
+        for name in ("shards", "classes", "errors", "executors", "commit", "page", "pictures", "progress", "stop")
+    ),
 }
 LONGEST_FUNCTION = 60
 LONG_FUNCTIONS: dict[str, str] = {}
