@@ -17,6 +17,7 @@ from fmanet.settings import RunSettings
 LADDER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("CNN, rise only", {"network": "cnn", "inputs": "rise"}),
     ("CNN, fall only", {"network": "cnn", "inputs": "fall"}),
+    ("CNN, both phases", {"network": "cnn", "inputs": "both"}),
     ("CNN, COF", {"network": "cnn", "inputs": "cof"}),
     ("CNN, MM-COF", {"network": "cnn", "inputs": "mmcof"}),
     ("FMANet, rise only", {"inputs": "rise"}),

@@ -428,15 +428,14 @@ class Stream(nn.Sequential):
     """Two light convolutions: (B, channels, h, w) -> (B, width, about h / 4, about w / 4), never less than h // 4."""
 
     def __init__(self, channels: int, width: int) -> None:
-        # A stride at first, where pooling would cost most and flow is smooth anyway; the maximum only then.
+        # Strides instead of pooling: flow is smooth, and the second convolution at full stride cost as much as all the rest.
         # Not BatchNorm: folds are small, and stacked networks must not share statistics.
         super().__init__(
             nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),  # (B, width, h / 2, w / 2)
             nn.GroupNorm(GROUPS, width),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False),  # (B, width, h / 4, w / 4)
             nn.GroupNorm(GROUPS, width),
-            nn.MaxPool2d(2),  # (B, width, h / 4, w / 4)
             nn.ReLU(),
         )
 
@@ -573,13 +572,28 @@ class FMANet(nn.Module):
         return attended, attention.float()
 
 
+class Dropout(nn.Module):
+    """Drops a share of the numbers while training, as `nn.Dropout`, whose generator took longer than a convolution on a CPU."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The same shape; what is kept is scaled up, so that the mean stays."""
+        if not self.training or not self.share:
+            return features
+        kept = (torch.rand_like(features) >= self.share).to(features.dtype)
+        return features * (kept / (1 - self.share))
+
+
 class Head(nn.Module):
     """Dropout and a linear layer over the map, or over its mean: (B, C, G, G) -> (B, classes) float32."""
 
     def __init__(self, features: int, config: NetworkConfig) -> None:
         super().__init__()
         self.pooling = config.pooling
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         places = 1 if config.pooling == "global" else config.grid**2
         self.linear = nn.Linear(features * places, config.classes)
 

@@ -66,7 +66,7 @@ class TrainSettings:
     ConfigError
     """
 
-    epochs: int = 40
+    epochs: int = 30
     batch: int = 32
     rate: float = 4e-3
     weight_decay: float = 0.01

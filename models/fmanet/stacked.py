@@ -134,7 +134,8 @@ class _Stack:
     def epochs(self) -> Iterator[list[LogRow]]:
         """Train epoch by epoch; each yields one row a network."""
         settings = self._settings
-        optimizer = torch.optim.AdamW(parameter_groups(self._parameters, self._axes, settings), lr=settings.rate)
+        groups = parameter_groups(self._parameters, self._axes, settings)
+        optimizer = torch.optim.AdamW(groups, lr=settings.rate, fused=True)
         for epoch in range(settings.epochs):
             rate = settings.rate_at(epoch)
             set_rate(optimizer, rate)

@@ -351,7 +351,7 @@ def test_parameters_are_about_twelve_thousand_and_never_a_million() -> None:
 
 def test_multiply_adds_are_those_counted_by_hand() -> None:
     network = network_of(width=4, classes=2, inputs="rise", grid=4, attention=False)
-    stream = 14 * 14 * 4 * 3 * 9 + 14 * 14 * 4 * 4 * 9
+    stream = 14 * 14 * 4 * 3 * 9 + 7 * 7 * 4 * 4 * 9
     to_grid = 8 * (4 * 7 * 7 + 4 * 7 * 4)
     head = 8 * 4 * 4 * 2
     assert multiply_adds(network, 28, 28) == 2 * stream + to_grid + head
