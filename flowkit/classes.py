@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from flowkit.errors import ConfigError
 
-__all__ = ["RAW", "Grouping", "Preview", "default_grouping", "grouping", "groupings", "preview"]
+__all__ = ["RAW", "Grouping", "Preview", "dataset_name", "default_grouping", "grouping", "groupings", "preview"]
 
 RAW: Final = "raw"
 FILE: Final = "classes.toml"
@@ -214,6 +214,22 @@ def default_grouping(datasets: Iterable[str]) -> str:
     """`3-class` where it knows every one of these data sets, else `raw`."""
     three = grouping("3-class")
     return three.name if all(three._dataset(name) in three.datasets for name in datasets) else RAW
+
+
+def dataset_name(name: str) -> str:
+    """One name for a data set however it is written: "CASME II" and "casme2" are the same people.
+
+    Parameters
+    ----------
+    name : str
+        A name that classes.toml does not know stays, in lower case and without blanks at the ends.
+
+    Examples
+    --------
+    >>> dataset_name("CASME II")
+    'casme2'
+    """
+    return grouping("3-class")._dataset(name)
 
 
 def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:

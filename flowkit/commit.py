@@ -184,7 +184,7 @@ def encode(content: Mapping[str, Any]) -> bytes:
 
 
 def decode(text: bytes) -> dict[str, Any] | None:
-    """What `encode` was given, or None if a byte is wrong.
+    """What `encode` was given, or None if a byte is wrong, or the form, as in a file that nobody made with `encode`.
 
     Raises
     ------
@@ -196,7 +196,9 @@ def decode(text: bytes) -> dict[str, Any] | None:
         if _digest(content) != outer["sha256"]:
             return None
         schema = content["schema"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: thousands of brackets
+        return None
+    if type(schema) is not int:
         return None
     if schema > SCHEMA:
         raise SchemaTooNew(
@@ -321,7 +323,7 @@ def remove_stale_temporaries(out: Path) -> None:
     """Remove the temporary files of processes of this machine that no longer run."""
     for path in _temporaries(out):
         _, owner, pid, *_ = path.name.split("~")
-        if owner == _owner() and not Path(f"/proc/{pid}").exists():
+        if owner == _owner() and not _runs(pid):
             path.unlink(missing_ok=True)
 
 
@@ -385,6 +387,15 @@ def _temporary(path: Path) -> Path:
 def _temporaries(out: Path) -> Iterator[Path]:
     for pattern in (".tmp~*", "plan/.tmp~*", "shards/.tmp~*", "shards/[0-9]*/.tmp~*"):
         yield from out.glob(pattern)
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process of this machine can still write: one that ended and waits for its parent's notice cannot."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _owner() -> str:

@@ -123,10 +123,14 @@ def test_only_dead_processes_temporaries_are_removed(tmp_path: Path) -> None:
     mine = commit._temporary(tmp_path / "index.json")
     dead = mine.with_name(mine.name.replace(f"~{os.getpid()}~", "~99999999~"))
     elsewhere = dead.with_name(dead.name.replace(commit._owner(), "another-host"))
-    for path in (mine, dead, elsewhere):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and still stands in the process table
+    unnoticed = mine.with_name(mine.name.replace(f"~{os.getpid()}~", f"~{ended.pid}~"))
+    for path in (mine, dead, elsewhere, unnoticed):
         path.write_bytes(b"")
     commit.remove_stale_temporaries(tmp_path)
-    assert [path.exists() for path in (mine, dead, elsewhere)] == [True, False, True]
+    assert [path.exists() for path in (mine, dead, elsewhere, unnoticed)] == [True, False, True, False]
+    assert ended.wait() == 0
 
 
 def test_overwrite_discards_only_what_flowkit_made(tmp_path: Path) -> None:

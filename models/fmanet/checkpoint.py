@@ -67,11 +67,15 @@ def save(folder: Path, name: str, state: State, content: Mapping[str, Any]) -> P
 
     Raises
     ------
+    ConfigError
+        There is another checkpoint of that name, which stays.
     DiskFull
     """
     weights = store(folder, f"{name}-{{}}.safetensors", encode_weights(state))
     path = folder / f"{name}.json"
-    commit.publish_file(path, commit.encode({"schema": commit.SCHEMA, **content, "weights": weights}))
+    side = commit.encode({"schema": commit.SCHEMA, **content, "weights": weights})
+    if not commit.publish_file(path, side) and path.read_bytes() != side:
+        raise ConfigError(f"{path}: name must be new; got one of another checkpoint. Choose another name or folder.")
     return path
 
 
@@ -160,8 +164,8 @@ def read_file(path: Path, entry: Mapping[str, Any], limit: int = MAX_WEIGHT_BYTE
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
-    except OSError as error:
-        raise _refused(path, "be readable", str(error.strerror)) from error
+    except (OSError, ValueError) as error:  # the second: a zero byte in the name
+        raise _refused(path, "be readable", getattr(error, "strerror", None) or str(error)) from error
     if len(content) > limit:
         raise _refused(path, f"hold at most {limit} bytes", "more")
     if (len(content), hashlib.sha256(content).hexdigest()) != (entry.get("bytes"), entry.get("sha256")):
@@ -175,8 +179,8 @@ def _filled(network: NetworkConfig, content: bytes, path: Path) -> nn.Module:
     """A network with these weights; `NetworkConfig` bounds its size, whatever the file says."""
     try:
         state = safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise _refused(path, "be a safetensors file", str(error)) from error
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:  # the last: a type that PyTorch has none of
+        raise _refused(path, "be a safetensors file of numbers that PyTorch knows", str(error)) from error
     model = build_network(network, 0)
     wanted, found = ({name: (v.dtype, v.shape) for name, v in some.items()} for some in (model.state_dict(), state))
     if wanted != found:

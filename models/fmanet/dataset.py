@@ -20,8 +20,8 @@ import torch.nn.functional as nnf
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from flowkit.classes import dataset_name, preview
 from flowkit.classes import grouping as class_grouping
-from flowkit.classes import preview
 from flowkit.commit import Record, invalid_records
 from flowkit.errors import ConfigError, ShardCorrupt
 from flowkit.shards import Shard, ShardFolder, verify_file
@@ -202,7 +202,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             for number, shard in enumerate(self._shards)
             for row, clip in enumerate(shard.record.content["clips"])
         ]
-        _refuse_repeated([clip["clip_id"] for _, _, clip in clips])
+        _refuse_repeated([(dataset_name(clip["dataset"]), clip["clip_id"]) for _, _, clip in clips])
         if name is None:
             return (), [_entry(number, row, clip, UNLABELLED) for number, row, clip in clips]
         labels = [(clip["dataset"], clip["label"]) for _, _, clip in clips]
@@ -332,11 +332,12 @@ def _entry(shard: int, row: int, clip: Mapping[str, str], target: int) -> _Entry
     return _Entry(shard, row, clip["clip_id"], clip["dataset"], subject, clip["source_hash"], target)
 
 
-def _refuse_repeated(names: Sequence[str]) -> None:
+def _refuse_repeated(names: Sequence[tuple[str, str]]) -> None:
+    """Names of clips are a data set's own: those of SMIC-HS and SMIC-VIS are partly the same."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ConfigError(
-            f"dataset: each clip must be there once; got {len(twice)} repeated, {twice[0]} first. Leave one of the folders out."
+            f"dataset: each clip must be there once; got {len(twice)} repeated, {twice[0][1]} first. Leave one of the folders out."
         )
 
 

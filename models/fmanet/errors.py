@@ -1,6 +1,7 @@
 """What can go wrong in training and scoring, with the exit code that a command ends with; the rest is in `flowkit.errors`.
 
     FlowkitError                             1
+    ├─ IntervalUndefined (ConfigError)       2   too few draws of subjects hold every class for an interval
     ├─ LeakError (ValueError)                2   something of the held-out side is on the training side
     ├─ TrainingImpossible (ValueError)       2   too few subjects, classes or finite numbers to train or hold out
     ├─ TrainingDiverged (ArithmeticError)    1   the loss is no number any more
@@ -14,17 +15,22 @@ Every message reads *where: name must be expectation; got value. Next step.*
 
 from __future__ import annotations
 
-from flowkit.errors import FlowkitError
+from flowkit.errors import ConfigError, FlowkitError
 
 __all__ = [
     "CheckpointRefused",
     "ExportMismatch",
     "FoldsMissing",
+    "IntervalUndefined",
     "LeakError",
     "TableDamaged",
     "TrainingDiverged",
     "TrainingImpossible",
 ]
+
+
+class IntervalUndefined(ConfigError):
+    """A class is in so few subjects that hardly any draw of them holds it: no interval can be given."""
 
 
 class LeakError(FlowkitError, ValueError):

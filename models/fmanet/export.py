@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from flowkit import __version__, commit
 from flowkit.errors import ConfigError, EnvironmentMissing
 from fmanet import checkpoint, folder
-from fmanet.errors import ExportMismatch, FoldsMissing
+from fmanet.dataset import MAX_SIZE, MIN_SIZE
+from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
 from fmanet.plan import Member, Plan
 from fmanet.task import member_keys
 from fmanet.transforms import flip
@@ -38,6 +39,17 @@ TOLERANCE: Final = 1e-4
 """Largest difference from PyTorch that an exported network may show, in logits and in probabilities."""
 CHECKED_BATCHES: Final = (1, 7)
 LIBRARIES: Final = ("onnx", "onnxscript", "onnxruntime")
+TOLD: Final = {
+    "size": int,
+    "flip_test": bool,
+    "grouping": str,
+    "units": str,
+    "fold": str,
+    "seed": int,
+    "held_out": list,
+    "epochs": int,
+}
+"""What a record must say of its network, and as what."""
 MAX_LISTED: Final = 10
 NOISE: Final[tuple[tuple[type[Warning], str], ...]] = (
     (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
@@ -163,9 +175,11 @@ def _chosen(plan: Plan, fold: str | None, seed: int | None) -> list[Member]:
 
 
 def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, member: Member) -> Exported:
-    loaded = checkpoint.load(folder.record_path(run, plan, member))
-    predictor = Predictor(loaded.model, bool(loaded.content["flip_test"]))
-    size = int(loaded.content["size"])
+    path = folder.record_path(run, plan, member)
+    loaded = checkpoint.load(path)
+    _check_told(loaded.content, path)
+    predictor = Predictor(loaded.model, loaded.content["flip_test"])
+    size = loaded.content["size"]
     facts = _facts(loaded, size)
     content = onnx_bytes(predictor, size, facts, libraries)
     difference = largest_difference(predictor, content, size, libraries)
@@ -184,6 +198,16 @@ def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, memb
     return Exported(model, side, difference)
 
 
+def _check_told(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a record that a run did not write; a size from it decides how much memory is taken."""
+    odd = [name for name, kind in TOLD.items() if type(content.get(name)) is not kind]
+    if odd or not MIN_SIZE <= content["size"] <= MAX_SIZE:
+        raise CheckpointRefused(
+            f"{path}: record must hold {', '.join(TOLD)}, and a size from {MIN_SIZE} to {MAX_SIZE}; got others for "
+            f"{_listed(odd) or 'size'}. Do not trust this file: restore it from a copy, or train again."
+        )
+
+
 def _facts(loaded: checkpoint.Checkpoint, size: int) -> dict[str, Any]:
     """What a user of the file has to know; also inside it, as its metadata."""
     content = loaded.content
@@ -193,7 +217,7 @@ def _facts(loaded: checkpoint.Checkpoint, size: int) -> dict[str, Any]:
         "units": content["units"],
         "size": size,
         "network": loaded.network.to_dict(),
-        "mirrored": bool(content["flip_test"]),
+        "mirrored": content["flip_test"],
         "fold": content["fold"],
         "seed": content["seed"],
         "held_out": content["held_out"],

@@ -36,6 +36,9 @@ FOLDS = "folds"
 PREDICTIONS_FILE, SCORES_FILE = "predictions.csv", "scores.json"
 OWN = (FOLDS, "quarantine", PREDICTIONS_FILE, SCORES_FILE, "report.html", PLAN_FILE, commit.RUN_FILE)
 """run.json comes last: until it is removed, the folder is known as ours."""
+FACTS = ("settings", "clips", "versions", "device", "machine")
+CLIP_FACTS = ("digest", "count", "subjects", "classes", "units", "shape", "folders")
+"""What run.json tells of the run, and in it of the clips."""
 MAX_TABLE_BYTES = 1 << 30
 
 
@@ -119,13 +122,30 @@ def read_table(out: Path, plan: Plan, member: Member, entry: Mapping[str, Any]) 
 
 
 def quarantine_invalid(out: Path, plan: Plan, keys: Mapping[Member, str]) -> list[Path]:
-    """Move records out of the way that are there but not valid; where they lie now. Their networks are trained again."""
+    """Move records out of the way that are there but not valid; where they lie now. Their networks are trained again.
+
+    Files are compared with their hashes here, so that what says "train again" of a damaged file is right.
+    """
     moved = []
     for member, key in keys.items():
         path = record_path(out, plan, member)
-        if path.exists() and read_record(out, plan, member, key) is None:
+        if path.exists() and not _is_whole(path.parent, read_record(out, plan, member, key)):
             moved.append(commit.quarantine(path))
     return moved
+
+
+def _is_whole(folder: Path, record: Mapping[str, Any] | None) -> bool:
+    """Whether every byte of the files that a record names is as it was written."""
+    if record is None:
+        return False
+    try:
+        for entry in named_files(record):
+            checkpoint.read_file(folder / str(entry["name"]), entry, MAX_TABLE_BYTES)
+    except CheckpointRefused as error:
+        if isinstance(error.__cause__, OSError):  # that is no proof that it is damaged
+            raise
+        return False
+    return True
 
 
 def has_records(out: Path) -> bool:
@@ -151,6 +171,11 @@ def read_run(out: Path) -> dict[str, Any] | None:
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     if content.get("kind") != KIND:
         raise ConfigError(f"{out}: folder must be one of fmanet train; got another tool's. Give another folder.")
+    parts = [content.get(name) for name in FACTS]
+    if not all(isinstance(part, Mapping) for part in parts) or not set(CLIP_FACTS) <= set(content["clips"]):
+        raise ShardCorrupt(
+            f"{path}: run must be told by {', '.join(FACTS)}; got another form. Do not trust this folder, or begin anew elsewhere."
+        )
     return content
 
 

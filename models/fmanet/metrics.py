@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ConfigError
+from fmanet.errors import IntervalUndefined
 from fmanet.predictions import SEED_AVERAGE, Prediction
 
 __all__ = [
@@ -44,6 +45,8 @@ Metric = Literal["uf1", "uar", "acc"]
 METRICS: Final[tuple[Metric, ...]] = ("uf1", "uar", "acc")
 DRAWS_TOGETHER: Final = 500
 """Draws whose matrices are in memory at once: about 3 MB a seed with 8 classes."""
+LEAST_KEPT: Final = 0.1
+"""Share of the draws that must hold every class: bounds over a few lucky draws would say nothing of the rest."""
 MAX_LISTED: Final = 10
 
 Ints = npt.NDArray[np.int64]
@@ -345,6 +348,8 @@ def subject_interval(
     ------
     ConfigError
         One subject, a class absent from the truth, seeds of different clips, or settings out of range.
+    IntervalUndefined
+        Fewer draws than `LEAST_KEPT` of them hold every class.
     """
     _check_draws(draws, level)
     _check_alike(rows, classes)
@@ -533,10 +538,10 @@ def _check_draws(draws: int, level: float) -> None:
 
 
 def _check_kept(kept: Floats, draws: int) -> None:
-    if not len(kept):
-        raise ConfigError(
-            f"bootstrap: some draw of subjects must hold every class; got none in {draws}. A class is in too few subjects for "
-            "an interval: choose a grouping without it, or more draws."
+    if len(kept) < max(1, LEAST_KEPT * draws):
+        raise IntervalUndefined(
+            f"bootstrap: {LEAST_KEPT:.0%} of the draws of subjects must hold every class; got {len(kept) or 'none'} in {draws}. A "
+            "class is in too few subjects for an interval: choose a grouping without it."
         )
 
 

@@ -5,6 +5,7 @@ Published as folds.json before the first training; a run that is taken up again 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,19 @@ def read_plan(out: Path) -> Plan | None:
         return None
     if content is None:
         raise ShardCorrupt(f"{path}: plan must be as it was written; got something else. Restore it from a copy.")
-    return Plan.from_dict(content)
+    try:
+        plan = Plan.from_dict(content)
+        whole = all(_is_name(plan.folds[member.fold].name) for member in plan.members)
+    except (KeyError, IndexError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ShardCorrupt(f"{path}: plan must be one of fmanet train; got another form. Do not trust this folder.")
+    return plan
+
+
+def _is_name(name: str) -> bool:
+    """Whether a fold of that name has a folder of its own, and not one elsewhere."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name) is not None
 
 
 def _refuse_unscorable(clips: Clips, folds: list[Fold]) -> None:

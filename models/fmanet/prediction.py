@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from flowkit import commit
 from flowkit.errors import ConfigError
 from fmanet import checkpoint, folder
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.results import require_records
+from fmanet.settings import TrainSettings
 from fmanet.train import predict
 
 COLUMNS = ("clip_id", "subject", "dataset", "prediction")
+NO_GPU = "This run was trained on a GPU and none is here: probabilities come from the CPU, which rounds otherwise."
 
 
 def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
@@ -29,7 +33,7 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
     shards : sequence of Path
         Labels need not be known.
     out : Path
-        CSV file; replaced if it exists.
+        CSV file; replaced if it exists, and its folder is made if need be.
 
     Returns
     -------
@@ -47,10 +51,12 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
         raise ConfigError(
             f"predict: flow must be in {facts['clips']['units']!r}, as the run was trained on; got {clips.units!r}. Extract alike."
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    here = _on_this_machine(settings.train)
     total = np.zeros((len(clips), settings.network.classes))
     for member in records:
         loaded = checkpoint.load(folder.record_path(run, plan, member))
-        total += predict(loaded.model, clips, settings.train)
+        total += predict(loaded.model, clips, here)
     classes = tuple(facts["clips"]["classes"])
     shares = total / len(records)
     rows = (
@@ -58,7 +64,15 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
         for n, own in enumerate(shares)
     )
     commit.replace_file(out, folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
-    return _notes(clips, set(facts["clips"]["subjects"]))
+    elsewhere = here.device != settings.train.device
+    return [*([NO_GPU] if elsewhere else []), *_notes(clips, set(facts["clips"]["subjects"]))]
+
+
+def _on_this_machine(settings: TrainSettings) -> TrainSettings:
+    """The settings, or those of the CPU where the run had a GPU and there is none here."""
+    if settings.device == "cpu" or torch.cuda.is_available():
+        return settings
+    return replace(settings, device="cpu", mixed_precision=False)
 
 
 def _notes(clips: Clips, known: set[str]) -> list[str]:

@@ -14,8 +14,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from flowkit.classes import dataset_name
 from flowkit.errors import ConfigError
 from fmanet.errors import FoldsMissing, LeakError, TrainingImpossible
 
@@ -279,13 +281,20 @@ def _check_subjects(clips: Clips, fold: Fold) -> None:
         raise LeakError(
             f"fold {fold.name}: held-out clips must be of held-out subjects; got clips of {_listed(unheld)}. Make the folds anew."
         )
-    held = {subject.strip().casefold() for subject in fold.held_out | test}
-    both = sorted(subject for subject in train if subject.strip().casefold() in held)
+    held = {_person(subject) for subject in fold.held_out | test}
+    both = sorted(subject for subject in train if _person(subject) in held)
     if both:
         raise LeakError(
             f"fold {fold.name}: training side must hold no clip of a held-out subject, however it is written; got clips of "
-            f"{_listed(both)}. Make the folds anew, or correct the manifest's subjects."
+            f"{_listed(both)}. Make the folds anew, or write subject and data set alike in every manifest."
         )
+
+
+@cache
+def _person(subject: str) -> str:
+    """One name however it is written: capitals, blanks, other names of the data set and leading zeros do not count."""
+    dataset, _, name = subject.partition("/")
+    return f"{dataset_name(dataset)}/{re.sub('(?<![0-9])0+(?=[0-9])', '', name.strip().casefold())}"
 
 
 def _check_sources(clips: Clips, fold: Fold) -> None:

@@ -292,6 +292,10 @@ def _uncertainty(contents: _Contents) -> str:
     interval, seeds = contents.scores["interval"], len(contents.plan.seeds)
     averaged = "Probabilities are averaged over the seeds, then scored. " if seeds > 1 else ""
     if interval is None:
+        if len(contents.scores["subjects"]) > 1:
+            return (
+                f"{averaged}No interval: a class is in so few subjects that hardly any bootstrap draw of them holds it."
+            )
         return f"{averaged}No interval: all clips are of one subject, and nothing can be said beyond that person."
     return (
         f"{averaged}Below each score: {interval['level']:.0%} interval, from {interval['draws']} bootstrap draws over "

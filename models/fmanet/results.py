@@ -14,7 +14,7 @@ from typing import Any
 from flowkit import commit
 from flowkit.errors import ConfigError, ShardCorrupt
 from fmanet import folder
-from fmanet.errors import FoldsMissing
+from fmanet.errors import FoldsMissing, IntervalUndefined
 from fmanet.metrics import (
     METRICS,
     Intervals,
@@ -211,10 +211,13 @@ def _scored(rows: Rows, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _interval(rows: Rows, scores: Scores) -> dict[str, Any] | None:
-    """Intervals over subjects; None where there is one subject only, or a class is absent."""
+    """Intervals over subjects; None where there is one subject only, or a class is absent or in too few of them."""
     if len({row.subject for row in rows}) < 2 or scores.absent:
         return None
-    found: Intervals = subject_interval(rows, scores.classes)
+    try:
+        found: Intervals = subject_interval(rows, scores.classes)
+    except IntervalUndefined:
+        return None
     return {**asdict(found), **{metric: getattr(found, metric)._asdict() for metric in METRICS}}
 
 

@@ -37,7 +37,7 @@ from flowkit.stop import Stop
 from fmanet import folder
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
-from fmanet.model import build_network, parameter_count
+from fmanet.model import build_network, multiply_adds, parameter_count
 from fmanet.plan import Member, Plan, freeze, make_plan
 from fmanet.results import write_results
 from fmanet.settings import RunSettings, differences
@@ -185,6 +185,7 @@ def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOp
         "pending": sum(len(run.plan.groups[group]) for group in pending),
         "groups": len(run.plan.groups),
         "parameters": run.parameters,
+        "multiply_adds": multiply_adds(build_network(run.settings.network, 0), *run.clips.flow.shape[-2:]),
         "fingerprint": run.settings.fingerprint(),
         "settings": run.settings.to_dict(),
     }

@@ -7,18 +7,22 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
 from flowkit import commit, shards
+from fmanet import checkpoint, folder
 from fmanet.ablation import LADDER
 from fmanet.cli import main
+from fmanet.task import member_keys
 
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--epochs", "2", "--workers", "1")
 
@@ -84,6 +88,26 @@ def test_predict_takes_clips_whose_labels_nobody_knows(trained: Path, tmp_path: 
         assert max(shares, key=shares.__getitem__) == row["prediction"]
 
 
+def test_a_run_of_a_gpu_predicts_without_one_and_says_so(trained: Path, tmp_path: Path) -> None:
+    """Made from a run of the CPU: records and settings as such a run would have written them."""
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    out, new = tmp_path / "run", made_shards(tmp_path / "new", subjects=2, dataset="unheard-of", labels=("?",), size=40)
+    shutil.copytree(trained, out)
+    facts, settings, plan = folder.open_run(out)
+    settings = replace(settings, train=replace(settings.train, device="cuda", mixed_precision=True))
+    facts |= {"settings": settings.to_dict(), "fingerprint": settings.fingerprint()}
+    (out / "run.json").write_bytes(commit.encode(facts))
+    for member, key in member_keys(plan, settings.fingerprint(), facts["clips"]["digest"]).items():
+        path = folder.record_path(out, plan, member)
+        path.write_bytes(commit.encode({**checkpoint.read_side(path), "key": key}))
+    done = fmanet("predict", out, new, "--out", tmp_path / "new folder" / "new.csv")
+    assert (done.exit_code, done.stderr.count("Note:")) == (0, 1)
+    assert "trained on a GPU and none is here" in done.stderr
+    assert fmanet("predict", trained, new, "--out", tmp_path / "cpu.csv").exit_code == 0
+    assert (tmp_path / "new folder" / "new.csv").read_bytes() == (tmp_path / "cpu.csv").read_bytes()
+
+
 def test_predicting_subjects_of_the_run_comes_with_a_warning(trained: Path, casme2: Path, tmp_path: Path) -> None:
     done = fmanet("predict", trained, casme2, "--out", tmp_path / "own.csv")
     assert done.exit_code == 0
@@ -113,7 +137,8 @@ def test_ablate_compares_each_row_of_the_ladder_with_the_one_before(
 ) -> None:
     import fmanet.ablation as module
 
-    monkeypatch.setattr(module, "LADDER", LADDER[3:4] + LADDER[-1:])  # the ladder as a whole takes a worker start a row
+    rows_of_two = tuple(row for row in LADDER if row[0] in ("CNN, MM-COF", "FMANet"))
+    monkeypatch.setattr(module, "LADDER", rows_of_two)  # the ladder as a whole takes a worker start a row
     flags = ("--protocol", "holdout", "--hold-out", "casme2/s01,casme2/s02")
     done = fmanet("ablate", casme2, "--out", tmp_path / "ladder", *SMALL, *flags)
     assert done.exit_code == 0, done.stderr
@@ -151,6 +176,7 @@ def test_dry_run_writes_nothing(casme2: Path, tmp_path: Path) -> None:
     assert (found["clips"], found["folds"], found["pending"]) == (9, 3, 3)
     assert found["classes"] == {"negative": 3, "positive": 3, "surprise": 3}
     assert found["settings"]["network"]["width"] == 4
+    assert 0 < found["parameters"] < 10_000 < found["multiply_adds"]
     assert not (tmp_path / "run").exists()
 
 

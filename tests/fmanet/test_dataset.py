@@ -235,3 +235,16 @@ def test_no_folder_the_same_clips_twice_and_an_impossible_size_are_refused(tmp_p
         ShardDataset([out], "3-class", size=4)
     with pytest.raises(ConfigError, match="grouping must be one of"):
         ShardDataset([out], "three")
+
+
+def test_clips_of_one_name_in_two_data_sets_are_two(tmp_path: Path) -> None:
+    """As in SMIC, whose HS, VIS and NIR parts name their clips alike; another spelling makes no other data set."""
+    hs, vis, same_again = (folder(tmp_path, name, datasets=(name,)) for name in ("smic-hs", "smic-vis", "SMIC"))
+    clips = ShardDataset([hs, vis], "raw").clips()
+    assert (len(clips), len(set(clips.clip_id)), len(set(zip(clips.dataset, clips.clip_id, strict=True)))) == (
+        12,
+        6,
+        12,
+    )
+    with pytest.raises(ConfigError, match="6 repeated"):
+        ShardDataset([hs, same_again], "raw")

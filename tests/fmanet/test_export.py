@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
-from fmanet import export
+from flowkit import commit
+from fmanet import checkpoint, export
 from fmanet.cli import main
 from fmanet.export import INPUTS, TOLERANCE, Predictor, largest_difference, onnx_bytes, random_clips
 from fmanet.model import NetworkConfig, build_network
@@ -128,6 +130,19 @@ def test_every_network_is_written_when_all_are_asked_for(trained: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.{end}" for n in names for end in ("json", "onnx")]
     held_out = [json.loads((tmp_path / f"{name}.json").read_text())["held_out"] for name in names]
     assert held_out == [["casme2/s00"], ["casme2/s01"]]
+
+
+@pytest.mark.parametrize("told", [{"size": 10**9}, {"size": "32"}, {"flip_test": None}, {"classes": ["a"]}])
+def test_a_record_that_no_run_wrote_is_refused_before_memory_is_taken(
+    trained: Path, tmp_path: Path, told: dict[str, Any]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    path = out / "folds" / "casme2.s01" / "seed-0.json"
+    path.write_bytes(commit.encode({**checkpoint.read_side(path), **told}))
+    done = fmanet("export", out, "--out", tmp_path / "onnx", "--fold", "casme2.s01")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Do not trust this file" in done.stderr
 
 
 def test_probabilities_are_those_of_predict(shards: Path) -> None:

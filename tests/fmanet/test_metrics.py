@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import ConfigError
+from fmanet.errors import IntervalUndefined
 from fmanet.metrics import (
     by_dataset,
     by_seed,
@@ -255,6 +256,16 @@ def test_intervals_that_mean_nothing_are_refused(rows: list[Prediction], options
     with pytest.raises(ConfigError) as caught:
         subject_interval(rows, ABC, **options)
     assert message in str(caught.value)
+
+
+def test_bounds_over_hardly_any_draws_are_not_given() -> None:
+    """Each of eight classes in one subject alone: 8! / 8^8 of the draws, 0.2 %, hold them all."""
+    letters = "abcdefgh"
+    rows = rows_of(letters, letters, subjects=8, classes=letters)
+    with pytest.raises(IntervalUndefined, match=r"10% of the draws of subjects must hold every class; got \w+ in 2000"):
+        subject_interval(rows, letters)
+    with pytest.raises(IntervalUndefined):
+        paired_difference(rows, rows, letters)
 
 
 def test_intervals_are_the_same_whatever_the_order_of_rows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,14 @@ from made_clips import made_clips, made_shards
 from safetensors.torch import save
 
 from flowkit import commit
-from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, SettingsChanged
+from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, SettingsChanged, ShardCorrupt
 from fmanet import checkpoint, folder
 from fmanet.dataset import Clips
 from fmanet.errors import CheckpointRefused, FoldsMissing, LeakError, TrainingImpossible
 from fmanet.model import NetworkConfig, build_network
 from fmanet.plan import Member, make_plan, read_plan
-from fmanet.predictions import read_table
+from fmanet.predictions import Prediction, read_table
+from fmanet.results import _scored as results_of
 from fmanet.results import gather, leaky_scores, write_results
 from fmanet.run import RunOptions, Summary, preview, train_run
 from fmanet.settings import RunSettings, TrainSettings
@@ -84,6 +87,24 @@ def results(out: Path) -> dict[str, list[str]]:
             checkpoint.read_file(folder.fold_folder(out, plan, member) / entry["name"], entry)
         found[plan.title(member)] = [entry["sha256"] for entry in folder.named_files(record)]
     return found
+
+
+def wait_for_workers(process: subprocess.Popen[str]) -> None:
+    """Until the workers of a killed run can write no more; they end with it, but first what they do in the kernel."""
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while group := [
+        state for state, _, group, *_ in process_states() if group == str(process.pid) and state not in "ZX"
+    ]:
+        assert time.monotonic() < deadline, group
+        time.sleep(0.02)
+
+
+def process_states() -> Iterator[list[str]]:
+    """State, parent, group, ... of every process."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            yield path.read_text(errors="replace").rpartition(")")[2].split()
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -161,12 +182,11 @@ def test_sigkill_at_random_moments_loses_and_changes_nothing(undisturbed: Path, 
             shutil.rmtree(out)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            wait_for_workers(process)
             kills += 1
         records = len(list(out.glob("folds/*/seed-?.json")))
         assert records >= seen or not out.exists()
         seen = records
-    time.sleep(0.2)  # workers end with their parent
     assert run(out, source=ClipSource((shards,), "3-class")).exit_code == 0
     assert results(out) == results(undisturbed)
     assert leftovers(out) == []
@@ -274,6 +294,58 @@ def test_a_damaged_record_is_put_aside_and_its_fold_trained_again(
     assert run(out, source=ClipSource((shards,), "3-class")).resumed == 4
     assert results(out) == results(undisturbed)
     assert len(list((out / "quarantine").iterdir())) == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".safetensors"])
+def test_a_file_with_a_flipped_bit_is_found_by_the_next_run_and_made_again(
+    undisturbed: Path, shards: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed, out)
+    path = next(path for path in sorted(out.glob(f"folds/*/seed-1-*{suffix}")) if ".log" not in path.name)
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    done = run(out, source=ClipSource((shards,), "3-class"))
+    assert (done.exit_code, done.resumed, done.done) == (0, 5, 6)
+    assert results(out) == results(undisturbed)
+    assert len(list((out / "quarantine").iterdir())) == 2
+
+
+def _plan(out: Path, **changes: Any) -> None:
+    content = checkpoint.read_side(out / "folds.json")
+    (out / "folds.json").write_bytes(commit.encode({**content, **changes}))
+
+
+FORMS = {
+    "no settings": (
+        lambda out: (out / "run.json").write_bytes(commit.encode({"schema": 1, "kind": "fmanet run"})),
+        "run",
+    ),
+    "no folds": (lambda out: (out / "folds.json").write_bytes(commit.encode({"schema": 1})), "plan"),
+    "a fold that is not there": (lambda out: _plan(out, groups=[[[9, 0]]]), "plan"),
+    "a fold elsewhere": (
+        lambda out: _plan(out, folds=[{"name": "../..", "held_out": [], "train_clips": 1, "test": []}] * 3),
+        "plan",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_folder_that_no_run_made_is_refused(undisturbed: Path, tmp_path: Path, form: str) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "run")
+    change, says = FORMS[form]
+    change(out)
+    with pytest.raises(ShardCorrupt, match=f"{says} must be .* got another form. Do not trust this folder"):
+        write_results(out)
+
+
+def test_a_run_whose_classes_are_in_too_few_subjects_is_scored_without_an_interval() -> None:
+    letters = tuple("abcdefgh")
+    shares = {own: tuple(float(own == other) for other in letters) for own in letters}
+    rows = [Prediction(own, f"lab/{own}", "lab", "holdout", 0, own, own, shares[own]) for own in letters]
+    scores = results_of(rows, letters)
+    assert (scores["seed_average"]["uf1"], scores["interval"]) == (1.0, None)
 
 
 def test_epochs_are_kept_apart_and_steer_nothing(undisturbed: Path, shards: Path, tmp_path: Path) -> None:
@@ -411,6 +483,11 @@ def _pickled(path: Path) -> None:
     _with_weights(path, file.read_bytes())
 
 
+def _four_bits() -> bytes:
+    head = json.dumps({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    return len(head).to_bytes(8, "little") + head + b"\1"
+
+
 def _flipped(path: Path) -> None:
     weights = next(path.parent.glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
@@ -452,6 +529,16 @@ DAMAGES = {
         lambda path: _rewritten(path, weights={"name": "../x.safetensors", "bytes": 1, "sha256": ""}),
         "file beside it",
     ),
+    "a zero byte in a name": (
+        lambda path: _rewritten(path, weights={"name": "\0.safetensors", "bytes": 1, "sha256": ""}),
+        "be readable",
+    ),
+    "a version that is no number": (lambda path: _rewritten(path, schema="1"), "be as it was written"),
+    "brackets without end": (lambda path: path.write_bytes(b"[" * 200_000), "be as it was written"),
+    "numbers of four bits": (
+        lambda path: _with_weights(path, _four_bits()),
+        "numbers that PyTorch knows",
+    ),
     "no file": (lambda path: next(path.parent.glob("*.safetensors")).unlink(), "be readable"),
 }
 
@@ -470,6 +557,13 @@ def test_a_damaged_or_hostile_checkpoint_is_refused(
     with pytest.raises(CheckpointRefused, match=says):
         checkpoint.load(path)
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, "network", _state(), _content())
+    assert checkpoint.save(tmp_path, "network", _state(), _content()) == path
+    with pytest.raises(ConfigError, match="name must be new"):
+        checkpoint.save(tmp_path, "network", {name: value + 1 for name, value in _state().items()}, _content())
 
 
 def test_a_checkpoint_of_a_newer_version_says_so(tmp_path: Path) -> None:
