@@ -25,31 +25,13 @@ from fmanet.model import (
     area_average,
     check_input,
     phases_seen,
-    picture,
+    picture_of_both,
+    picture_of_phase,
+    strain,
     without_invalid,
 )
 
 KERNELS: Final = (3, 5, 8)
-
-
-def strain(flow: Tensor) -> Tensor:
-    """How much the face is stretched or sheared: sqrt(u_x^2 + v_y^2 + 0.5 (u_y + v_x)^2).
-
-    Parameters
-    ----------
-    flow : (B, 2, H, W) float32
-
-    Returns
-    -------
-    (B, H, W) float32
-        By central differences; at the first and last row and column the outer neighbour is the pixel itself.
-    """
-    padded = functional.pad(flow, (1, 1, 1, 1), mode="replicate")
-    by_x = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2  # (B, 2, H, W): u_x, v_x
-    by_y = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / 2
-    shear = by_y[:, 0] + by_x[:, 1]
-    squared = by_x[:, 0].square() + by_y[:, 1].square() + 0.5 * shear.square()
-    return squared.clamp(min=LEAST_LENGTH**2).sqrt()
 
 
 class ShallowStreams(nn.Module):
@@ -115,7 +97,7 @@ class SmallCNN(nn.Module):
         by_hand = dataclasses.replace(config, fusion=True, modulation=config.inputs == "mmcof", order="after")
         self.front = FrontEnd(by_hand, learned=False)
         pictures = 2 if config.inputs == "both" else 1
-        self.stream = Stream(CHANNELS * pictures, 2 * config.width)
+        self.stream = Stream(config.channels * pictures, 2 * config.width)
         self.head = Head(2 * config.width, config)
 
     def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
@@ -123,14 +105,14 @@ class SmallCNN(nn.Module):
         check_input(flow, valid, region, self.config.working)
         seen = phases_seen(valid, self.config.inputs).any(1)
         pictures = self.pictures(self.front(flow, valid, region), region)
-        averaged = area_average(pictures, self.config.working, self.config.working)  # (B, 3 or 6, h, w)
+        averaged = area_average(pictures, self.config.working, self.config.working)  # (B, channels or twice that, h, w)
         features = torch.where(seen[:, None, None, None], self.stream(averaged), 0.0)
         logits: Tensor = self.head(area_average(features, self.config.grid, self.config.grid))
         return logits
 
     def pictures(self, motion: Motion, region: Tensor) -> Tensor:
-        """What the stream looks at, (B, 3, H, W); (B, 6, H, W) for both phases."""
+        """What the stream looks at, (B, channels, H, W); twice as many channels for both phases."""
         if self.config.inputs in ("cof", "mmcof"):
-            return picture(motion.motion, motion.direction, region)
+            return picture_of_both(motion, region)
         seen = [p for p, phase in enumerate(PHASES) if self.config.inputs in ("both", phase)]
-        return torch.cat([picture(motion.phases[:, p], motion.directions[:, p], region) for p in seen], dim=1)
+        return torch.cat([picture_of_phase(motion, p, region) for p in seen], dim=1)

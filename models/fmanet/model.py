@@ -32,6 +32,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowkit.errors import ConfigError, ShapeError
@@ -44,7 +45,7 @@ LEAST_DEVIATION: Final = 1e-7
 LEAST_COMBINED: Final = 1e-3
 """Below this the combined direction fades to nothing instead of turning ever faster: the slope stays below 1000."""
 CHANNELS: Final = 3
-"""Of a picture: magnitude times direction (x, y), magnitude."""
+"""Of a picture: magnitude times direction (x, y), magnitude; with `strain` one more."""
 GROUPS: Final = 4
 """Of features that are normalised together."""
 REDUCTION: Final = 4
@@ -105,6 +106,8 @@ class NetworkConfig:
         Where the learned parameters of the front end start; theta_2 is 1 - theta_1. Meaning as in `MMCOFParams`.
     floor_px : float
         A phase whose magnitudes differ by less is without motion; in the units of the flow. Not learned.
+    strain : bool
+        Pictures have a fourth channel, the optical strain. "shallow" always has it.
 
     Raises
     ------
@@ -136,6 +139,12 @@ class NetworkConfig:
     k: float = 20.0
     c: float = 1.0
     floor_px: float = 0.05
+    strain: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of a picture."""
+        return CHANNELS + self.strain
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(NetworkConfig)
@@ -218,6 +227,8 @@ class Motion(NamedTuple):
         M', in 0..1.
     direction : (B, 2, H, W)
         Of the combined motion: a unit vector; shorter where the combined motion is below `LEAST_COMBINED`.
+    strains : (B, 2, H, W), or None without `strain`
+        Optical strain of each phase; 1 at its largest inside the region, 0 where the phase has no motion.
     """
 
     phases: Tensor
@@ -226,6 +237,7 @@ class Motion(NamedTuple):
     gate: Tensor
     motion: Tensor
     direction: Tensor
+    strains: Tensor | None
 
 
 def check_input(flow: Tensor, valid: Tensor, region: Tensor, least: int) -> None:
@@ -290,6 +302,39 @@ def normalised_magnitudes(flow: Tensor, valid: Tensor, region: Tensor, floor_px:
     return magnitudes, torch.stack([directions[:, 0], -directions[:, 1]], dim=1)
 
 
+def strain(flow: Tensor) -> Tensor:
+    """Optical strain, how much the face is stretched or sheared: sqrt(u_x^2 + v_y^2 + 0.5 (u_y + v_x)^2).
+
+    Parameters
+    ----------
+    flow : (..., 2, H, W) float32
+
+    Returns
+    -------
+    (..., H, W) float32
+        By central differences; at the first and last row and column the outer neighbour is the pixel itself.
+    """
+    planes = flow.flatten(0, -4) if flow.ndim > 4 else flow
+    padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
+    by_x = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2  # (..., 2, H, W): u_x, v_x
+    by_y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    shear = by_y[..., 0, :, :] + by_x[..., 1, :, :]
+    squared = by_x[..., 0, :, :].square() + by_y[..., 1, :, :].square() + 0.5 * shear.square()
+    return squared.clamp(min=LEAST_LENGTH**2).sqrt().reshape(*flow.shape[:-3], *flow.shape[-2:])
+
+
+def normalised_strain(flow: Tensor, magnitudes: Tensor, region: Tensor) -> Tensor:
+    """Strain of each phase over its largest inside the region, (B, 2, H, W); 0 where `magnitudes` knows no motion.
+
+    0 too in pixels at the region's edge, whose differences would reach out of it.
+    """
+    edge = functional.max_pool2d((~region[:, None]).float(), 3, stride=1, padding=1) > 0  # (B, 1, H, W): or outside
+    found = torch.where(edge, 0.0, strain(flow))
+    largest = found.amax((-2, -1), keepdim=True)
+    moving = (magnitudes.amax((-2, -1), keepdim=True) > 0) & (largest > 0)
+    return torch.where(moving, found / torch.where(moving, largest, 1.0), 0.0)
+
+
 def phase_weights(magnitudes: Tensor, start: Tensor, kernel: Tensor) -> Tensor:
     """softmax(s + conv([Mn_1, Mn_2])) over the phases, (B, 2, H, W).
 
@@ -333,10 +378,28 @@ def unit(vector: Tensor) -> Tensor:
     return vector / length
 
 
-def picture(magnitude: Tensor, direction: Tensor, region: Tensor) -> Tensor:
-    """(B, H, W), (B, 2, H, W) -> (B, 3, H, W): magnitude times direction, and magnitude; nothing outside the region."""
+def picture(magnitude: Tensor, direction: Tensor, region: Tensor, strains: Tensor | None = None) -> Tensor:
+    """(B, H, W), (B, 2, H, W) -> (B, 3, H, W): magnitude times direction, and magnitude; nothing outside the region.
+
+    With strain (B, H, W) a fourth channel.
+    """
     bounded = magnitude.clamp(0.0, 1.0)[:, None] * region[:, None]  # the border of a flow has the largest errors
-    return torch.cat([bounded * direction, bounded], dim=1)
+    channels = [bounded * direction, bounded]
+    if strains is not None:
+        channels.append(strains.clamp(0.0, 1.0)[:, None] * region[:, None])
+    return torch.cat(channels, dim=1)
+
+
+def picture_of_phase(motion: Motion, p: int, region: Tensor) -> Tensor:
+    """What a stream sees of phase p, (B, 3 or 4, H, W)."""
+    strains = None if motion.strains is None else motion.strains[:, p]
+    return picture(motion.phases[:, p], motion.directions[:, p], region, strains)
+
+
+def picture_of_both(motion: Motion, region: Tensor) -> Tensor:
+    """What a stream sees of the combined motion, (B, 3 or 4, H, W); strain is weighed as the phases are."""
+    strains = None if motion.strains is None else (motion.phase_weights * motion.strains).sum(1)
+    return picture(motion.motion, motion.direction, region, strains)
 
 
 def area_average(maps: Tensor, height: int, width: int) -> Tensor:
@@ -400,6 +463,7 @@ class FrontEnd(nn.Module):
         valid = phases_seen(valid, self.config.inputs)
         flow = without_invalid(flow, valid)
         phases, directions = normalised_magnitudes(flow, valid, region, self.config.floor_px)
+        strains = normalised_strain(flow, phases, region) if self.config.strain else None
         weights = self.weights(phases)
         if self.config.order == "before":
             phases, gate = self.modulated(phases, region)
@@ -408,7 +472,7 @@ class FrontEnd(nn.Module):
         if self.config.order == "after":
             combined, gate = self.modulated(combined, region)
         direction = unit((weighted[:, :, None] * directions).sum(1))  # (B, P, 2, H, W) -> (B, 2, H, W)
-        return Motion(phases, directions, weights, gate, combined[:, 0], direction)
+        return Motion(phases, directions, weights, gate, combined[:, 0], direction, strains)
 
     def weights(self, magnitudes: Tensor) -> Tensor:
         """Weights of the phases, (B, 2, H, W)."""
@@ -501,7 +565,7 @@ class FMANet(nn.Module):
         self.seen = [phase for phase in PHASES if config.inputs in ("both", phase)]
         self.front = FrontEnd(config)
         names = ["phase"] if config.share_streams else self.seen
-        self.streams = nn.ModuleDict({name: Stream(CHANNELS, config.width) for name in [*names, "fused"]})
+        self.streams = nn.ModuleDict({name: Stream(config.channels, config.width) for name in [*names, "fused"]})
         features = config.width * (len(self.seen) + 1)
         if config.attention:
             self.attention = MotionAttention(features)
@@ -551,13 +615,14 @@ class FMANet(nn.Module):
         for phase in self.seen:
             p = PHASES.index(phase)
             names.append("phase" if self.config.share_streams else phase)
-            pictures.append(picture(motion.phases[:, p], motion.directions[:, p], region))
+            pictures.append(picture_of_phase(motion, p, region))
             present.append(valid[:, p])
         names.append("fused")
-        pictures.append(picture(motion.motion, motion.direction, region))
+        pictures.append(picture_of_both(motion, region))
         present.append(valid.any(1))
         side = self.config.working
-        # S times (B, 3, H, W) -> (B, 3, h, w) -> (B, width, h / 4, w / 4); where no phase is, not even a norm's bias is left
+        # S times (B, channels, H, W) -> (B, channels, h, w) -> (B, width, h / 4, w / 4)
+        # Where no phase is, not even a norm's bias is left.
         streams = [
             torch.where(here[:, None, None, None], self.streams[name](area_average(maps, side, side)), 0.0)
             for name, here, maps in zip(names, present, pictures, strict=True)

@@ -234,20 +234,3 @@ def _sources(cos: Tensor, sin: Tensor, shift_px: Tensor, height: int, width: int
     area = (cos**2 + sin**2)[..., None, None]
     cos, sin = cos[..., None, None] / area, sin[..., None, None] / area
     return torch.stack([(cos * x + sin * y) * (2 / width), (cos * y - sin * x) * (2 / height)], -1)
-
-
-def strain(flow: Tensor) -> Tensor:
-    """Optical strain: how much the face is stretched at each pixel, whatever it is moved or turned.
-
-    Parameters
-    ----------
-    flow : (..., 2, H, W) float
-        u and v, at least 2 x 2 pixels.
-
-    Returns
-    -------
-    (..., H, W) float
-        sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2), by central differences.
-    """
-    (u_y, u_x), (v_y, v_x) = (torch.gradient(flow[..., component, :, :], dim=(-2, -1)) for component in (0, 1))
-    return torch.sqrt(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)

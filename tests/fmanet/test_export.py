@@ -32,7 +32,7 @@ pytest.importorskip("onnxscript")
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--epochs", "2", "--workers", "1")
 NETWORKS: dict[str, tuple[NetworkConfig, int, bool]] = {
     "fmanet 28": (NetworkConfig(), 28, True),
-    "fmanet 112, each phase modulated": (NetworkConfig(order="before", share_streams=True), 112, False),
+    "fmanet 112, each phase modulated": (NetworkConfig(order="before", share_streams=True, strain=True), 112, False),
     "fmanet 224, rise": (NetworkConfig(inputs="rise", attention=False, fusion=False), 224, False),
     "shallow 28": (NetworkConfig(network="shallow", inputs="rise"), 28, False),
     "cnn 112": (NetworkConfig(network="cnn", inputs="mmcof", pooling="global", grid=4), 112, True),

@@ -22,6 +22,7 @@ from fmanet.model import (
     build_network,
     multiply_adds,
     parameter_count,
+    strain,
 )
 
 torch.set_num_threads(1)
@@ -36,8 +37,10 @@ LADDER: dict[str, dict[str, Any]] = {
     "before": {"order": "before"},
     "global": {"pooling": "global"},
     "shared, 4 x 4": {"share_streams": True, "grid": 4},
+    "strain": {"strain": True},
     "shallow": {"network": "shallow", "inputs": "rise"},
     "cnn": {"network": "cnn", "inputs": "mmcof"},
+    "cnn, strain": {"network": "cnn", "inputs": "both", "strain": True},
 }
 ladder = pytest.mark.parametrize("change", LADDER.values(), ids=LADDER.keys())
 
@@ -122,11 +125,11 @@ def test_the_fusion_learns_which_phase_counts_where() -> None:
 
 def test_a_mirrored_face_gives_mirrored_maps() -> None:
     flow, valid, region = clips()
-    network = shaken(network_of())
+    network = shaken(network_of(strain=True))
     mirror = torch.tensor([-1.0, 1.0])
     plain = network.front(flow, valid, region)
     mirrored = network.front(flow.flip(-1) * mirror[:, None, None], valid, region.flip(-1))
-    for name in ("phases", "phase_weights", "gate", "motion"):
+    for name in ("phases", "phase_weights", "gate", "motion", "strains"):
         torch.testing.assert_close(getattr(mirrored, name), getattr(plain, name).flip(-1), rtol=0, atol=1e-6)
     wanted = plain.direction.flip(-1) * mirror[:, None, None]
     torch.testing.assert_close(mirrored.direction, wanted, rtol=0, atol=1e-6)
@@ -174,12 +177,27 @@ def test_a_phase_that_is_not_valid_leaves_its_features_at_zero() -> None:
     assert features[1, :12].abs().max() > 0
 
 
-def test_what_lies_outside_the_face_reaches_nothing() -> None:
+@pytest.mark.parametrize("with_strain", [False, True])
+def test_what_lies_outside_the_face_reaches_nothing(with_strain: bool) -> None:
     flow, valid, region = clips()
-    network = shaken(network_of())
+    network = shaken(network_of(strain=with_strain))
     inside = network(flow, valid, region)
     outside = torch.where(region[:, None, None], flow, 50.0)
     torch.testing.assert_close(network(outside, valid, region), inside, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scale", [0.02, 3.0])
+def test_strain_is_seen_over_its_largest_inside_the_face(scale: float) -> None:
+    flow, valid, _ = clips(count=1, height=32, width=32)
+    flow, region = scale * flow, torch.zeros(1, 32, 32, dtype=torch.bool)
+    region[:, 4:29, 3:30] = True
+    valid[:, 1] = False
+    strains = network_of(strain=True).front(flow, valid, region).strains
+    inner = strain(flow)[:, :, 5:28, 4:29]
+    largest = inner.amax((-2, -1), keepdim=True)
+    torch.testing.assert_close(strains[:, 0, 5:28, 4:29], (inner / largest)[:, 0])
+    strains[:, 0, 5:28, 4:29] = 0
+    assert not strains.any()  # nothing at the edge, nothing of the invalid phase
 
 
 # --------------------------------------------------------------------------------------------------------- the switches

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowkit.errors import ConfigError
-from fmanet.transforms import DRAWS, AugmentSettings, augment, draw, flip, flipped, moved, strain, transform
+from fmanet.transforms import DRAWS, AugmentSettings, augment, draw, flip, flipped, moved, transform
 
 NOTHING = AugmentSettings(0, 0, 0, 0, 0, 0)
 STRONG = AugmentSettings(flip=0.5, rotation_deg=40, scale=0.3, translation_px=4, gain=0.5, drift=0.3)
@@ -147,14 +147,6 @@ def test_folds_as_a_leading_axis_give_what_each_fold_gives_alone() -> None:
     alone = augment(flow, valid, region, seeded(1), STRONG)
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.flatten(0, 1), other)
-
-
-def test_strain_is_zero_for_shifts_and_turns_and_known_for_a_stretch() -> None:
-    x, y = coordinates(16)
-    still = torch.stack([torch.stack([0 * x + 2, 0 * y - 1]), torch.stack([-0.1 * y, 0.1 * x])])
-    assert strain(still).abs().max() < 1e-5
-    assert torch.allclose(strain(torch.stack([0.3 * x, 0.4 * y])), torch.tensor(0.5), atol=1e-5)
-    assert torch.allclose(strain(torch.stack([0.2 * y, 0 * x])), torch.tensor(0.2 / math.sqrt(2)), atol=1e-5)
 
 
 def test_settings_are_checked_and_survive_json() -> None:
