@@ -1,6 +1,6 @@
 """Which settings to train with, asked of inner splits alone: no clip is ever predicted that its fold holds out.
 
-    python benchmarks/tuning.py SHARDS --set network.floor_px=0 --try train.epochs=60 --try "network.width=16 train.batch=16" --out FILE
+    python benchmarks/tuning.py SHARDS --set network.floor_px=0 --try train.epochs=60 --try network.strain=true --out FILE
 
 For every second fold of leave-one-subject-out, a quarter of the *training* subjects is set aside, a network is trained on the
 rest, and predicts those set aside; UF1 of all such predictions together is one row. Each row, the base included, is a
