@@ -97,7 +97,11 @@ def _hand_over(solved: Array, chosen: npt.NDArray[np.intp], valid: npt.NDArray[n
 
 
 def _uploaded(array: Any) -> Array:
-    return cuda.to_device(array) if isinstance(array, np.ndarray) else array
+    if not isinstance(array, np.ndarray):
+        return array
+    return cuda.to_device(
+        np.ascontiguousarray(array)
+    )  # a region for all clips has a stride of 0, which Numba would keep
 
 
 def _empty(shape: tuple[int, ...], like: Any) -> Any:
