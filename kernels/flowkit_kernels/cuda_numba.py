@@ -80,7 +80,7 @@ def _entered(stacks: Sequence[Any], items: npt.NDArray[np.intp], images: int) ->
             source, indices = cuda.to_device(np.ascontiguousarray(stack[items])), np.arange(len(items))
         else:
             source, indices = stack, items
-        grid = cuda_numba_tvl1.grid_of(entered[:, : stack.shape[1]])
+        grid = cuda_numba_tvl1.grid_over((len(items), *stack.shape[1:]))
         cuda_numba_tvl1.enter[grid](source, cuda.to_device(indices), first, entered)
         first += stack.shape[1]
     return entered

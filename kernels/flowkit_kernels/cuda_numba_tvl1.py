@@ -191,7 +191,12 @@ def iterate(level: Level, count: int, settings: Settings) -> None:
 
 def grid_of(array: Array) -> tuple[tuple[int, int, int], tuple[int, int]]:
     """Grid and block for a thread a pixel of the planes of an array (A, B, h, w)."""
-    count, planes, height, width = array.shape
+    return grid_over(array.shape)
+
+
+def grid_over(shape: Sequence[int]) -> tuple[tuple[int, int, int], tuple[int, int]]:
+    """The same for an array that is not there, by its shape."""
+    count, planes, height, width = shape
     return (-(-width // BLOCK[0]), -(-height // BLOCK[1]), count * planes), BLOCK
 
 
