@@ -97,11 +97,13 @@ def _hand_over(solved: Array, chosen: npt.NDArray[np.intp], valid: npt.NDArray[n
 
 
 def _uploaded(array: Any) -> Array:
+    """On the device, with the strides of its shape: Numba keeps others, and then does not reshape.
+
+    A region that serves all clips has a stride of 0, and so may have any axis of length 1, contiguous as NumPy calls it.
+    """
     if not isinstance(array, np.ndarray):
         return array
-    return cuda.to_device(
-        np.ascontiguousarray(array)
-    )  # a region for all clips has a stride of 0, which Numba would keep
+    return cuda.to_device(np.ascontiguousarray(array).reshape(-1).reshape(array.shape))
 
 
 def _empty(shape: tuple[int, ...], like: Any) -> Any:

@@ -135,6 +135,16 @@ def test_one_region_serves_all_clips(launches: Any, place: Any, region: Any) -> 
     assert all_contiguous(launches)
 
 
+def test_a_single_clip_may_be_the_view_that_none_makes_of_it(launches: Any) -> None:
+    one = FLOW[0][None]
+    assert one.strides[0] == 0
+    mmcof(one, backend="numba-cuda")
+    mmcof(one, mask=np.ones((20, 24), bool)[None], backend="numba-cuda")
+    mmcof(FLOW[:1], MMCOFParams(region="image"), backend="numba-cuda")
+    assert [regions.copy_to_host().sum() for _, (_, regions, *_) in launches] == [4 * 8, 480, 480]
+    assert all_contiguous(launches)
+
+
 @pytest.mark.parametrize("place", [lambda array: array, on_device], ids=["host", "device"])
 def test_each_clip_may_have_a_region(launches: Any, place: Any) -> None:
     mask = np.arange(3 * 480).reshape(3, 20, 24) % 3 == 0
