@@ -151,6 +151,8 @@ class Current(threading.local):
     def __init__(self) -> None:
         self.device = 0
         self.streams: dict[int, Stream] = {}
+        self.entered: dict[int, list[Stream]] = {}
+        """Streams of the with-blocks that the thread is in, by device: `use` does not stand among them."""
 
 
 @dataclass
@@ -263,7 +265,6 @@ class Stream:
         self.number = len(self.machine.streams)
         self.queue: deque[Operation] = deque()
         self.captured: list[Operation] | None = None
-        self._outer: list[Stream | None] = []
         self.machine.streams.append(self)
 
     @property
@@ -283,12 +284,15 @@ class Stream:
         return self
 
     def __enter__(self) -> Stream:
-        self._outer.append(self.machine.current.streams.get(self.machine.current.device))
-        return self.use()
+        self.use()
+        self.machine.current.entered.setdefault(self.device_id, []).append(self)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        outer = self._outer.pop()
-        self.machine.current.streams[self.device_id] = outer or self.machine.default_streams[self.device_id]
+        entered = self.machine.current.entered[self.device_id]
+        entered.pop()
+        outer = entered[-1] if entered else self.machine.default_streams[self.device_id]
+        self.machine.current.streams[self.device_id] = outer  # whatever `use` had chosen before: as CuPy has it
 
     def synchronize(self) -> None:
         if self.captured is not None:

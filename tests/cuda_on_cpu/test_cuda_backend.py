@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cupy_standin import Machine, standin
+from cupy_standin import SCHEDULES, Machine, standin
 from kernel_scenes import INTERIOR, scene
 from runner import missing
 
@@ -349,6 +349,25 @@ def test_work_on_the_callers_stream_is_in_order_with_it(machine: Machine) -> Non
         with cupy.cuda.Stream(non_blocking=True):
             answers.append(tvl1_flow(upload(reference), upload(moving), SHORT).get())
     assert all(answer.tobytes() == expected.tobytes() for answer in answers)
+
+
+def test_a_stream_that_the_caller_chose_by_use_stays_the_current_one() -> None:
+    """CuPy's own `with stream` forgets it: a recording would move all that follows to the default stream."""
+    reference, moving = pairs(3)
+    for schedule in SCHEDULES:
+        with standin(schedule=schedule) as machine:
+            import cupy
+
+            expected = tvl1_flow(reference, moving, SHORT, backend="cuda")
+            chosen = cupy.cuda.Stream(non_blocking=True).use()
+            for _ in range(3):  # launched one by one, recorded, replayed
+                before = len(machine.log)
+                flow = tvl1_flow(upload(reference), upload(moving), SHORT)
+                assert cupy.cuda.get_current_stream() is chosen
+                assert {entry.stream for entry in machine.log[before:] if entry.kind == "graph"} <= {chosen.number}
+                assert flow.get(stream=chosen).tobytes() == expected.tobytes()
+            tvl1_flow(reference, moving, SHORT, backend="cuda")
+            assert cupy.cuda.get_current_stream() is chosen
 
 
 def test_arrays_that_cannot_be_used_are_refused_in_words() -> None:

@@ -15,7 +15,7 @@ import cupy
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.cuda.device import CUDA_ERRORS, CupyDevice
+from flowkit_kernels.cuda.device import CUDA_ERRORS, CupyDevice, current
 from flowkit_kernels.cuda.solver import Array, Limits, Phases, Solver
 from flowkit_kernels.cuda.tiling import MAX_THREADS, ROWS
 from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, cuda_failure
@@ -64,7 +64,7 @@ class Schedule:
 
     def _recorded(self) -> Any:
         recorder = cupy.cuda.Stream(non_blocking=True)
-        with recorder:
+        with current(recorder):
             recorder.begin_capture()
             try:
                 self._flow = self._solver.solve(self.phases)
@@ -248,7 +248,7 @@ def flow_of_host_arrays(
 
     def compute(items: int) -> None:
         streams = streams_of(device)
-        with streams.compute:
+        with current(streams.compute):
             worker = worker_for(device, params, shape, items, phases + 1)
             slots = [Slot.of(device, stacks, items, phases, shape) for _ in range(2 if count > items else 1)]
             try:

@@ -98,6 +98,17 @@ def current_index() -> int:
     return index
 
 
+@contextmanager
+def current(stream: Any) -> Iterator[None]:
+    """A stream as the current one. CuPy's own `with stream` gives none back that was chosen by `use`."""
+    outer = cupy.cuda.get_current_stream()
+    stream.use()
+    try:
+        yield
+    finally:
+        outer.use()
+
+
 def use(index: int) -> None:
     """Make a GPU the current one of this thread.
 
