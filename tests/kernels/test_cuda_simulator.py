@@ -167,6 +167,21 @@ def test_arrays_that_cannot_be_used_where_they_lie_are_refused_in_words(array: A
         adopt("tvl1_flow", "faces", array)
 
 
+def test_an_array_on_another_gpu_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba import cuda
+    from numba.cuda.cudadrv.driver import driver
+
+    from flowkit_kernels.cuda_numba import adopt
+
+    monkeypatch.setitem(vars(driver), "cuPointerGetAttribute", lambda _attribute, _pointer: 1)
+    monkeypatch.setattr(cuda, "get_current_device", lambda: SimpleNamespace(id=0))
+    with pytest.raises(
+        ShapeError,
+        match=r"^tvl1_flow: moving must be on GPU 0, the current one of this thread; got an array on GPU 1\. Copy it there",
+    ):
+        adopt("tvl1_flow", "moving", OnGpu((2, 20, 24), None))
+
+
 @pytest.mark.gpu
 def test_an_adopted_array_is_the_same_memory() -> None:
     from numba import cuda
