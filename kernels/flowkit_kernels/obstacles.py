@@ -135,6 +135,9 @@ def _cupy_package_obstacle(driver: Driver | None) -> Obstacle | None:
     error = _import_error("cupy")
     if _is_absent(error, "cupy"):
         return Obstacle("CuPy is not installed", f"Install it: {install}")
+    if isinstance(error, OSError) and error.filename:  # CuPy makes the folder for compiled kernels when it is imported
+        what = f"CuPy cannot make its folder for compiled kernels: {_in_short(error)}"
+        return Obstacle(what, "Set CUPY_CACHE_DIR to a folder that can be written")
     if error:
         again = f"pip uninstall -y {' '.join(builds) or 'cupy'} && {install}"
         return Obstacle(f"CuPy is installed but cannot be imported: {_in_short(error)}", f"Install it anew: {again}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -425,6 +426,19 @@ def test_a_lost_gpu_is_told_apart_from_other_trouble(machine: Machine) -> None:
     machine.lost = 1  # invalid value: nothing is lost
     with pytest.raises(BackendUnavailable, match=r"^GPU: every call must succeed; .*flowkit doctor"):
         tvl1_flow(reference, moving, SHORT, backend="cuda")
+
+
+def test_kernels_that_cannot_be_kept_on_disk_are_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cupy
+
+    def full(**_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cupy, "RawModule", full)
+    with pytest.raises(
+        BackendUnavailable, match=r"^GPU: compiled kernels must .*No space left.* Set CUPY_CACHE_DIR to"
+    ):
+        tvl1_flow(*pairs(1, (20, 20)), SHORT, backend="cuda")
 
 
 def test_devices_are_chosen_by_number_and_described() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import importlib.metadata
 import re
@@ -231,6 +232,23 @@ def test_a_package_that_is_there_but_broken_is_told_with_its_reason(
     reason = "ImportError: libcudart.so.13: cannot open shared object file"
     assert found.what == f"{title} is installed but cannot be imported: {reason}"
     assert found.next_step.startswith("Install it anew: pip uninstall -y ")
+
+
+def test_a_home_that_cannot_be_written_is_told_from_a_broken_cupy(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder(BrokenFinder):
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == self.name:
+                raise PermissionError(errno.EACCES, "Permission denied", "/home/me/.cupy")
+
+    machine()
+    monkeypatch.delitem(sys.modules, "cupy")
+    monkeypatch.setattr(sys, "meta_path", [Finder("cupy"), *sys.meta_path])
+    assert cupy_obstacle() == Obstacle(
+        "CuPy cannot make its folder for compiled kernels: PermissionError: [Errno 13] Permission denied: '/home/me/.cupy'",
+        "Set CUPY_CACHE_DIR to a folder that can be written",
+    )
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def translated_errors() -> Iterator[None]:
     DeviceLost
         Nothing will work on the GPU any more in this process.
     BackendUnavailable
-        Something else that CUDA refused, or kernels that do not compile.
+        Something else that CUDA refused, or kernels that do not compile or cannot be kept on disk.
     """
     try:
         yield
@@ -170,6 +170,10 @@ def translated_errors() -> Iterator[None]:
         raise cuda_failure(error.status, error) from error
     except cupy.cuda.compiler.CompileException as error:
         raise BackendUnavailable(f"GPU: kernels must compile; got {error}. Run flowkit doctor.") from error
+    except OSError as error:  # nothing here touches files but CuPy's cache
+        raise BackendUnavailable(
+            f"GPU: compiled kernels must be kept on disk; got {error}. Set CUPY_CACHE_DIR to a folder that can be written."
+        ) from error
 
 
 def ranges(device: CupyDevice, array: Array) -> npt.NDArray[np.float32]:
