@@ -15,9 +15,8 @@ from flowkit_kernels.errors import ParameterError, ShapeError
 OVERSHOOT = 1e-3
 """How far a grey value may leave [0, 1]: what resampling in float32 adds, far less than any other scale would."""
 
-
-MAX_PIXELS = 1 << 29
-"""Of an image: kernels count the floats of four planes in 32 bits."""
+MAX_PIXELS = (1 << 29) - 256
+"""Of an image: kernels count the floats of four planes in 32 bits, and up to 1024 beyond the last."""
 
 
 def number(where: str, name: str, value: Any, expectation: str, holds: Callable[[float], bool]) -> None:
@@ -85,6 +84,7 @@ def phase_flow(where: str, flow: Any, ranges: Ranges) -> Any:
     _array(where, "flow", flow, "float32", "(N, 2, 2, H, W)", 5)
     if flow.shape[1:3] != (2, 2) or 0 in flow.shape:
         _refuse(where, "flow", "(N, 2 phases, 2 components, H, W)", str(flow.shape), "Stack rise and fall")
+    _neither_small_nor_huge(where, "flow", flow, 1)
     _finite(where, "flow", ranges(flow))
     return _plain(flow)
 

@@ -78,6 +78,17 @@ def test_flow_and_masks_that_cannot_be_used_are_refused_in_words(flow: Any, mask
         mmcof(flow, mask=mask)
 
 
+def test_what_no_kernel_could_count_is_refused_before_anything_is_read() -> None:
+    def huge(*axes: int) -> Any:
+        return np.broadcast_to(np.float32(0), (*axes, 1 << 15, 1 << 14))
+
+    for call in (lambda: tvl1_flow(huge(1), huge(1)), lambda: mmcof(huge(1, 2, 2))):
+        with pytest.raises(
+            ShapeError, match=r"must be at most 536870656 pixels each; got 32768 x 16384\. Use a smaller"
+        ):
+            call()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
