@@ -135,7 +135,8 @@ class BenchOptions:
             _check(1 <= batch <= 65536, "batch", "from 1 to 65536", batch)
         _check(self.preset in OPENCV_SETTINGS, "preset", f"one of {', '.join(OPENCV_SETTINGS)}", self.preset)
         _check(0 < self.seconds <= 3600, "seconds", "above 0, at most 3600", self.seconds)
-        self.concrete_backends()
+        others = [name for name in self.concrete_backends() if name != OPENCV]
+        _check(bool(others) or "tvl1" in (self.ops or OPS), "op", "tvl1 where opencv is the only backend", "mmcof")
 
     def concrete_backends(self) -> tuple[str, ...]:
         """Each backend that is measured, once."""

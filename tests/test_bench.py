@@ -340,6 +340,7 @@ def test_a_stored_result_whose_times_are_none_is_refused(stored: Path, tmp_path:
     [
         (("--backend", "nope"), "backend must be one of auto, cuda, numba-cuda, cpu, reference, opencv; got nope"),
         (("--backend", "nope", "--end-to-end"), "one that extract has (auto, cuda, numba-cuda, cpu, reference), with"),
+        (("--op", "mmcof", "--backend", "opencv"), "op must be tvl1 where opencv is the only backend; got mmcof"),
         (("--op", "median"), "'median' is not one of 'tvl1', 'mmcof'"),
         (("--size", "big"), "size must be a side or HEIGHTxWIDTH in pixels, such as 224 or 480x640; got 'big'"),
         (("--size", "64x64x3"), "got '64x64x3'"),
