@@ -4,10 +4,6 @@
 
 constexpr int THREADS = 512;
 
-struct Weights {
-    double theta_1, theta_2;
-};
-
 struct Modulation {
     double alpha, beta, k;
     bool on, hard;
