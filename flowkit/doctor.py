@@ -320,7 +320,8 @@ def _gpu() -> Finding:
         return Finding("GPU", "warning", f"{told}; but its library libcuda.so.1 cannot be loaded", step)
     if driver is None:
         return Finding("GPU", "ok", "no NVIDIA driver; the CPU computes")
-    gpus = "; ".join(_described(gpu) for gpu in driver.gpus) or driver.trouble or "none visible"
+    gpus = "; ".join(f"{i}: {_described(gpu)}" for i, gpu in enumerate(driver.gpus))
+    gpus = gpus or driver.trouble or "none visible"
     detail = f"{gpus}; the driver runs CUDA {driver.cuda[0]}.{driver.cuda[1]}" + (f" ({told})" if told else "")
     if driver.trouble:
         return Finding("GPU", "warning", detail, "Make nvidia-smi work.")

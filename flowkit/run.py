@@ -43,8 +43,7 @@ class RunOptions:
     timeout_s : float
         Longest time for reading and aligning one clip.
     devices : tuple of int
-        GPUs that a GPU backend computes on, as `nvidia-smi` counts them among the visible ones, one process each; the first by
-        default.
+        GPUs that a GPU backend computes on, as `flowkit doctor` counts them, one process each; the first by default.
     """
 
     root: Path | None = None

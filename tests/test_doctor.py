@@ -169,7 +169,7 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_gpu_that_stays_idle_is_described_and_a_warning_with_the_line_that_puts_it_to_work() -> None:
     findings = examine()
     assert finding(findings, "GPU") == Finding(
-        "GPU", "ok", "NVIDIA L4 (23.0 GiB, compute capability 8.9); the driver runs CUDA 12.8 (NVRM version 570.86)"
+        "GPU", "ok", "0: NVIDIA L4 (23.0 GiB, compute capability 8.9); the driver runs CUDA 12.8 (NVRM version 570.86)"
     )
     assert finding(findings, "backend cuda") == Finding(
         "backend cuda",

@@ -137,7 +137,8 @@ def use_device(backend: str, index: int) -> None:
     ----------
     backend : {"auto", "cuda", "numba-cuda"}
     index : int
-        As `nvidia-smi` counts, among the visible ones.
+        As CUDA counts the visible ones, and `flowkit doctor` lists them: the fastest first. `nvidia-smi` goes by the slot in the
+        machine, as CUDA does too where CUDA_DEVICE_ORDER is PCI_BUS_ID.
 
     Raises
     ------

@@ -137,7 +137,7 @@ def use_device(index: int) -> None:
     count = len(cuda.gpus)
     if not 0 <= index < count:
         raise BackendUnavailable(
-            f"device: number must be that of a GPU here, 0 to {count - 1}; got {index}. nvidia-smi lists them; "
+            f"device: number must be that of a GPU here, 0 to {count - 1}; got {index}. flowkit doctor lists them; "
             "CUDA_VISIBLE_DEVICES may hide some."
         )
     with device_errors():

@@ -449,7 +449,9 @@ def test_devices_are_chosen_by_number_and_described() -> None:
         described = backend.describe_device("cuda")
         assert described["index"] == 1
         assert {"name", "compute_capability", "driver", "runtime", "cupy", "memory_bytes"} <= set(described)
-        with pytest.raises(BackendUnavailable, match=r"^device: number must be that of a GPU here, 0 to 1; got 2\."):
+        with pytest.raises(
+            BackendUnavailable, match=r"^device: number must be that of a GPU here, 0 to 1; got 2\. flowkit doctor"
+        ):
             backend.use_device("cuda", 2)
         reference, moving = pairs(1, (20, 20))
         tvl1_flow(reference, moving, SHORT, backend="cuda")
