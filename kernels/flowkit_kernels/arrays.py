@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -73,7 +74,12 @@ def place(where: str, arrays: Mapping[str, Any], backend: str) -> Placed:
     operations = cast(backends.GpuOperations, backends.load_operations(name))
     adopted = [operations.adopt(where, name, array) for name, array in arrays.items()]
     _on_one_gpu(where, dict(zip(arrays, adopted, strict=True)))
-    return Placed(operations, adopted, operations.ranges, lambda result: _as_library_of(first, result))
+
+    def give_back(result: Any) -> Any:
+        with getattr(result, "device", nullcontext()):  # CuPy lets the taker wait for the current GPU's stream
+            return _as_library_of(first, result)
+
+    return Placed(operations, adopted, operations.ranges, give_back)
 
 
 def lies_on_gpu(array: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -327,7 +328,7 @@ class Tensor:
 def tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     library = types.ModuleType("tensors")
     library.from_dlpack = Tensor  # type: ignore[attr-defined]
-    monkeypatch.setitem(__import__("sys").modules, "tensors", library)
+    monkeypatch.setitem(sys.modules, "tensors", library)
     monkeypatch.setattr(Tensor, "__module__", "tensors")
 
 
@@ -346,6 +347,27 @@ def test_arrays_on_the_gpu_are_used_where_they_lie_and_come_back_in_kind(machine
         assert isinstance(flow, kind)
         assert (flow.array if kind is Tensor else flow).get().tobytes() == expected.tobytes()
         assert all(size < reference.nbytes for size in uploaded)  # tables, no images
+
+
+@pytest.mark.usefixtures("tensors")
+def test_a_result_is_handed_over_in_order_with_the_stream_of_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy's `__dlpack__` looks at the current GPU's stream, which need not be the array's."""
+    reference, moving = pairs(2)
+    with standin(devices=2):
+        import cupy
+
+        seen: list[int] = []
+
+        def take_over(array: Any) -> Tensor:
+            seen.append(cupy.cuda.get_current_stream().device_id)
+            return Tensor(array)
+
+        monkeypatch.setattr(sys.modules["tensors"], "from_dlpack", take_over)
+        with cupy.cuda.Device(1):
+            on_gpu = [Tensor(upload(images)) for images in (reference, moving)]
+        tvl1_flow(*on_gpu, SHORT)
+        assert seen == [1]
+        assert cupy.cuda.Device().id == 0
 
 
 def test_work_on_the_callers_stream_is_in_order_with_it(machine: Machine) -> None:
