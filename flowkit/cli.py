@@ -352,6 +352,13 @@ def import_() -> None:
     show_default=True,
     help="Which grey level of a channel means no motion.",
 )
+@click.option(
+    "--scale",
+    type=click.Choice(["spread", "range"]),
+    default="spread",
+    show_default=True,
+    help="What one unit of flow is: each channel's standard deviation, or 127 grey levels.",
+)
 @click.option("--csv", "list_file", type=FILE, help="The list of clips.  [default: the one in DIR]")
 @click.option("--pictures", type=FOLDER, help="Folder of the pictures.  [default: found in DIR]")
 @click.option("--retry-failed", is_flag=True, help="Read clips again that failed before.")

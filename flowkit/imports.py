@@ -2,13 +2,16 @@
 
 A CSV lists the clips (dataset, sub, filename_o, label). A clip has a picture of its rise, `{sub}_{filename_o} .png`, and in the
 layout of both phases one of its fall, `{sub}_{filename_o}_1 .png`: red is u, green v, blue optical strain. Each channel of each
-picture was min-max scaled to 0..255, so its magnitude and the grey level of "no motion" are lost. The latter is estimated for
-each channel and picture, by its median or its mode, and flow is stored as (value - zero) / 127 with the file attribute
+picture was min-max scaled to 0..255, so the grey level of "no motion", the magnitude, and how u compares with v are lost. They are
+estimated for each channel of each picture, and flow is stored as (value - zero) / scale with the file attribute
 `units = "minmax"`. What is unknown stands in run.json under `settings.import`; numbers that only an extraction knows (frame
 numbers, alignment, residual) are -1 or NaN. Strain can be computed from the flow and is not stored.
 
-The median is the default. On 309 clips of the public files rise and fall should oppose each other: their cosine has a median of
--0.42 with it, against -0.33 with the mode, which holds 4 % of a channel's pixels only and so jumps.
+Zero is the median by default. On 309 clips of the public files rise and fall should oppose each other: their cosine has a median
+of -0.42 with it, against -0.33 with the mode, which holds 4 % of a channel's pixels only and so jumps.
+
+Scale is the standard deviation by default, so that u and v weigh alike. With 127 grey levels for all ("range"), the one pixel that
+moved most, often at the border, sets the scale of its channel, and networks learn less: benchmarks/tuning.py.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ from flowkit.task import record_content
 from flowkit_kernels import MMCOFParams, mmcof
 
 Zero = Literal["mode", "median"]
+Scale = Literal["spread", "range"]
 Layout = Literal["both phases", "rise only"]
 
 LIST_FILE: Final = "combined_3_class2_for_optical_flow.csv"
@@ -63,7 +67,11 @@ DATASETS: Final = {"casme2": "casme2", "casmeii": "casme2", "smic": "smic-hs", "
 """By name in lower case, without blanks, hyphens and underscores."""
 SIDE: Final = 28
 GREY_LEVELS: Final = 127
-"""Grey levels that make one unit of the stored flow."""
+"""Grey levels that make one unit of the stored flow with the scale "range"."""
+UNITS: Final[dict[Scale, str]] = {
+    "spread": "1 is the standard deviation of a channel of a picture; no pixels",
+    "range": f"1 is {GREY_LEVELS} grey levels of a channel that was min-max scaled to 0..255; no pixels",
+}
 SHARD_CLIPS: Final = 256
 BACKEND: Final = "reference"
 """What computes MM-COF: at this size the float64 twin is fast, and the same on every machine."""
@@ -86,6 +94,7 @@ class Imported:
     out: Path
     layout: Layout
     zero: Zero
+    scale: Scale
     listed: int = 0
     ok: int = 0
     failed: int = 0
@@ -110,6 +119,7 @@ def import_stst(
     out: str | Path,
     *,
     zero: Zero = "median",
+    scale: Scale = "spread",
     list_file: Path | None = None,
     pictures: Path | None = None,
     retry_failed: bool = False,
@@ -127,6 +137,8 @@ def import_stst(
         Folder of the shards; new, empty, or begun by the same import.
     zero : {"median", "mode"}
         How the grey level of no motion is estimated, for each channel of each picture.
+    scale : {"spread", "range"}
+        What a unit of the stored flow is: the standard deviation of each channel of each picture, or 127 grey levels for all.
     list_file, pictures : Path, optional
         Where list and pictures lie, if elsewhere.
     retry_failed : bool
@@ -149,7 +161,7 @@ def import_stst(
     """
     source = _Source.find(Path(folder), list_file, pictures)
     out, reporter = Path(out), reporter or Silent()
-    settings = _settings(source, zero)
+    settings = _settings(source, zero, scale)
     plan = _prepare(source.clips, settings, out, retry_failed)
     reporter.start(sum(len(task.clips) for task in plan.pending))
     try:
@@ -157,7 +169,7 @@ def import_stst(
             _run_task(task, source, settings, out, reporter)
     finally:
         reporter.finish()
-    return _summary(source, zero, plan, finalise(out))
+    return _summary(source, zero, scale, plan, finalise(out))
 
 
 # --- what is there
@@ -308,7 +320,7 @@ def _clip(cells: Mapping[str, str], line: int) -> Clip:
 # --- the output folder
 
 
-def _settings(source: _Source, zero: Zero) -> dict[str, Any]:
+def _settings(source: _Source, zero: Zero, scale: Scale) -> dict[str, Any]:
     """What decides the bytes, in the form in which readers of shards expect the settings of an extraction."""
     try:
         digest = hashlib.sha256(source.list_file.read_bytes()).hexdigest()
@@ -319,7 +331,8 @@ def _settings(source: _Source, zero: Zero) -> dict[str, Any]:
             "from": "STSTNet layout, 28 x 28 PNG",
             "layout": source.layout,
             "zero": zero,
-            "unit": f"1 is {GREY_LEVELS} grey levels of a channel that was min-max scaled to 0..255; no pixels",
+            "scale": scale,
+            "unit": UNITS[scale],
             "source": {"csv": source.list_file.name, "sha256": digest},
             "unknown": UNKNOWN,
             "mmcof": "approximate: from flow whose zero is estimated and whose magnitude is relative",
@@ -408,12 +421,15 @@ def _sample(clip: Clip, source: _Source, settings: Mapping[str, Any]) -> Sample:
     files = [_read_file(clip, source, suffix) for suffix in SUFFIXES[: 1 + both]]
     pixels = [_decode(content, name) for name, content in files]
     zeros = [_zero(picture, settings["import"]["zero"]) for picture in pixels]
+    scales = [_scale(picture, settings["import"]["scale"]) for picture in pixels]
     flow = np.zeros((2, 2, SIDE, SIDE), np.float32)
-    for phase, (picture, zero) in enumerate(zip(pixels, zeros, strict=True)):
-        flow[phase] = (picture[..., :2].transpose(2, 0, 1) - zero[:, None, None]) / GREY_LEVELS
+    for phase, (picture, zero, scale) in enumerate(zip(pixels, zeros, scales, strict=True)):
+        flow[phase] = ((picture[..., :2] - zero) / scale).transpose(2, 0, 1)
     combined = mmcof(flow[None], MMCOFParams(**settings["mmcof"]), mask=np.ones((1, SIDE, SIDE), bool), backend=BACKEND)
     still = not all(flow[phase].any() for phase in range(len(files)))
-    extra = {**dict(clip.extra), "zero": " ".join(f"{value:g}" for zero in zeros for value in zero)}
+    estimates = {"zero": zeros, "scale": scales}
+    listed = {name: " ".join(f"{value:g}" for pair in pairs for value in pair) for name, pairs in estimates.items()}
+    extra = {**dict(clip.extra), **listed}
     return {
         **_unknown(),
         **{name: getattr(clip, name) for name in ("clip_id", "dataset", "subject", "label", "fps")},
@@ -492,17 +508,26 @@ def _zero(picture: npt.NDArray[np.float32], how: str) -> npt.NDArray[np.float32]
     return np.array([np.bincount(channel.astype(int)).argmax() for channel in channels.T], np.float32)
 
 
+def _scale(picture: npt.NDArray[np.float32], how: str) -> npt.NDArray[np.float32]:
+    """(2,): the grey levels that make one unit of u and of v."""
+    if how == "range":
+        return np.full(2, GREY_LEVELS, np.float32)
+    spread = picture[..., :2].reshape(-1, 2).astype(np.float64).std(axis=0)
+    return np.where(spread > 0, spread, 1).astype(np.float32)  # one grey level alone is its own zero: nothing moves
+
+
 def _failed(code: FailureCode, name: str, expectation: str, got: str, step: str) -> ClipError:
     return ClipError(code, f"{name}: {expectation}; got {got}. {step}, then import again with --retry-failed.", name)
 
 
-def _summary(source: _Source, zero: Zero, plan: Plan, folder: ShardFolder) -> Imported:
+def _summary(source: _Source, zero: Zero, scale: Scale, plan: Plan, folder: ShardFolder) -> Imported:
     names = {clip.clip_id for clip in source.clips}
     failures = [failure for failure in folder.failures() if failure["clip_id"] in names]
     return Imported(
         out=folder.path,
         layout=source.layout,
         zero=zero,
+        scale=scale,
         listed=len(names),
         ok=len(names & {clip["clip_id"] for clip in folder.clips()}),
         failed=len(failures),

@@ -64,7 +64,7 @@ def samples(out: Path) -> dict[str, dict[str, object]]:
 
 @pytest.mark.parametrize("zero", ["median", "mode"])
 def test_an_import_stores_values_less_their_zero_in_units_of_127_grey_levels(tmp_path: Path, zero: str) -> None:
-    done = import_stst(layout(tmp_path / "in"), tmp_path / "out", zero=zero)  # type: ignore[arg-type]
+    done = import_stst(layout(tmp_path / "in"), tmp_path / "out", zero=zero, scale="range")  # type: ignore[arg-type]
     assert (done.layout, done.listed, done.ok, done.failed, done.exit_code) == ("both phases", 4, 4, 0, 0)
     sample = samples(tmp_path / "out")["samm/006/006_1_2"]
     for phase, number in enumerate((2, 12)):
@@ -73,9 +73,29 @@ def test_an_import_stores_values_less_their_zero_in_units_of_127_grey_levels(tmp
     assert sample["label"] == "surprise"
     assert list(sample["phase_valid"]) == [True, True]  # type: ignore[call-overload]
     assert (sample["regions"] == 1).all()  # type: ignore[attr-defined]
-    assert json.loads(str(sample["extra"])) == {"imagename": "006_1_2.jpg", "zero": "100 101 100 101"}
+    assert json.loads(str(sample["extra"])) == {
+        "imagename": "006_1_2.jpg",
+        "zero": "100 101 100 101",
+        "scale": "127 127 127 127",
+    }
     assert next(ShardFolder.open(tmp_path / "out").shards()).units == "minmax"
     assert ShardFolder.open(tmp_path / "out").run["settings"]["import"]["zero"] == zero
+
+
+def test_by_default_u_and_v_of_a_moving_phase_spread_alike(tmp_path: Path) -> None:
+    import_stst(layout(tmp_path / "in"), tmp_path / "out")
+    for name, sample in samples(tmp_path / "out").items():
+        number = [f"{dataset}/{subject}/{clip}" for dataset, subject, clip, _ in CLIPS].index(
+            name.replace("smic-hs", "smic")
+        )
+        spread = sample["flow"].astype(np.float32).std(axis=(-2, -1))  # type: ignore[attr-defined]
+        moves = np.array([[number > 0, True], [True, True]])  # at 100 + 10 * 0 nothing of u moves
+        np.testing.assert_allclose(spread, moves, atol=2e-3)
+        wanted = [picture(n)[..., c].std() if n or c else 1.0 for n in (number, number + 10) for c in (0, 1)]
+        assert [float(text) for text in json.loads(str(sample["extra"]))["scale"].split()] == pytest.approx(
+            wanted, rel=1e-4
+        )
+    assert ShardFolder.open(tmp_path / "out").run["settings"]["import"]["scale"] == "spread"
 
 
 def test_median_and_mode_differ_where_most_pixels_move(tmp_path: Path) -> None:
