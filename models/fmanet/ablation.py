@@ -15,6 +15,7 @@ from fmanet.results import gather, write_results
 from fmanet.settings import RunSettings
 
 LADDER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("Shallow, rise only", {"network": "shallow", "inputs": "rise"}),
     ("CNN, rise only", {"network": "cnn", "inputs": "rise"}),
     ("CNN, fall only", {"network": "cnn", "inputs": "fall"}),
     ("CNN, both phases", {"network": "cnn", "inputs": "both"}),
