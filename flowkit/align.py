@@ -26,6 +26,7 @@ from flowkit.landmarks import (
     check_landmarker,
     read_landmarks_file,
 )
+from flowkit.manifest import Clip
 from flowkit.registration import Image, Transform, compose, fit_similarity, invert, match_light, register
 
 Landmarks = npt.NDArray[np.float32]
@@ -76,6 +77,25 @@ class Face:
     n_faces: int
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The onset on the canonical grid: what every other frame of the clip is carried onto.
+
+    Attributes
+    ----------
+    onset : (N, N) float32
+        Crop of the onset.
+    regions, transform, landmarks, n_faces
+        As in `Face`.
+    """
+
+    onset: npt.NDArray[np.float32]
+    regions: npt.NDArray[np.uint8]
+    transform: npt.NDArray[np.float64]
+    landmarks: npt.NDArray[np.float32]
+    n_faces: int
+
+
 def check_needs(config: AlignConfig) -> None:
     """Whether an `Aligner` could start here, at little cost: what must hold before a run touches its folder.
 
@@ -106,7 +126,7 @@ class Aligner:
     """
 
     def __init__(self, config: AlignConfig) -> None:
-        self._config = config
+        self.config = config
         self._landmarker = FaceLandmarker(config.face_model) if config.method == "mediapipe" else None
         self._given = read_landmarks_file(config.landmarks) if config.method == "landmarks" else {}
 
@@ -142,18 +162,63 @@ class Aligner:
         ClipError
             SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING, IMAGE_TOO_SMALL or REGISTRATION_FAILED.
         """
-        size = self._config.size
+        source = frames.source
         _check_sizes(frames)
-        landmarks, n_faces = self._locate(frames)
-        cropped = self._config.method == "none"
-        transform = _whole_frame(frames, size) if cropped else _canonical_crop(frames, landmarks, size)
+        anchor = self.anchor(source.clip, frames.grey[0], frames.onset_rgb)
+        return self.carry(anchor, frames.grey[1:], source.key.phase_valid, source.clip.where)
+
+    def anchor(self, clip: Clip, onset: Image, onset_rgb: npt.NDArray[np.uint8], size: int = 0) -> Anchor:
+        """The onset of a clip on the canonical grid.
+
+        Parameters
+        ----------
+        clip : Clip
+        onset : (H, W) float32 in [0, 1]
+        onset_rgb : (H, W, 3) uint8
+            What a face detector looks at.
+        size : int
+            Side of the crop, px; 0 for that of the settings.
+
+        Raises
+        ------
+        ClipError
+            SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING or IMAGE_TOO_SMALL.
+        """
+        size = size or self.config.size
+        landmarks, n_faces = self._locate(clip, onset_rgb)
+        cropped = self.config.method == "none"
+        transform = _whole_frame(clip, onset, size) if cropped else _canonical_crop(clip, onset, landmarks, size)
         areas = regions(landmarks, transform, size)
-        _check_regions(frames, areas)
-        onset = face_crop(frames.grey[0], transform, size)
+        _check_regions(clip, areas)
+        return Anchor(face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
+
+    def carry(self, anchor: Anchor, frames: tuple[Image, Image], valid: tuple[bool, bool], where: str) -> Face:
+        """Apex and offset on the grid of their onset.
+
+        Parameters
+        ----------
+        anchor : Anchor
+        frames : two (H, W) float32
+            Apex and offset, of the onset's size.
+        valid : (bool, bool)
+            Rise, fall; the frame that ends a phase which is not valid is replaced by the one before it.
+        where : str
+            What messages call the clip.
+
+        Returns
+        -------
+        Face
+
+        Raises
+        ------
+        ClipError
+            REGISTRATION_FAILED.
+        """
+        onset, transform, areas = anchor.onset, anchor.transform, anchor.regions
         pixels, registration, light = [onset], [np.eye(2, 3)], [(1.0, 0.0)]
-        for name, grey, valid in zip(("apex", "offset"), frames.grey[1:], frames.source.key.phase_valid, strict=True):
-            if valid:
-                motion = self._head_motion(onset, grey, transform, areas, f"{frames.source.clip.where}: {name}")
+        for name, grey, is_valid in zip(("apex", "offset"), frames, valid, strict=True):
+            if is_valid:
+                motion = self._head_motion(onset, grey, transform, areas, f"{where}: {name}")
                 picture, gain, offset = self._picture(onset, grey, compose(invert(motion), transform), areas)
             else:
                 picture, motion, (gain, offset) = pixels[-1], registration[-1], light[-1]
@@ -162,15 +227,15 @@ class Aligner:
             light.append((gain, offset))
         # Cubic resampling and a gain can leave [0, 1] by a little; the solver takes nothing outside.
         clipped = np.clip(np.stack(pixels), 0, 1)
-        return Face(clipped, areas, transform, np.stack(registration[1:]), np.array(light[1:]), landmarks, n_faces)
+        stacked = np.stack(registration[1:]), np.array(light[1:])
+        return Face(clipped, areas, transform, *stacked, anchor.landmarks, anchor.n_faces)
 
-    def _locate(self, frames: Frames) -> tuple[Landmarks, int]:
+    def _locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
         """Points of the onset, and how many faces were found."""
-        clip = frames.source.clip
         if self._landmarker is not None:
-            faces = self._landmarker.detect(frames.onset_rgb)
+            faces = self._landmarker.detect(onset_rgb)
             if not faces:
-                height, width = frames.grey[0].shape
+                height, width = onset_rgb.shape[:2]
                 raise ClipError(
                     FailureCode.FACE_NOT_FOUND,
                     f"{clip.where}: onset frame must show a face; got none in {width} x {height} pixels. Check the onset number, "
@@ -178,31 +243,30 @@ class Aligner:
                     clip.path,
                 )
             return faces[0], len(faces)
-        if self._config.method == "landmarks":
-            return self._look_up(frames), 0
+        if self.config.method == "landmarks":
+            return self._look_up(clip), 0
         return np.full((POINTS, 2), np.nan, np.float32), 0
 
-    def _look_up(self, frames: Frames) -> Landmarks:
-        clip = frames.source.clip
+    def _look_up(self, clip: Clip) -> Landmarks:
         points = self._given.get(clip.clip_id)
         missing = list(CANONICAL) if points is None else [i for i in CANONICAL if np.isnan(points[i]).any()]
         if points is None or missing:
             raise ClipError(
                 FailureCode.LANDMARKS_MISSING,
-                f"{clip.where}: {self._config.landmarks} must give the points {', '.join(map(str, CANONICAL))}; got none for "
+                f"{clip.where}: {self.config.landmarks} must give the points {', '.join(map(str, CANONICAL))}; got none for "
                 f"{', '.join(map(str, missing))}. Add them.",
                 clip.path,
             )
         return points
 
     def _head_motion(self, onset: Image, grey: Image, transform: Transform, areas: Regions, where: str) -> Transform:
-        if self._config.stabilise == "none":
+        if self.config.stabilise == "none":
             return np.eye(2, 3)
         return register(onset, face_crop(grey, transform, len(onset)), (areas & RIGID) > 0, where)
 
     def _picture(self, onset: Image, grey: Image, transform: Transform, areas: Regions) -> tuple[Image, float, float]:
         crop = face_crop(grey, transform, len(onset))
-        return match_light(onset, crop, (areas & FACE) > 0) if self._config.match_light else (crop, 1.0, 0.0)
+        return match_light(onset, crop, (areas & FACE) > 0) if self.config.match_light else (crop, 1.0, 0.0)
 
 
 def face_crop(grey: Image, transform: Transform, size: int) -> Image:
@@ -259,18 +323,45 @@ def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
     (size, size) uint8
         Bits FACE (hull of the face's oval) and RIGID (the same without its rim, eyes, brows and lips).
     """
-    points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
-    outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]
-    if not all(np.isfinite(outline).all() for outline in outlines):
+    outlines = _outlines(landmarks, transform)
+    if not outlines:
         return _ellipse(size) * np.uint8(FACE | RIGID)
-    oval, lips, *eyes_and_brows = outlines
-    face = _filled([oval], size, hull=True)
-    mobile = _grown(_filled(eyes_and_brows, size), _EYE_MARGIN * size)
-    mobile |= _grown(_filled([lips], size, hull=True), _LIP_MARGIN * size)
+    face = _filled(outlines[:1], size, hull=True)
     rim = round(_FACE_MARGIN * size)
     inner = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
-    areas: Regions = face * np.uint8(FACE) | (inner & ~mobile & 1) * np.uint8(RIGID)
+    areas: Regions = face * np.uint8(FACE) | (inner & ~_mobile(outlines, size) & 1) * np.uint8(RIGID)
     return areas
+
+
+def mobile_region(landmarks: Landmarks, transform: Transform, size: int) -> npt.NDArray[np.bool_]:
+    """Which pixels of a crop expressions move most: brows, eyes and mouth, and what lies close to them.
+
+    Parameters
+    ----------
+    landmarks, transform, size
+        As of `regions`.
+
+    Returns
+    -------
+    (size, size) bool
+        Unless all outlines are given, the fixed ellipse.
+    """
+    outlines = _outlines(landmarks, transform)
+    region: npt.NDArray[np.bool_] = (_mobile(outlines, size) if outlines else _ellipse(size)) > 0
+    return region
+
+
+def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
+    """Oval, lips, eyes and brows in crop px, or nothing where some point of them is not given."""
+    points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
+    outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]
+    return outlines if all(np.isfinite(outline).all() for outline in outlines) else []
+
+
+def _mobile(outlines: list[npt.NDArray[np.float64]], size: int) -> Regions:
+    _, lips, *eyes_and_brows = outlines
+    mobile = _grown(_filled(eyes_and_brows, size), _EYE_MARGIN * size)
+    return mobile | _grown(_filled([lips], size, hull=True), _LIP_MARGIN * size)
 
 
 def _ellipse(size: int) -> Regions:
@@ -306,11 +397,10 @@ def _check_sizes(frames: Frames) -> None:
         )
 
 
-def _whole_frame(frames: Frames, size: int) -> Transform:
+def _whole_frame(clip: Clip, onset: Image, size: int) -> Transform:
     """The transform that takes a square frame for the crop."""
-    height, width = frames.grey[0].shape
+    height, width = onset.shape
     if height != width:
-        clip = frames.source.clip
         raise ClipError(
             FailureCode.SIZE_MISMATCH,
             f"{clip.where}: cropped frames must be square; got {width} x {height} pixels. Crop them square, or use --align "
@@ -321,10 +411,9 @@ def _whole_frame(frames: Frames, size: int) -> Transform:
     return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
 
 
-def _canonical_crop(frames: Frames, landmarks: Landmarks, size: int) -> Transform:
+def _canonical_crop(clip: Clip, onset: Image, landmarks: Landmarks, size: int) -> Transform:
     """T0: the similarity that best puts the onset's points where the canonical crop has them."""
-    clip = frames.source.clip
-    height, width = frames.grey[0].shape
+    height, width = onset.shape
     points = landmarks[list(CANONICAL)].astype(np.float64)
     distance = float(np.linalg.norm(landmarks[RIGHT_EYE] - landmarks[LEFT_EYE]))
     if distance < MIN_EYE_DISTANCE_PX:
@@ -347,10 +436,9 @@ def _canonical_crop(frames: Frames, landmarks: Landmarks, size: int) -> Transfor
     return transform
 
 
-def _check_regions(frames: Frames, areas: Regions) -> None:
+def _check_regions(clip: Clip, areas: Regions) -> None:
     share = float(np.mean((areas & RIGID) > 0))
     if share < _MIN_RIGID:
-        clip = frames.source.clip
         raise ClipError(
             FailureCode.LANDMARKS_MISSING,
             f"{clip.where}: face without eyes, brows and lips must cover at least {_MIN_RIGID:.0%} of the crop; got {share:.2%}. "

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.frames import Frames, numbered_images, read_frames
+from flowkit.frames import Frames, nothing_to_search, numbered_images, open_sequence, read_frames
 from flowkit.manifest import Clip, read_manifest
 
 LONG_S = 1.0
@@ -125,7 +125,7 @@ def check_manifest(
 
 def _check_clip(clip: Clip, root: Path, config: FrameConfig, tally: _Tally) -> None:
     try:
-        frames = read_frames(clip, root, config)
+        frames = read_frames(clip, root, config, _stand_in(clip, root, config))
         _check_sizes(clip, frames)
     except ClipError as error:
         tally.problems.append(Problem(clip.clip_id, clip.line, error.code, error.message, error.path))
@@ -142,6 +142,17 @@ def _check_clip(clip: Clip, root: Path, config: FrameConfig, tally: _Tally) -> N
         tally.notes.append(
             f"{clip.where}: the clip lasts {length:.2f} s, longer than a micro-expression ({LONG_S:g} s)."
         )
+
+
+def _stand_in(clip: Clip, root: Path, config: FrameConfig) -> int | None:
+    """The middle one of the frames among which an apex is to be spotted: it is not looked for here, faces are not."""
+    if clip.apex is not None or config.missing_apex != "spot":
+        return None
+    with open_sequence(clip, root, config) as sequence:
+        numbers = [sequence.onset, *sequence.later(lambda _: None)]
+    if len(numbers) < 2:
+        raise nothing_to_search(clip)
+    return numbers[len(numbers) // 2]
 
 
 def _check_sizes(clip: Clip, frames: Frames) -> None:

@@ -80,26 +80,7 @@ def main() -> None:
     """
 
 
-FRAME_SETTINGS = [
-    click.option(
-        "--missing-apex",
-        "frames__missing_apex",
-        type=click.Choice(["fail", "midpoint", "offset", "spot"]),
-        help="What an empty apex means.  [default: fail]",
-    ),
-    click.option(
-        "--missing-offset",
-        "frames__missing_offset",
-        type=click.Choice(["fail", "invalid"]),
-        help="What an empty offset means.  [default: fail]",
-    ),
-    click.option(
-        "--strict-phases",
-        "frames__strict_phases",
-        is_flag=True,
-        default=None,
-        help="Fail clips with a phase of no length, instead of marking it invalid.",
-    ),
+READ_SETTINGS = [
     click.option(
         "--index-base",
         "frames__index_base",
@@ -121,8 +102,29 @@ FRAME_SETTINGS = [
         help="Accept links that lead out of the root.",
     ),
 ]
-ALIGN_AND_STORE_SETTINGS = [
-    click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
+FRAME_SETTINGS = [
+    click.option(
+        "--missing-apex",
+        "frames__missing_apex",
+        type=click.Choice(["fail", "midpoint", "offset", "spot"]),
+        help="What an empty apex means; spot: find it.  [default: fail]",
+    ),
+    click.option(
+        "--missing-offset",
+        "frames__missing_offset",
+        type=click.Choice(["fail", "invalid"]),
+        help="What an empty offset means.  [default: fail]",
+    ),
+    click.option(
+        "--strict-phases",
+        "frames__strict_phases",
+        is_flag=True,
+        default=None,
+        help="Fail clips with a phase of no length, instead of marking it invalid.",
+    ),
+    *READ_SETTINGS,
+]
+ALIGN_SETTINGS = [
     click.option(
         "--align",
         "align__method",
@@ -143,6 +145,10 @@ ALIGN_AND_STORE_SETTINGS = [
         default=None,
         help="Match the light of apex and offset to the onset.  [default: match]",
     ),
+]
+ALIGN_AND_STORE_SETTINGS = [
+    click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
+    *ALIGN_SETTINGS,
     click.option(
         "--backend",
         "backend",
@@ -267,7 +273,6 @@ def check(
     from flowkit.check import check_manifest
     from flowkit.progress import StderrProgress
 
-    _refuse_later(given)
     frames = load_config(config_file, assignments, **given).frames
     with StderrProgress() as reporter:
         report = check_manifest(manifest, root or manifest.parent, frames, _counted(reporter))
@@ -276,6 +281,57 @@ def check(
     else:
         _show_check(report)
     sys.exit(1 if report.problems else 0)
+
+
+@main.command(short_help="Find the apex of clips that have none.")
+@click.argument("manifest", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The completed manifest, a new file.")
+@click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@click.option(
+    "--onset-offset",
+    "ends",
+    is_flag=True,
+    help="The clips are longer than their expression: find onset and offset too, between those given.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with each clip's curve.")
+@click.option("--config", "config_file", type=FILE, help="Settings as TOML; flags win over it.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
+@click.option("--workers", type=int, default=0, help="Processes.  [default: one a core]")
+@click.option(
+    "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time for a clip."
+)
+@_options([*READ_SETTINGS, *ALIGN_SETTINGS])
+def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> None:
+    """Find the apex of each clip of MANIFEST whose apex is empty, and write the completed manifest to --out.
+
+    The apex is where brows, eyes and mouth have moved most since the onset, the head's own motion taken out. MANIFEST itself is not
+    touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found: near 0, nothing
+    moved, or the motion did not go back.
+
+    Exit codes: 0 all done; 1 written, but some clips failed and have no apex yet; 2 usage, settings or manifest; 3 environment;
+    74 disk full; 75 stopped by SIGTERM; 130 interrupted.
+    """
+    from flowkit.completion import complete
+    from flowkit.progress import StderrProgress
+    from flowkit.run import RunOptions
+    from flowkit.stop import Stop
+
+    options = RunOptions(
+        timeout_s=given.pop("timeout"), **{name: given.pop(name) for name in ("root", "workers", "overwrite")}
+    )
+    config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
+    stop = Stop("spot")
+    with StderrProgress() as reporter, _signals(stop):
+        done = complete(manifest, out, config.frames, config.align, options, ends=ends, reporter=reporter, stop=stop)
+        root = options.root or manifest.parent
+        if root.resolve() != out.absolute().parent.resolve():
+            reporter.note(f"Paths in {out} are relative to {root}: pass --root {root} to extract.")
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=1))
+    else:
+        _show_completion(done)
+    sys.exit(1 if done.failed else 0)
 
 
 @main.command(short_help="What a folder of shards holds.")
@@ -403,6 +459,15 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
 @click.option("--drift-px", type=float, help="Largest drift of the head, pixels.  [default: 2]")
 @click.option("--drift-deg", type=float, help="Largest turn of the head in the plane, degrees.  [default: 0.5]")
 @click.option("--light", type=float, help="Largest relative change of brightness.  [default: 0.01]")
+@click.option(
+    "--wander",
+    is_flag=True,
+    default=None,
+    help="Head and light turn round at a moment of their own, not at the apex, which they would give away.",
+)
+@click.option(
+    "--rest-frames", type=int, help="Frames of a still face before the onset and behind the offset.  [default: 0]"
+)
 @click.option(
     "--peak-px",
     type=(float, float),
@@ -556,8 +621,6 @@ def _refuse_later(given: dict[str, Any]) -> None:
     problems = [
         f"--{name}: {why}; leave it out for now." for name, why in LATER.items() if given.pop(name, None) is not None
     ]
-    if given["frames__missing_apex"] == "spot":
-        problems.append("--missing-apex spot: spotting comes with a later version; choose fail, midpoint or offset.")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -619,6 +682,19 @@ def _show_check(report: Any) -> None:
         click.echo(f"Note: {note}")
     if len(report.notes) > MAX_LISTED:
         click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
+
+
+def _show_completion(done: Any) -> None:
+    kept = done.clips - len(done.spotted) - len(done.failed)
+    click.echo(f"{done.clips} clips: {kept} had an apex, {len(done.spotted)} spotted, {len(done.failed)} failed.")
+    if done.spotted:
+        ranked = sorted((found.confidence, clip_id) for clip_id, found in done.spotted.items())
+        middle = ranked[len(ranked) // 2][0]
+        click.echo(f"Confidence: median {middle:.2f}, lowest {ranked[0][0]:.2f} ({ranked[0][1]}).")
+    if done.failed:
+        rows = [(str(clip.line), clip.clip_id, str(error.code), error.message) for clip, error in done.failed]
+        _show_rows("", ("line", "clip", "code", "what"), rows)
+    click.echo(done.out)
 
 
 @contextmanager

@@ -33,7 +33,8 @@ class FrameConfig:
         Number of the first frame of a video. Folders are not concerned: their file names carry the numbers.
     bit_depth : int
         Significant bits of 16-bit images, 9 to 16; 0 means 16, and fails where that looks wrong.
-    missing_apex : {"fail", "midpoint", "offset"}
+    missing_apex : {"fail", "midpoint", "offset", "spot"}
+        "spot" finds it: see `spotting.spot`.
     missing_offset : {"fail", "invalid"}
     strict_phases : bool
         Fail clips that have a phase of no length, instead of marking the phase invalid.
@@ -45,7 +46,7 @@ class FrameConfig:
 
     index_base: int = 0
     bit_depth: int = 0
-    missing_apex: Literal["fail", "midpoint", "offset"] = "fail"
+    missing_apex: Literal["fail", "midpoint", "offset", "spot"] = "fail"
     missing_offset: Literal["fail", "invalid"] = "fail"
     strict_phases: bool = False
     nearest: bool = False

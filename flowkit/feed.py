@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.executors import Outcome
 from flowkit.frames import Source, read_frames
 from flowkit.manifest import Clip
+from flowkit.spotting import Spotted, spot
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class AlignedClip:
     face: Face
     read_s: float
     align_s: float
+    spotted: Spotted | None = None
+    spot_s: float = 0.0
 
 
 @contextmanager
@@ -48,11 +52,17 @@ def clip_loader(root: Path, frames: FrameConfig, align: AlignConfig) -> Iterator
     with Aligner(align) as aligner:
 
         def load(clip: Clip) -> AlignedClip:
-            start = time.perf_counter()
-            read = read_frames(clip, root, frames)
-            middle = time.perf_counter()
+            times = [time.perf_counter()]
+            spotted = None
+            if clip.apex is None and frames.missing_apex == "spot":
+                spotted = spot(clip, root, frames, aligner)
+            times.append(time.perf_counter())
+            read = read_frames(clip, root, frames, spotted.apex if spotted else None)
+            times.append(time.perf_counter())
             face = aligner.align(read)
-            return AlignedClip(read.source, face, middle - start, time.perf_counter() - middle)
+            times.append(time.perf_counter())
+            spot_s, read_s, align_s = (after - before for before, after in itertools.pairwise(times))
+            return AlignedClip(read.source, face, read_s, align_s, spotted, spot_s)
 
         yield load
 

@@ -1,4 +1,4 @@
-"""The three key frames of a clip, read from a folder of images or from a video, and verified."""
+"""The three key frames of a clip, or all those from its onset on, read from a folder of images or a video, and verified."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +24,24 @@ from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.images import MAX_PIXELS, MIN_SIDE, Picture, decode_image, full_scale, grey, rgb
 from flowkit.manifest import Clip, KeyFrames, key_frames, path_problem
-from flowkit.videos import read_footage
+from flowkit.videos import Reel, open_reel, read_footage
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "Frames", "Source", "numbered_images", "read_frames"]
+__all__ = [
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "Frames",
+    "Sequence",
+    "Source",
+    "nothing_to_search",
+    "numbered_images",
+    "open_sequence",
+    "read_frames",
+]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 """What counts as an image in a folder of frames, in any case."""
+
+Grey = npt.NDArray[np.float32]
 
 _CHUNK = 2**20
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -80,7 +93,7 @@ class Frames:
     onset_rgb: npt.NDArray[np.uint8]
 
 
-def read_frames(clip: Clip, root: Path, config: FrameConfig) -> Frames:
+def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None = None) -> Frames:
     """Onset, apex and offset of a clip.
 
     Parameters
@@ -91,6 +104,8 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig) -> Frames:
     root : Path
         The folder that the path starts from and may not leave.
     config : FrameConfig
+    spotted : int, optional
+        The apex that `spotting.spot` found, for a clip without one.
 
     Returns
     -------
@@ -102,7 +117,7 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig) -> Frames:
         FRAME_MISSING, FRAME_AMBIGUOUS, PATH_REFUSED, SOURCE_CHANGED, SOURCE_CHECKSUM, any IMAGE_ or VIDEO_ code, or what
         `manifest.key_frames` raises.
     """
-    key = _key(clip, config)
+    key = _key(clip, config, spotted)
     path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
     if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
         source, pictures = _from_folder(clip, key, path, root, config)
@@ -111,6 +126,133 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig) -> Frames:
     full = full_scale(pictures, config.bit_depth, clip.path)
     onset, apex, offset = (grey(picture, full) for picture in pictures)
     return Frames(source, (onset, apex, offset), rgb(pictures[0], full))
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The frames of a clip from its onset to its offset, or to the last there is.
+
+    Attributes
+    ----------
+    onset : int
+        Its number; with `frames.nearest`, that of the frame taken instead.
+    onset_grey : (H, W) float32 in [0, 1]
+    onset_rgb : (H, W, 3) uint8
+    fps : float
+        Frames per second: the manifest's, else the video's, else NaN.
+    later : callable
+        Given a function of a grey frame, (H, W) float32, maps the number of each later frame to what the function makes of it.
+        Call it once, while the sequence is open. A folder's frames are read when they are asked for, so one that nobody asks for
+        may be damaged; a video's are decoded in one pass, at once. Raises what `read_frames` raises for a frame, and SIZE_MISMATCH
+        where a frame has not the onset's size.
+    """
+
+    onset: int
+    onset_grey: Grey
+    onset_rgb: npt.NDArray[np.uint8]
+    fps: float
+    later: Callable[[Callable[[Grey], Any]], Mapping[int, Any]]
+
+
+@contextmanager
+def open_sequence(clip: Clip, root: Path, config: FrameConfig) -> Iterator[Sequence]:
+    """The frames of a clip, from its onset on; arguments and errors as of `read_frames`."""
+    if clip.offset is not None and clip.offset < clip.onset:
+        raise ClipError(
+            FailureCode.ANNOTATION_RANGE,
+            f"{clip.where}: offset must not lie before the onset; got onset={clip.onset}, offset={clip.offset}. Correct the "
+            "manifest.",
+        )
+    path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
+    if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
+        yield _folder_sequence(clip, path, root, config)
+        return
+    _check_first(clip, config)
+    with _unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE), open_reel(path, clip.path) as reel:
+        yield _video_sequence(clip, reel, config)
+
+
+def nothing_to_search(clip: Clip) -> ClipError:
+    """The failure of a clip whose apex is to be found and that has no frame behind its onset."""
+    return ClipError(
+        FailureCode.APEX_MISSING,
+        f"{clip.where}: clip must have frames behind its onset for an apex to be found; got none up to "
+        f"{'its end' if clip.offset is None else clip.offset}. Correct onset and offset.",
+        clip.path,
+    )
+
+
+def _folder_sequence(clip: Clip, folder: Path, root: Path, config: FrameConfig) -> Sequence:
+    files = _list(folder, clip.path)
+    onset = _choose(clip.onset, files, clip.path, config.nearest)
+
+    def picture(number: int) -> Picture:
+        name, content = _read_image(folder, files[number], clip.path, root, config)
+        return decode_image(content, name)
+
+    first = picture(onset)
+    end = max(files) if clip.offset is None else clip.offset
+    numbers = [number for number in files if onset < number <= end]
+
+    def later(carry: Callable[[Grey], Any]) -> Mapping[int, Any]:
+        return _OnDemand(numbers, lambda number: carry(_like(first, picture(number), number, clip, config)))
+
+    full = full_scale([first], config.bit_depth, clip.path)
+    return Sequence(onset, grey(first, full), rgb(first, full), clip.fps, later)
+
+
+def _video_sequence(clip: Clip, reel: Reel, config: FrameConfig) -> Sequence:
+    base = config.index_base
+    begin, end = clip.onset - base, None if clip.offset is None else clip.offset - base
+    pictures = reel.pictures(range(begin, sys.maxsize if end is None else end + 1), end)
+    _, first = next(pictures, (0, None))
+    if first is None:
+        raise ClipError(
+            FailureCode.FRAME_MISSING,
+            f"{clip.where}: onset must be a frame of the video; got {clip.onset}, behind its end. Correct the manifest or "
+            "--index-base.",
+            clip.path,
+        )
+
+    def later(carry: Callable[[Grey], Any]) -> Mapping[int, Any]:
+        return {base + number: carry(_like(first, one, base + number, clip, config)) for number, one in pictures}
+
+    full = full_scale([first], config.bit_depth, clip.path)
+    fps = reel.fps if math.isnan(clip.fps) else clip.fps
+    return Sequence(clip.onset, grey(first, full), rgb(first, full), fps, later)
+
+
+class _OnDemand(Mapping[int, Any]):
+    """What a function makes of numbers, made when it is first asked for."""
+
+    def __init__(self, numbers: list[int], make: Callable[[int], Any]) -> None:
+        self._numbers = numbers
+        self._make = make
+        self._made: dict[int, Any] = {}
+
+    def __getitem__(self, number: int) -> Any:
+        if number not in self._made:
+            self._made[number] = self._make(number)
+        return self._made[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def _like(first: Picture, picture: Picture, number: int, clip: Clip, config: FrameConfig) -> Grey:
+    """Grey values on the scale of the onset, whose size the picture must have."""
+    (height, width), (wanted_height, wanted_width) = picture.pixels.shape[:2], first.pixels.shape[:2]
+    if (height, width) != (wanted_height, wanted_width):
+        raise ClipError(
+            FailureCode.SIZE_MISMATCH,
+            f"{clip.where}: frame {number} must have the onset's size, {wanted_width} x {wanted_height} pixels; got {width} x "
+            f"{height}. Use frames of one recording.",
+            clip.path,
+        )
+    return grey(picture, full_scale([first, picture], config.bit_depth, clip.path))
 
 
 def numbered_images(folder: Path) -> dict[int, list[str]]:
@@ -130,8 +272,8 @@ def numbered_images(folder: Path) -> dict[int, list[str]]:
     return {number: sorted(found[number]) for number in sorted(found)}
 
 
-def _key(clip: Clip, config: FrameConfig) -> KeyFrames:
-    return key_frames(clip, config.missing_apex, config.missing_offset, config.strict_phases)
+def _key(clip: Clip, config: FrameConfig, spotted: int | None = None) -> KeyFrames:
+    return key_frames(clip, config.missing_apex, config.missing_offset, config.strict_phases, spotted)
 
 
 def _numbers(key: KeyFrames) -> tuple[int, int, int]:
@@ -156,14 +298,8 @@ def _from_folder(
 
 
 def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> tuple[Source, list[Picture]]:
-    first, *_ = numbers = tuple(number - config.index_base for number in _numbers(key))
-    if first < 0:
-        raise ClipError(
-            FailureCode.FRAME_MISSING,
-            f"{clip.where}: onset must be at least frames.index_base ({config.index_base}); got {key.onset}. Correct the "
-            "manifest or --index-base.",
-            clip.path,
-        )
+    _check_first(clip, config)
+    numbers = tuple(number - config.index_base for number in _numbers(key))
     with _unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE) as (size, modified):
         source_hash = _file_hash(path, size, modified)
         _verify(clip, source_hash)
@@ -171,6 +307,16 @@ def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> 
     fps = footage.fps if math.isnan(clip.fps) else clip.fps
     rotated = any(picture.rotated for picture in footage.pictures)
     return Source(clip, key, fps, source_hash, rotated, False), list(footage.pictures)
+
+
+def _check_first(clip: Clip, config: FrameConfig) -> None:
+    if clip.onset < config.index_base:
+        raise ClipError(
+            FailureCode.FRAME_MISSING,
+            f"{clip.where}: onset must be at least frames.index_base ({config.index_base}); got {clip.onset}. Correct the "
+            "manifest or --index-base.",
+            clip.path,
+        )
 
 
 def _moved(clip: Clip, key: KeyFrames, taken: list[int], config: FrameConfig) -> KeyFrames:

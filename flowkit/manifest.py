@@ -37,7 +37,9 @@ _NUMBER = re.compile(r"([0-9]{1,9})(\.0)?")  # spreadsheets write 8.0 where a co
 _PROTOCOL = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")  # and drive letters
 _PATTERN = re.compile("%[0-9]*d")
 
-ApexSource = Literal["annotated", "midpoint", "offset"]
+ApexSource = Literal["annotated", "midpoint", "offset", "spotted"]
+APEX_SOURCE = "apex_source"
+"""Further column in which a manifest may say so where an apex was not annotated: `flowkit spot` writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,21 @@ def key_frames(
     missing_apex: str = "fail",
     missing_offset: str = "fail",
     strict_phases: bool = False,
+    spotted: int | None = None,
 ) -> KeyFrames:
     """Onset, apex and offset of a clip after the declared policies.
 
     Parameters
     ----------
     clip : Clip
-    missing_apex : {"fail", "midpoint", "offset"}
+    missing_apex : {"fail", "midpoint", "offset", "spot"}
         What an empty apex means.
     missing_offset : {"fail", "invalid"}
         What an empty offset means.
     strict_phases : bool
         Whether a phase of no length fails the clip.
+    spotted : int, optional
+        The apex that was found, for "spot".
 
     Returns
     -------
@@ -130,7 +135,7 @@ def key_frames(
             f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or extract into a new --out with "
             "--missing-offset invalid.",
         )
-    apex, source = _apex(clip, missing_apex)
+    apex, source = _apex(clip, missing_apex, spotted)
     end = apex if clip.offset is None else clip.offset
     if not clip.onset <= apex <= end:
         raise ClipError(
@@ -149,14 +154,17 @@ def key_frames(
     return KeyFrames(clip.onset, apex, clip.offset, source, valid)
 
 
-def _apex(clip: Clip, missing_apex: str) -> tuple[int, ApexSource]:
+def _apex(clip: Clip, missing_apex: str, spotted: int | None) -> tuple[int, ApexSource]:
     if clip.apex is not None:
-        return clip.apex, "annotated"
-    if missing_apex == "fail" or clip.offset is None:
+        stated = dict(clip.extra).get(APEX_SOURCE)
+        return clip.apex, "spotted" if stated == "spotted" else "annotated"
+    if spotted is not None:
+        return spotted, "spotted"
+    if missing_apex in ("fail", "spot") or clip.offset is None:
         raise ClipError(
             FailureCode.APEX_MISSING,
             f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or extract into a new --out with "
-            "--missing-apex midpoint or offset (both need an offset).",
+            "--missing-apex spot, midpoint or offset (the last two need an offset).",
         )
     if missing_apex == "offset":
         return clip.offset, "offset"

@@ -286,8 +286,9 @@ class _Run:
             if done["clip_id"] in plan.ok:
                 self.stop.check()
                 clip = dataclasses.replace(by_id[done["clip_id"]], source_hash=done["source_hash"])
+                spotted = done["apex"] if self.config.frames.missing_apex == "spot" else None
                 try:
-                    read_frames(clip, self.root, self.config.frames)
+                    read_frames(clip, self.root, self.config.frames, spotted)
                 except ClipError as error:
                     problems.append(f"{error.code}: {error.message}")
         if problems:

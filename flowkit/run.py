@@ -127,9 +127,9 @@ class Summary:
 
     @property
     def stage_rates(self) -> dict[str, float]:
-        """Clips a second that each stage could do, had it nothing to wait for; reading and aligning are one."""
+        """Clips a second that each stage could do, had it nothing to wait for; spotting, reading and aligning are one."""
         seconds, clips = dict(self.stage_seconds), self.stage_seconds.clips
-        feed_s = seconds.pop("read", 0.0) + seconds.pop("align", 0.0)
+        feed_s = sum(seconds.pop(name, 0.0) for name in ("spot", "read", "align"))
         rates = {FEED: self.workers * clips["align"] / feed_s} if feed_s else {}
         return rates | {name: self.processes * clips[name] / s for name, s in seconds.items() if s and clips[name]}
 

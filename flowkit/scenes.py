@@ -144,6 +144,11 @@ class SynthConfig:
         Largest drift of the head from the onset, along each axis, in the plane and in relative size.
     light : float
         Largest relative change of brightness from the onset (0.02 is 2 %).
+    wander : bool
+        Head and light turn round at a moment of their own, drawn anywhere between onset and offset, instead of at the apex, which
+        they would give away.
+    rest_frames : int
+        Frames of a still face before the onset and behind the offset.
     """
 
     subjects: int = 5
@@ -163,6 +168,8 @@ class SynthConfig:
     drift_deg: float = 0.5
     drift_scale: float = 0.005
     light: float = 0.01
+    wander: bool = False
+    rest_frames: int = 0
 
     def __post_init__(self) -> None:
         unknown = [label for label in self.classes if label not in CLASSES]
@@ -187,6 +194,7 @@ class SynthConfig:
         _check(0 <= self.drift_deg <= 15, "drift_deg", "from 0 to 15", self.drift_deg)
         _check(0 <= self.drift_scale <= 0.2, "drift_scale", "from 0 to 0.2", self.drift_scale)
         _check(0 <= self.light <= 0.2, "light", "from 0 to 0.2", self.light)
+        _check(0 <= self.rest_frames <= 10000, "rest_frames", "from 0 to 10000", self.rest_frames)
 
     @property
     def peaks_px(self) -> tuple[float, float]:
@@ -235,10 +243,12 @@ class Draw:
     apex, offset : int
         Frames after the onset.
     drift : (2, 4) float64
-        Head at apex and offset: x and y in px, angle in rad, logarithm of the size.
+        Head at the turn and at the offset: x and y in px, angle in rad, logarithm of the size.
     light : (2, 2) float64
-        Gain and added grey levels at apex and offset.
+        Gain and added grey levels at the turn and at the offset.
     noise_seed : int
+    turn : int
+        Frames after the onset at which head and light turn round: the apex, unless they wander.
     """
 
     peak_px: float
@@ -248,6 +258,7 @@ class Draw:
     drift: Array
     light: Array
     noise_seed: int
+    turn: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,6 +324,9 @@ def draw_clip(clip_id: str, config: SynthConfig) -> Draw:
         drift=rng.uniform(-1, 1, (2, 4)) * bounds,
         light=rng.uniform(-1, 1, (2, 2)) * config.light * [1, 128],
         noise_seed=int(rng.integers(2**63)),
+        turn=int(
+            rng.integers(1, rise + fall) if config.wander else rise
+        ),  # last, so that the rest is the same either way
     )
 
 
@@ -347,13 +361,13 @@ def true_motion(scene: Scene) -> Truth:
 
 
 def render_frame(scene: Scene, t: int) -> npt.NDArray[np.uint8]:
-    """Frame `t` (0 at the onset) of a clip, (H, W) uint8."""
+    """Frame `t` (0 at the onset; the face rests before it and behind the offset) of a clip, (H, W) uint8."""
     subject, draw, config = scene.subject, scene.draw, scene.config
     head = _apply(_inverse(_drift(scene, t)), _grid(config))
     head = _Bumps(subject).undone(head, _strengths(scene, t))
     grey = _sample(subject.plate, _apply(subject.pose, head)).reshape(config.height, config.width)
-    gain, added = _between(draw, np.zeros(2), draw.light[0], draw.light[1], t)
-    noise = np.random.default_rng([draw.noise_seed, t]).standard_normal(grey.shape, np.float32)
+    gain, added = _between(draw.turn, draw.offset, np.zeros(2), draw.light[0], draw.light[1], t)
+    noise = np.random.default_rng([draw.noise_seed, t % 2**32]).standard_normal(grey.shape, np.float32)
     grey = grey * np.float32(1 + gain) + np.float32(added) + np.float32(config.noise) * noise
     return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)
 
@@ -407,22 +421,24 @@ def _strengths(scene: Scene, t: int) -> Array:
     apex = np.array([float(name in expression.apex) for name in MOVEMENTS])
     stays = np.array([float(name in expression.offset) for name in MOVEMENTS])
     offset = np.maximum(stays, draw.residual * apex)
-    return _between(draw, np.zeros_like(apex), apex, offset, t) * scene.subject.gains * draw.peak_px
+    return _between(draw.apex, draw.offset, np.zeros_like(apex), apex, offset, t) * scene.subject.gains * draw.peak_px
 
 
 def _drift(scene: Scene, t: int) -> Array:
     """(2, 3): onset px -> px of frame `t`, turning and growing about the middle of the face."""
-    x, y, angle, size = _between(scene.draw, np.zeros(4), scene.draw.drift[0], scene.draw.drift[1], t)
+    draw = scene.draw
+    x, y, angle, size = _between(draw.turn, draw.offset, np.zeros(4), draw.drift[0], draw.drift[1], t)
     linear = math.exp(size) * _rotation(angle)
     middle = scene.subject.landmarks.mean(axis=0)
     return np.column_stack([linear, middle + np.array([x, y]) - linear @ middle])
 
 
-def _between(draw: Draw, onset: Array, apex: Array, offset: Array, t: int) -> Array:
-    """Values at frame `t` on a smooth curve through those at onset, apex and offset."""
-    if t <= draw.apex:
-        return onset + (apex - onset) * _smooth(t / draw.apex)
-    return apex + (offset - apex) * _smooth((t - draw.apex) / (draw.offset - draw.apex))
+def _between(turn: int, end: int, onset: Array, turned: Array, offset: Array, t: int) -> Array:
+    """Values at frame `t` on a smooth curve through those at 0 (the onset), `turn` and `end` (the offset), flat outside."""
+    t = min(max(t, 0), end)
+    if t <= turn:
+        return onset + (turned - onset) * _smooth(t / turn)
+    return turned + (offset - turned) * _smooth((t - turn) / (end - turn))
 
 
 def _smooth(share: float) -> float:

@@ -58,7 +58,7 @@ COLUMNS: Final = (
     Column("onset", (), "<i4", "frame number"),
     Column("apex", (), "<i4", "frame number"),
     Column("offset", (), "<i4", "frame number; -1 where there is none"),
-    Column("apex_source", (), TEXT, "annotated, midpoint or offset"),
+    Column("apex_source", (), TEXT, "annotated, midpoint, offset or spotted"),
     Column("fps", (), "<f4", "frames per second; NaN where unknown"),
     Column("phase_valid", (2,), "|b1", "rise, fall"),
     Column("qc", (), "<u4", "bits of flowkit.quality.Flag"),
@@ -70,7 +70,7 @@ COLUMNS: Final = (
     Column("residual", (2,), "<f4", "median |flow| on the still part of the face, px"),
     Column("landmarks", (478, 2), "<f4", "of the onset, image px (x, y); NaN where there are none", True),
     Column("source_hash", (), TEXT, "xxh3-128 of the files read"),
-    Column("extra", (), TEXT, "further manifest columns, JSON"),
+    Column("extra", (), TEXT, "further manifest columns, JSON; of a spotted apex also apex_confidence and apex_curve"),
     Column("sample_hash", (), TEXT, "xxh3-64 of this clip's numbers"),
 )
 HASHED: Final = tuple(c.name for c in COLUMNS if c.dtype != TEXT)

@@ -129,17 +129,27 @@ def _write_clip(out: Path, scene: Scene) -> dict[str, object]:
 
 
 def _write_images(folder: Path, scene: Scene) -> int:
-    """Write a folder of frames; returns the number of the first."""
+    """Write a folder of frames; returns the number of the onset."""
     folder.mkdir()
-    last = scene.draw.offset
-    for t in (0, scene.draw.apex, last) if scene.config.key_frames_only else range(last + 1):
+    onset = 1 + scene.config.rest_frames
+    for t in _key_times(scene) if scene.config.key_frames_only else _times(scene):
         _, png = cv2.imencode(".png", render_frame(scene, t))
-        (folder / f"{t + 1:04d}.png").write_bytes(png.tobytes())
-    return 1
+        (folder / f"{onset + t:04d}.png").write_bytes(png.tobytes())
+    return onset
+
+
+def _key_times(scene: Scene) -> tuple[int, int, int]:
+    return 0, scene.draw.apex, scene.draw.offset
+
+
+def _times(scene: Scene) -> range:
+    """Every frame of a clip, with those in which the face rests."""
+    rest = scene.config.rest_frames
+    return range(-rest, scene.draw.offset + rest + 1)
 
 
 def _write_video(path: Path, scene: Scene) -> int:
-    """Write a video; returns the number of its first frame."""
+    """Write a video; returns the number of the onset."""
     import av  # only videos need it
 
     codec, pixels, options = ("ffv1", "gray", {}) if path.suffix == ".mkv" else ("libx264", "yuv420p", {"crf": "5"})
@@ -147,10 +157,10 @@ def _write_video(path: Path, scene: Scene) -> int:
         rate = Fraction(scene.config.fps).limit_denominator(1000)
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.width, stream.height, stream.pix_fmt = scene.config.width, scene.config.height, pixels
-        for t in range(scene.draw.offset + 1):
+        for t in _times(scene):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(render_frame(scene, t), format="gray")))
         container.mux(stream.encode())
-    return 0
+    return scene.config.rest_frames
 
 
 def _manifest(rows: list[dict[str, object]]) -> bytes:

@@ -123,6 +123,8 @@ def _compute_batch(
     """Results in the batch's order; an exception in the kernels costs the clip that causes it, not its neighbours."""
     good = {clip.clip_id: outcome.value for clip, outcome in batch if outcome.value is not None}
     for aligned in good.values():
+        if aligned.spotted:
+            work.stage_seconds.add("spot", aligned.spot_s, 1)
         work.stage_seconds.add("read", aligned.read_s, 1)
         work.stage_seconds.add("align", aligned.align_s, 1)
     computed = _compute(list(good.values()), work)
@@ -205,9 +207,17 @@ def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], ke
         "residual": flow.residual,
         "landmarks": face.landmarks,
         "source_hash": source.source_hash,
-        "extra": json.dumps(dict(clip.extra), ensure_ascii=False),
+        "extra": json.dumps(dict(clip.extra) | _spotting(aligned), ensure_ascii=False),
     }
     return {**sample, "faces": face.pixels.astype(np.float16)} if keep_faces else sample
+
+
+def _spotting(aligned: AlignedClip) -> dict[str, Any]:
+    """How the apex was found, where it was."""
+    found = aligned.spotted
+    if found is None:
+        return {}
+    return {"apex_confidence": found.confidence, "apex_curve": list(zip(found.frames, found.curve, strict=True))}
 
 
 def _quality(aligned: AlignedClip, flow: Flow) -> Flag:
@@ -251,6 +261,7 @@ def record_content(
                 "dataset": sample["dataset"],
                 "subject": sample["subject"],
                 "label": sample["label"],
+                "apex": int(sample["apex"]),
                 "row": rows[sample["clip_id"]],
                 "source_hash": sample["source_hash"],
                 "phase_valid": [bool(valid) for valid in sample["phase_valid"]],

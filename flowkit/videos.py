@@ -7,7 +7,8 @@ The container is told by its first bytes and given to FFmpeg by name, so nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -65,6 +66,55 @@ def read_footage(path: Path, numbers: tuple[int, ...], name: str) -> Footage:
     OSError
         The system could not read the file.
     """
+    with open_reel(path, name) as reel:
+        found = dict(reel.pictures(frozenset(numbers), max(numbers)))
+        return Footage(tuple(found[number] for number in numbers), reel.fps)
+
+
+class Reel:
+    """A video that is open: its rate in frames per second (NaN: unknown), and its frames, once through."""
+
+    def __init__(self, container: av.container.InputContainer, name: str) -> None:
+        self._container = container
+        self._name = name
+        self._stream = _stream(container, name)
+        rate = self._stream.average_rate
+        self.fps = float(rate) if rate else math.nan
+
+    def pictures(self, numbers: Container[int], last: int | None) -> Iterator[tuple[int, Picture]]:
+        """Number, from 0, and picture of each frame wanted, in order.
+
+        Parameters
+        ----------
+        numbers : container of int
+            Those wanted.
+        last : int, optional
+            The last one, which must be there; left out, the video is read to its end.
+
+        Raises
+        ------
+        ClipError
+            VIDEO_UNREADABLE, FRAME_MISSING, IMAGE_TOO_LARGE or IMAGE_TOO_SMALL.
+        """
+        count = 0
+        for number, frame in enumerate(_decoded(self._container, self._stream, self._name)):
+            if number in numbers:
+                yield number, _picture(frame, self._name)
+            count = number + 1
+            if number == last:
+                return
+        if last is not None:
+            raise ClipError(
+                FailureCode.FRAME_MISSING,
+                f"{self._name}: frame {last} (counted from 0) must exist; got a video of {count} decodable frames. Correct the "
+                "manifest, frames.index_base, or copy the file again.",
+                self._name,
+            )
+
+
+@contextmanager
+def open_reel(path: Path, name: str) -> Iterator[Reel]:
+    """Open a video; arguments and errors as of `read_footage`."""
     import av  # here: folders of frames need none of it
 
     container_format = _sniff(path, name)
@@ -74,12 +124,9 @@ def read_footage(path: Path, numbers: tuple[int, ...], name: str) -> Footage:
             format=container_format,
             container_options={"protocol_whitelist": "file"},
         ) as container:
-            stream = _stream(container, name)
-            rate = stream.average_rate
-            found = _collect(container, stream, frozenset(numbers), name)
+            yield Reel(container, name)
     except av.FFmpegError as error:
         _unreadable(name, "readable", f"{error.strerror}", error)
-    return Footage(tuple(found[number] for number in numbers), float(rate) if rate else math.nan)
 
 
 def _sniff(path: Path, name: str) -> str:
@@ -113,26 +160,6 @@ def _stream(container: av.container.InputContainer, name: str) -> VideoStream:
         check_size(codec.width, codec.height, name)
     codec.thread_count = 1
     return stream  # type: ignore[return-value]
-
-
-def _collect(
-    container: av.container.InputContainer, stream: VideoStream, numbers: frozenset[int], name: str
-) -> dict[int, Picture]:
-    last = max(numbers)
-    found: dict[int, Picture] = {}
-    count = 0
-    for number, frame in enumerate(_decoded(container, stream, name)):
-        if number in numbers:
-            found[number] = _picture(frame, name)
-        count = number + 1
-        if number == last:
-            return found
-    raise ClipError(
-        FailureCode.FRAME_MISSING,
-        f"{name}: frame {last} (counted from 0) must exist; got a video of {count} decodable frames. Correct the manifest, "
-        "frames.index_base, or copy the file again.",
-        name,
-    )
 
 
 def _decoded(container: av.container.InputContainer, stream: VideoStream, name: str) -> Iterator[av.VideoFrame]:

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import flowkit
 
-COMMANDS = ("extract", "check", "inspect", "verify", "report", "import", "synth", "bench", "doctor")
+COMMANDS = ("extract", "check", "spot", "inspect", "verify", "report", "import", "synth", "bench", "doctor")
 
 
 def test_help_names_every_command_in_the_order_of_use() -> None:
@@ -36,6 +36,8 @@ def test_each_command_says_what_it_is_for(command: str) -> None:
         (("extract", "nowhere.csv", "--out", "out"), 2, "manifest must be a readable CSV file"),
         (("extract", "nowhere.csv"), 2, "Missing option '--out'"),
         (("check", "nowhere.csv"), 2, "manifest must be a readable CSV file"),
+        (("spot", "nowhere.csv", "--out", "out.csv"), 2, "manifest must be a readable CSV file"),
+        (("spot", "nowhere.csv"), 2, "Missing option '--out'"),
         (("inspect", "nowhere"), 2, "got no run.json"),
         (("verify", "nowhere"), 2, "got no run.json"),
         (("report", "nowhere"), 2, "got no run.json"),

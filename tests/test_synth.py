@@ -270,3 +270,38 @@ def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be an empty folder"):
         synthesise(tmp_path, TINY)
     assert (tmp_path / "README.txt").read_text() == "mine"
+
+
+def test_a_wandering_head_turns_round_elsewhere_and_changes_nothing_else():
+    plain, wandering = draw_clip("clip", CLEAN), draw_clip("clip", dataclasses.replace(CLEAN, wander=True))
+    assert plain.turn == plain.apex
+    assert wandering.turn != wandering.apex
+    same = ("apex", "offset", "peak_px", "residual", "noise_seed")
+    assert all(getattr(plain, name) == getattr(wandering, name) for name in same)
+    np.testing.assert_array_equal(plain.drift, wandering.drift)
+    turns = [draw_clip(str(i), dataclasses.replace(CLEAN, wander=True)) for i in range(200)]
+    shares = [draw.turn / draw.offset for draw in turns]
+    assert min(shares) < 0.1 < 0.9 < max(shares)
+
+
+@pytest.mark.parametrize("wander", [False, True])
+def test_the_truth_holds_where_the_head_wanders(wander):
+    config = dataclasses.replace(CLEAN, wander=wander)
+    frames, truth = key_frames("smile", config), truth_of("smile", config)
+    assert interior_error(frames[0], frames[1], truth.flow[0]) < 0.7
+
+
+def test_the_face_rests_before_the_onset_and_behind_the_offset(tmp_path):
+    config = dataclasses.replace(TINY, rest_frames=3, noise=0, classes=("smile",))
+    (clip,) = read_manifest(synthesise(tmp_path / "set", config))
+    assert clip.onset == 4
+    frames = sorted((tmp_path / "set" / clip.path).iterdir())
+    assert len(frames) == clip.offset - clip.onset + 1 + 6
+    contents = [path.read_bytes() for path in frames]
+    assert len(set(contents[:4])) == 1
+    assert len(set(contents[-4:])) == 1
+    assert contents[4] != contents[3]
+    noisy = scene_of("smile", dataclasses.replace(config, noise=1))
+    assert (render_frame(noisy, -1) != render_frame(noisy, -2)).any()
+    (video,) = read_manifest(synthesise(tmp_path / "video", dataclasses.replace(config, format="mkv")))
+    assert (video.onset, video.offset) == (3, clip.offset - 1)
