@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -251,16 +252,27 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
 @main.command(short_help="Every problem of a manifest and of its frames.")
 @click.argument("manifest", type=FILE)
 @click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@click.option("--classes", metavar="NAME", help="Grouping whose classes are counted.  [default: 3-class, else raw]")
+@click.option("--no-frames", is_flag=True, help="Read no frame: form, annotations and counts only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--config", "config_file", type=FILE, help="Settings as TOML.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
 @_options(FRAME_SETTINGS)
 def check(
-    manifest: Path, root: Path | None, as_json: bool, config_file: Path | None, assignments: Sequence[str], **given: Any
+    manifest: Path,
+    root: Path | None,
+    classes: str | None,
+    no_frames: bool,
+    as_json: bool,
+    config_file: Path | None,
+    assignments: Sequence[str],
+    **given: Any,
 ) -> None:
     """Find every problem of MANIFEST, and of the annotations and frames of its clips.
 
-    The form of the file comes first: only when it is right are frames read. Whether a face is found, extract tells.
+    The form of the file comes first: only when it is right are frames read. Whether a face is found, extract tells. What is odd
+    but fails nothing is a note: gaps, phases of no length, clips of more than a second, duplicates. Clips of each class and subject
+    are counted; a known data set is compared with what it should hold.
 
     Exit codes: 0 no problem; 1 some clips have one; 2 the manifest cannot be used.
     """
@@ -268,9 +280,11 @@ def check(
     from flowkit.progress import StderrProgress
 
     _refuse_later(given)
-    frames = load_config(config_file, assignments, **given).frames
+    config = load_config(config_file, assignments, **given).frames
     with StderrProgress() as reporter:
-        report = check_manifest(manifest, root or manifest.parent, frames, _counted(reporter))
+        report = check_manifest(
+            manifest, root or manifest.parent, config, _counted(reporter), classes=classes, frames=not no_frames
+        )
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -604,14 +618,43 @@ def _bottleneck(found: Mapping[str, Any]) -> str:
 
 
 def _show_check(report: Any) -> None:
-    _show_mapping("flowkit check", {k: v for k, v in report.to_dict().items() if k not in ("problems", "notes")})
+    """Counts, classes, what is expected, problems and notes, each a table; long ones are cut and say so."""
+    counts = ("clips", "subjects", "datasets", "labels", "sizes", "rates")
+    found = {name: getattr(report, name) for name in counts}
+    kinds = Counter(str(note.kind) for note in report.notes)
+    _show_mapping("flowkit check", {**found, "problems": len(report.problems), "notes": dict(kinds)})
+    _show_census(report.census)
     if report.problems:
         rows = [(str(p.line), p.clip_id, str(p.code), p.message) for p in report.problems]
-        _show_rows(f"{len(rows)} problems", ("line", "clip", "code", "what"), rows)
-    for note in report.notes[:MAX_LISTED]:
-        click.echo(f"Note: {note}")
+        _show_rows(f"\n{len(rows)} problems", ("line", "clip", "code", "what"), rows)
+    if report.notes:
+        rows = [(str(n.line), n.clip_id, str(n.kind), n.message) for n in report.notes[:MAX_LISTED]]
+        _show_rows(f"\n{len(report.notes)} notes", ("line", "clip", "kind", "what"), rows)
     if len(report.notes) > MAX_LISTED:
         click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
+
+
+def _show_census(census: Any) -> None:
+    from flowkit.expected import CHECKED
+
+    rows = [(dataset, name, str(n)) for dataset, counts in census.classes.items() for name, n in counts.items()]
+    rows += [
+        (dataset, f"left out: {name}", str(n)) for dataset, left in census.left_out.items() for name, n in left.items()
+    ]
+    rows += [(dataset, "no label", str(number)) for dataset, number in census.unlabelled.items()]
+    _show_rows(f"\nClasses ({census.grouping})", ("data set", "class", "clips"), rows[: 2 * MAX_LISTED])
+    if len(rows) > 2 * MAX_LISTED:
+        click.echo(f"... and {len(rows) - 2 * MAX_LISTED} more; --json has them all.")
+    for text in census.unknown:
+        click.echo(f"Not counted: {text}")
+    for comparison in census.expected:
+        edition = comparison.edition
+        click.echo(f"\n{comparison.dataset} beside {edition.name}: {edition.about} ({CHECKED[edition.checked]})")
+        lines = [("clips", comparison.clips, edition.clips), ("subjects", comparison.subjects, edition.subjects)]
+        lines += [(name, found, wanted) for name, (found, wanted) in comparison.counts.items()]
+        cells = [(name, str(found), "?" if wanted is None else str(wanted)) for name, found, wanted in lines]
+        _show_rows("", ("", "found", "expected"), cells)
+        click.echo("\n".join(comparison.explanations) or "As expected.")
 
 
 @contextmanager
