@@ -392,6 +392,43 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     sys.exit(done.exit_code)
 
 
+@main.command(short_help="Shards as files that other programs read.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["stst", "png", "npz"]),
+    required=True,
+    help="stst: the public 28 x 28 pictures; png: HSV pictures; npz: every column as arrays.",
+)
+@click.option("--out", type=FOLDER, required=True, help="A new folder; an export that was stopped goes on there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Write the clips of DIR, a folder of shards, as files of another format, and a list of them (CSV).
+
+    stst: the public layout that `flowkit import stst` reads: for each clip u, v and strain of rise and fall at 28 x 28, each scaled
+    to 0..255, and two pictures of direction. Classes are those of the grouping 3-class; clips in none are left out.
+    png: rise, fall and MM-COF, in which hue is direction and value magnitude. npz: the columns of the shard, bit for bit.
+
+    Clip ids become file names: all but letters, digits and _ . - ~ becomes %XX. What is there is never written again.
+
+    Exit codes: 0 all done; 1 some clips could not be written so, or shards are damaged; 2 usage, or --out holds something else;
+    3 environment; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
+    """
+    from flowkit.exports import export as run
+    from flowkit.progress import StderrProgress
+
+    with StderrProgress() as reporter, _sigterm_as_ctrl_c():
+        done = run(folder, out, reporter=reporter, **given)
+    for problem in done.corrupt:
+        click.echo(f"Damaged: {problem}", err=True)
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=1))
+    else:
+        _show_mapping("flowkit export", done.to_dict())
+    sys.exit(done.exit_code)
+
+
 @main.command(short_help="Make a data set whose flow is known exactly.")
 @click.option("--out", type=FOLDER, required=True, help="A new or empty folder.")
 @click.option("--subjects", type=int, help="Made-up subjects.  [default: 5]")
