@@ -290,7 +290,7 @@ def _gaps(held: Sequence[int], first: int, last: int) -> Iterator[tuple[int, int
 
 def _shown(gaps: Iterator[tuple[int, int]]) -> str:
     texts = [f"{first}-{last}" if last > first else str(first) for first, last in itertools.islice(gaps, GAPS_SHOWN)]
-    return ", ".join(texts) + (", ..." if next(gaps, None) else "")
+    return ", ".join(texts) + (" and more" if next(gaps, None) else "")
 
 
 def _compare_rows(clip: Clip, tally: _Tally) -> None:

@@ -402,6 +402,9 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     help="stst: the public 28 x 28 pictures; png: HSV pictures; npz: every column as arrays.",
 )
 @click.option("--out", type=FOLDER, required=True, help="A new folder; an export that was stopped goes on there.")
+@click.option(
+    "--folds", is_flag=True, help="With stst: also a folder of links for each subject held out, as the programs read."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Write the clips of DIR, a folder of shards, as files of another format, and a list of them (CSV).

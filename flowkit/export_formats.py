@@ -200,6 +200,11 @@ class Stst:
         who = (self._published.get(dataset, dataset), *self._names(sample), self._label(sample))
         return (*who, apex, "", "", sample["clip_id"])
 
+    def rise(self, row: tuple[object, ...]) -> tuple[str, str, str]:
+        """Subject, class and name of the picture of the rise, of a row."""
+        _, subject, name, label, *_ = map(str, row)
+        return subject, label, f"{subject}_{name}{SUFFIXES[0]}"
+
     def _label(self, sample: Sample) -> str:
         try:
             found = self._groups.of(sample["dataset"], sample["label"])

@@ -6,6 +6,7 @@ export that was stopped goes on where it was. What the files hold is a matter of
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -20,7 +21,7 @@ from typing import Any, Final, Literal, get_args
 from flowkit import commit
 from flowkit.config import differences
 from flowkit.errors import ConfigError, SettingsChanged, ShardCorrupt
-from flowkit.export_formats import FORMATS, Format, Refused
+from flowkit.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.plan import read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.shards import Sample, Shard, ShardFolder
@@ -28,6 +29,8 @@ from flowkit.shards import Sample, Shard, ShardFolder
 FormatName = Literal["stst", "png", "npz"]
 MARKER: Final = "export.json"
 """Says of which export a folder is; written first."""
+FOLDS: Final = "datasets/three_norm_u_v_os"
+"""Folder in which the published programs look for who is held out; STSTNet calls it norm_u_v_os."""
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class Exported:
         In the shards.
     written, there : int
         Clips whose files were written now, and whose files were there already.
+    folds : int
+        Subjects for whom there are folders of training and test clips.
     left_out, refused : Counter of str
         By reason, clips that the format leaves out by design, and those it has no place for.
     corrupt : list of str
@@ -53,6 +58,7 @@ class Exported:
     clips: int = 0
     written: int = 0
     there: int = 0
+    folds: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     corrupt: list[str] = field(default_factory=list)
@@ -70,7 +76,12 @@ class Exported:
 
 
 def export(
-    folder: str | Path, out: str | Path, format_name: FormatName, *, reporter: Reporter | None = None
+    folder: str | Path,
+    out: str | Path,
+    format_name: FormatName,
+    *,
+    folds: bool = False,
+    reporter: Reporter | None = None,
 ) -> Exported:
     """Every clip of a folder of shards, as files of another format.
 
@@ -81,6 +92,8 @@ def export(
     out : str or Path
         New, empty, or begun by the same export, which then goes on. Files that are there are never written again.
     format_name : {"stst", "png", "npz"}
+    folds : bool
+        With "stst", also link the rises into a folder for each subject held out, as the published programs read them.
     reporter : Reporter, optional
         Told of the course; silent by default.
 
@@ -99,6 +112,8 @@ def export(
     if format_name not in FORMATS:
         known = ", ".join(get_args(FormatName))
         raise ConfigError(f"export: format must be one of {known}; got {format_name!r}. Correct it.")
+    if folds and format_name != "stst":
+        raise ConfigError(f"export: --folds must come with --format stst; got {format_name}. Leave one out.")
     source, out, reporter = ShardFolder.open(folder), Path(out), reporter or Silent()
     form: Format = FORMATS[format_name]()
     _take_folder(out, source, form, format_name)
@@ -111,6 +126,8 @@ def export(
     finally:
         reporter.finish()
     commit.replace_file(out / form.list_file, _csv([form.columns, *sorted(rows, key=str)]))
+    if isinstance(form, Stst) and folds:
+        done.folds = _link_folds(out, [form.rise(row) for row in rows])
     return done
 
 
@@ -143,6 +160,18 @@ def _export_clip(sample: Sample, units: str, form: Format, done: Exported) -> tu
                 commit.replace_file(path, content)
         done.written += 1
     return form.row(sample, units)
+
+
+def _link_folds(out: Path, rises: Sequence[tuple[str, str, str]]) -> int:
+    """For each subject, links to its pictures by class under u_test, and to those of all others under u_train."""
+    subjects = sorted({subject for subject, _, _ in rises})
+    for held_out in subjects:
+        for subject, label, name in rises:
+            link = out / FOLDS / held_out / ("u_test" if subject == held_out else "u_train") / label / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(Path("../../../..") / Path(Stst.folder).name / name)
+    return len(subjects)
 
 
 def _take_folder(out: Path, source: ShardFolder, form: Format, format_name: str) -> None:

@@ -164,7 +164,7 @@ def test_many_gaps_are_cut_short_and_a_huge_range_costs_nothing(root: Path):
         shutil.copy(root / "good" / "1.png", root / "good" / f"{number}.png")
     path = write(root, ("a", "good", 1, 3, 999_999_999, "s1", "made", "joy", ""))
     (note,) = check_manifest(path, root).notes
-    assert note.message.endswith("missing in good: 4-5, 11-19, 21, 23, 25, ....")
+    assert note.message.endswith("missing in good: 4-5, 11-19, 21, 23, 25 and more.")
 
 
 def test_clips_are_counted_by_class_and_subject(root: Path):

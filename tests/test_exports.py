@@ -192,6 +192,26 @@ def test_shards_that_were_imported_come_out_as_they_went_in(tmp_path: Path) -> N
     assert np.mean(same) > 0.998
 
 
+def test_folds_are_read_as_the_published_programs_read_them(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert export(shards, out, "stst").folds == 0
+    assert export(shards, out, "stst", folds=True).folds == 5
+    listed = {f"{row['sub']}_{row['filename_o']} .png": row for row in rows(out / LIST_FILE)}
+    for subject in (out / "datasets" / "three_norm_u_v_os").iterdir():
+        seen = {}
+        for part in ("u_train", "u_test"):
+            for path in (subject / part).glob("*/*"):
+                seen[path.name] = (part, path.parent.name)
+                assert pixels(path).shape == (SIDE, SIDE, 3)
+        assert seen == {
+            name: ("u_test" if row["sub"] == subject.name else "u_train", row["label"]) for name, row in listed.items()
+        }
+    assert export(shards, out, "stst", folds=True).there == 7
+    with pytest.raises(ConfigError, match="--folds must come with --format stst; got npz"):
+        export(shards, tmp_path / "other", "npz", folds=True)
+    assert not (tmp_path / "other").exists()
+
+
 def test_strain_of_a_stretch_a_shear_a_shift_and_a_turn() -> None:
     y, x = np.mgrid[:9, :9].astype(np.float64)
     assert np.allclose(strain(np.stack([0.1 * x, 0 * y])), 0.1)
