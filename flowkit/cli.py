@@ -677,16 +677,24 @@ def _show_check(report: Any) -> None:
 def _show_census(census: Any) -> None:
     from flowkit.expected import CHECKED
 
-    rows = [(dataset, name, str(n)) for dataset, counts in census.classes.items() for name, n in counts.items()]
-    rows += [
-        (dataset, f"left out: {name}", str(n)) for dataset, left in census.left_out.items() for name, n in left.items()
+    rows = [
+        (dataset, name, n)
+        for dataset, counts in census.classes.items()
+        if any(counts.values())
+        for name, n in counts.items()
     ]
-    rows += [(dataset, "no label", str(number)) for dataset, number in census.unlabelled.items()]
-    _show_rows(f"\nClasses ({census.grouping})", ("data set", "class", "clips"), rows[: 2 * MAX_LISTED])
+    for what, counts_of in (("left out", census.left_out), ("not known", census.unknown)):
+        rows += [(dataset, f"{what}: {name}", n) for dataset, counts in counts_of.items() for name, n in counts.items()]
+    rows += [(dataset, "no label", n) for dataset, n in census.unlabelled.items()]
+    _show_rows(
+        f"\nClasses ({census.grouping})",
+        ("data set", "class", "clips"),
+        [tuple(map(str, row)) for row in rows[: 2 * MAX_LISTED]],
+    )
     if len(rows) > 2 * MAX_LISTED:
         click.echo(f"... and {len(rows) - 2 * MAX_LISTED} more; --json has them all.")
-    for text in census.unknown:
-        click.echo(f"Not counted: {text}")
+    for text in census.why_unknown[:MAX_LISTED]:
+        click.echo(f"Not known: {text}")
     for comparison in census.expected:
         edition = comparison.edition
         click.echo(f"\n{comparison.dataset} beside {edition.name}: {edition.about} ({CHECKED[edition.checked]})")

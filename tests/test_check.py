@@ -182,11 +182,12 @@ def test_clips_are_counted_by_class_and_subject(root: Path):
         "CASME II": {"negative": 0, "positive": 1, "surprise": 0},
         "casme2": {"negative": 1, "positive": 0, "surprise": 0},
     }
-    assert census.left_out == {"casme2": {"boredom": 1, "others": 1}}
+    assert census.left_out == {"casme2": {"others": 1}}
+    assert census.unknown == {"casme2": {"boredom": 1}}
     assert census.unlabelled == {"casme2": 1}
-    assert census.per_subject == {"casme2/s1": {"negative": 1, "positive": 1}, "casme2/s2": {"left out": 3}}
-    (unknown,) = census.unknown
-    assert "got 'boredom'" in unknown
+    assert census.per_subject == {"casme2/s1": {"negative": 1, "positive": 1}, "casme2/s2": {"no class": 3}}
+    (why,) = census.why_unknown
+    assert "got 'boredom'" in why
     assert check_manifest(path, root, frames=False, classes="casme2-5").census.classes["casme2"]["disgust"] == 1
     with pytest.raises(ConfigError, match=r"grouping must be one of .* Did you mean casme2-5"):
         check_manifest(path, root, frames=False, classes="casme2_5")
@@ -194,7 +195,7 @@ def test_clips_are_counted_by_class_and_subject(root: Path):
 
 def test_own_data_are_counted_raw_and_nothing_is_expected_of_them(root: Path):
     census = check_manifest(root / "clips.csv", root, frames=False).census
-    assert (census.grouping, census.expected, census.unknown) == ("raw", (), ())
+    assert (census.grouping, census.expected, census.unknown) == ("raw", (), {})
     assert census.classes == {"made": {"fear": 2, "joy": 5}, "other": {"fear": 0, "joy": 1}}
 
 
