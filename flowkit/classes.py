@@ -18,7 +18,17 @@ from typing import Any, Final
 
 from flowkit.errors import ConfigError
 
-__all__ = ["RAW", "Grouping", "Preview", "dataset_name", "default_grouping", "grouping", "groupings", "preview"]
+__all__ = [
+    "RAW",
+    "Grouping",
+    "Preview",
+    "dataset_name",
+    "default_grouping",
+    "grouping",
+    "groupings",
+    "label_name",
+    "preview",
+]
 
 RAW: Final = "raw"
 FILE: Final = "classes.toml"
@@ -230,6 +240,24 @@ def dataset_name(name: str) -> str:
     'casme2'
     """
     return grouping("3-class")._dataset(name)
+
+
+def label_name(dataset: str, label: str) -> str:
+    """One name for a label however it is written: of CASME II, "Other" and "others" are the same.
+
+    Parameters
+    ----------
+    dataset : str
+    label : str
+        One that classes.toml does not know stays, in lower case and without blanks at the ends.
+
+    Examples
+    --------
+    >>> label_name("MMEW", "Repression")
+    'others'
+    """
+    known, folded = grouping("3-class").datasets.get(dataset_name(dataset)), _fold(label)
+    return known.spellings.get(folded, folded) if known else folded
 
 
 def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:

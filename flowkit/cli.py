@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -257,25 +258,38 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
 @main.command(short_help="Every problem of a manifest and of its frames.")
 @click.argument("manifest", type=FILE)
 @click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@click.option("--classes", metavar="NAME", help="Grouping whose classes are counted.  [default: 3-class, else raw]")
+@click.option("--no-frames", is_flag=True, help="Read no frame: form, annotations and counts only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--config", "config_file", type=FILE, help="Settings as TOML.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
 @_options(FRAME_SETTINGS)
 def check(
-    manifest: Path, root: Path | None, as_json: bool, config_file: Path | None, assignments: Sequence[str], **given: Any
+    manifest: Path,
+    root: Path | None,
+    classes: str | None,
+    no_frames: bool,
+    as_json: bool,
+    config_file: Path | None,
+    assignments: Sequence[str],
+    **given: Any,
 ) -> None:
     """Find every problem of MANIFEST, and of the annotations and frames of its clips.
 
-    The form of the file comes first: only when it is right are frames read. Whether a face is found, extract tells.
+    The form of the file comes first: only when it is right are frames read. Whether a face is found, extract tells. What is odd
+    but fails nothing is a note: gaps, phases of no length, clips of more than a second, duplicates. Clips of each class and subject
+    are counted; a known data set is compared with what it should hold.
 
     Exit codes: 0 no problem; 1 some clips have one; 2 the manifest cannot be used.
     """
     from flowkit.check import check_manifest
     from flowkit.progress import StderrProgress
 
-    frames = load_config(config_file, assignments, **given).frames
+    config = load_config(config_file, assignments, **given).frames
     with StderrProgress() as reporter:
-        report = check_manifest(manifest, root or manifest.parent, frames, _counted(reporter))
+        report = check_manifest(
+            manifest, root or manifest.parent, config, _counted(reporter), classes=classes, frames=not no_frames
+        )
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -438,6 +452,46 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:
         _show_mapping("flowkit import stst", done.to_dict())
+    sys.exit(done.exit_code)
+
+
+@main.command(short_help="Shards as files that other programs read.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["stst", "png", "npz"]),
+    required=True,
+    help="stst: the public 28 x 28 pictures; png: HSV pictures; npz: every column as arrays.",
+)
+@click.option("--out", type=FOLDER, required=True, help="A new folder; an export that was stopped goes on there.")
+@click.option(
+    "--folds", is_flag=True, help="With stst: also a folder of links for each subject held out, as the programs read."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Write the clips of DIR, a folder of shards, as files of another format, and a list of them (CSV).
+
+    stst: the public layout that `flowkit import stst` reads: for each clip u, v and strain of rise and fall at 28 x 28, each scaled
+    to 0..255, and two pictures of direction. Classes are those of the grouping 3-class; clips in none are left out.
+    png: rise, fall and MM-COF, in which hue is direction and value magnitude. npz: the columns of the shard, bit for bit.
+
+    Clip ids become file names: all but letters, digits and _ . - ~ becomes %XX. What is there is never written again.
+
+    Exit codes: 0 all done; 1 some clips could not be written so, or shards are damaged; 2 usage, or --out holds something else;
+    3 environment; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
+    """
+    from flowkit.exports import export as run
+    from flowkit.progress import StderrProgress
+
+    with StderrProgress() as reporter, _sigterm_as_ctrl_c():
+        done = run(folder, out, reporter=reporter, **given)
+    for problem in done.corrupt:
+        click.echo(f"Damaged: {problem}", err=True)
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=1))
+    else:
+        _show_mapping("flowkit export", done.to_dict())
     sys.exit(done.exit_code)
 
 
@@ -674,12 +728,18 @@ def _bottleneck(found: Mapping[str, Any]) -> str:
 
 
 def _show_check(report: Any) -> None:
-    _show_mapping("flowkit check", {k: v for k, v in report.to_dict().items() if k not in ("problems", "notes")})
+    """Counts, classes, what is expected, problems and notes, each a table; long ones are cut and say so."""
+    counts = ("clips", "subjects", "datasets", "labels", "sizes", "rates")
+    found = {name: getattr(report, name) for name in counts}
+    kinds = Counter(str(note.kind) for note in report.notes)
+    _show_mapping("flowkit check", {**found, "problems": len(report.problems), "notes": dict(kinds)})
+    _show_census(report.census)
     if report.problems:
         rows = [(str(p.line), p.clip_id, str(p.code), p.message) for p in report.problems]
-        _show_rows(f"{len(rows)} problems", ("line", "clip", "code", "what"), rows)
-    for note in report.notes[:MAX_LISTED]:
-        click.echo(f"Note: {note}")
+        _show_rows(f"\n{len(rows)} problems", ("line", "clip", "code", "what"), rows)
+    if report.notes:
+        rows = [(str(n.line), n.clip_id, str(n.kind), n.message) for n in report.notes[:MAX_LISTED]]
+        _show_rows(f"\n{len(report.notes)} notes", ("line", "clip", "kind", "what"), rows)
     if len(report.notes) > MAX_LISTED:
         click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
 
@@ -695,6 +755,37 @@ def _show_completion(done: Any) -> None:
         rows = [(str(clip.line), clip.clip_id, str(error.code), error.message) for clip, error in done.failed]
         _show_rows("", ("line", "clip", "code", "what"), rows)
     click.echo(done.out)
+
+
+def _show_census(census: Any) -> None:
+    from flowkit.expected import CHECKED
+
+    rows = [
+        (dataset, name, n)
+        for dataset, counts in census.classes.items()
+        if any(counts.values())
+        for name, n in counts.items()
+    ]
+    for what, counts_of in (("left out", census.left_out), ("not known", census.unknown)):
+        rows += [(dataset, f"{what}: {name}", n) for dataset, counts in counts_of.items() for name, n in counts.items()]
+    rows += [(dataset, "no label", n) for dataset, n in census.unlabelled.items()]
+    _show_rows(
+        f"\nClasses ({census.grouping})",
+        ("data set", "class", "clips"),
+        [tuple(map(str, row)) for row in rows[: 2 * MAX_LISTED]],
+    )
+    if len(rows) > 2 * MAX_LISTED:
+        click.echo(f"... and {len(rows) - 2 * MAX_LISTED} more; --json has them all.")
+    for text in census.why_unknown[:MAX_LISTED]:
+        click.echo(f"Not known: {text}")
+    for comparison in census.expected:
+        edition = comparison.edition
+        click.echo(f"\n{comparison.dataset} beside {edition.name}: {edition.about} ({CHECKED[edition.checked]})")
+        lines = [("clips", comparison.clips, edition.clips), ("subjects", comparison.subjects, edition.subjects)]
+        lines += [(name, found, wanted) for name, (found, wanted) in comparison.counts.items()]
+        cells = [(name, str(found), "?" if wanted is None else str(wanted)) for name, found, wanted in lines]
+        _show_rows("", ("", "found", "expected"), cells)
+        click.echo("\n".join(comparison.explanations) or "As expected.")
 
 
 @contextmanager

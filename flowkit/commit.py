@@ -16,7 +16,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ SCHEMA = 1
 TASKS_PER_FOLDER = 1000
 RUN_FILE = "run.json"
 OWN_FOLDERS = ("shards", "plan", "quarantine")
+WRITTEN_FOLDERS = (".", "plan", "shards", "shards/[0-9]*")
 OWN_FILES = ("index.json", "failures.csv", "report.html", RUN_FILE)
 DATA_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}\.h5")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -319,9 +320,9 @@ def check_space(out: Path, needed: int) -> None:
         )
 
 
-def remove_stale_temporaries(out: Path) -> None:
-    """Remove the temporary files of processes of this machine that no longer run."""
-    for path in _temporaries(out):
+def remove_stale_temporaries(out: Path, folders: Sequence[str] = WRITTEN_FOLDERS) -> None:
+    """Remove the temporary files of processes of this machine that no longer run from some folders of `out`."""
+    for path in _temporaries(out, folders):
         _, owner, pid, *_ = path.name.split("~")
         if owner == _owner() and not _runs(pid):
             path.unlink(missing_ok=True)
@@ -384,9 +385,9 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".tmp~{_owner()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}")
 
 
-def _temporaries(out: Path) -> Iterator[Path]:
-    for pattern in (".tmp~*", "plan/.tmp~*", "shards/.tmp~*", "shards/[0-9]*/.tmp~*"):
-        yield from out.glob(pattern)
+def _temporaries(out: Path, folders: Sequence[str] = WRITTEN_FOLDERS) -> Iterator[Path]:
+    for folder in folders:
+        yield from out.glob(f"{folder}/.tmp~*")
 
 
 def _runs(pid: str) -> bool:

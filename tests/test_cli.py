@@ -10,7 +10,7 @@ import pytest
 
 from conftest import flowkit
 
-COMMANDS = ("extract", "check", "spot", "inspect", "verify", "report", "import", "synth", "bench", "doctor")
+COMMANDS = ("extract", "check", "spot", "inspect", "verify", "report", "import", "export", "synth", "bench", "doctor")
 
 
 def test_help_names_every_command_in_the_order_of_use() -> None:
@@ -41,6 +41,8 @@ def test_each_command_says_what_it_is_for(command: str) -> None:
         (("inspect", "nowhere"), 2, "got no run.json"),
         (("verify", "nowhere"), 2, "got no run.json"),
         (("report", "nowhere"), 2, "got no run.json"),
+        (("export", "nowhere", "--format", "npz", "--out", "x"), 2, "got no run.json"),
+        (("export", "nowhere", "--format", "tiff", "--out", "x"), 2, "'tiff' is not one of"),
         (("synth", "--out", "x", "--classes", "boredom"), 2, "boredom"),
         (("invent",), 2, "No such command"),
     ],

@@ -17,6 +17,8 @@ assert all("site" in module.__file__ for module in (flowkit, flowkit_kernels, fm
 synthesise(pathlib.Path("clips"), SynthConfig(subjects=1, classes=("smile",), key_frames_only=True))
 FaceLandmarker("").close()
 folder = pathlib.Path(flowkit.__file__).parent
+from flowkit.expected import expectations
+assert expectations()[0]["casme2"].editions
 assert (folder / "assets" / "NOTICE").is_file() and (folder / "py.typed").is_file()
 print(*sorted(path.name for path in (pathlib.Path(flowkit_kernels.__file__).parent / "cuda").iterdir() if path.is_file()))
 """
