@@ -1,0 +1,83 @@
+"""Annotation files and frame folders of the public data sets as manifests: one small module a set over shared parts.
+
+layouts.toml      what files, sheets, columns and folders are called
+corrections.csv   known errors, each with its source
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Final
+
+from flowkit.classes import dataset_name
+from flowkit.datasets import casme2, reading
+from flowkit.datasets.base import DataSet, Event, Reading
+from flowkit.errors import ManifestError
+
+__all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset"]
+
+DATASETS: Final = {dataset.name: dataset for dataset in (DataSet("casme2", casme2.annotate),)}
+"""By name; the names are those of flowkit.classes."""
+
+
+def find_dataset(name: str) -> DataSet:
+    """The data set of a name, however it is written.
+
+    Raises
+    ------
+    ManifestError
+    """
+    known = dataset_name(name)
+    if known not in DATASETS:
+        near = difflib.get_close_matches(known, DATASETS, 1, 0.5)
+        hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
+        raise ManifestError(f"DATASET: must be one of {', '.join(DATASETS)}; got {name!r}.{hint}")
+    return DATASETS[known]
+
+
+def read_dataset(
+    name: str,
+    root: str | Path,
+    *,
+    workbook: str | Path | None = None,
+    frames: str | Path | None = None,
+    fixes: bool = True,
+    corrections: str | Path | None = None,
+) -> Reading:
+    """A data set as clips of a manifest, and what was done on the way.
+
+    Parameters
+    ----------
+    name : str
+        One of DATASETS, or another name that classes.toml knows it by.
+    root : str or Path
+        Its folder, in any of the known layouts; nothing is written there.
+    workbook : str or Path, optional
+        Its annotation file, where several are there or none is found.
+    frames : str or Path, optional
+        A folder in the root: only frames under it count.
+    fixes : bool
+        Whether known errors are corrected.
+    corrections : str or Path, optional
+        Another table in the form of corrections.csv.
+
+    Returns
+    -------
+    Reading
+
+    Raises
+    ------
+    ManifestError
+        The folder or its annotation cannot be read as this data set; what was looked for, where, and what was found.
+    EnvironmentMissing
+        openpyxl is not installed.
+    """
+    return reading.read(
+        find_dataset(name),
+        Path(root),
+        workbook=None if workbook is None else Path(workbook),
+        frames=frames,
+        fixes=fixes,
+        corrections=None if corrections is None else Path(corrections),
+    )
