@@ -128,12 +128,22 @@ class FolderIndex:
         Parameters
         ----------
         tail : str
-            Such as "sub01/EP02_01f".
+            Such as "sub01/EP02_01f". A * at its end stands for whatever does not begin with a digit.
         """
-        wanted = fold_path(tail)
+        *above, name = fold_path(tail)
         return [
-            folder for parts, folder in self._by_name.get(wanted[-1], []) if parts[len(parts) - len(wanted) :] == wanted
+            folder
+            for known in self._names(name)
+            for parts, folder in self._by_name.get(known, ())
+            if parts[len(parts) - 1 - len(above) : -1] == tuple(above)
         ]
+
+    def _names(self, name: str) -> list[str]:
+        """The names of folders that a last part stands for."""
+        if not name.endswith("*"):
+            return [name]
+        start = name[:-1]
+        return [known for known in self._by_name if known.startswith(start) and not known[len(start) :][:1].isdigit()]
 
     def parts(self, folder: Folder) -> tuple[str, ...]:
         """Folded parts of a folder's path from the file system's root on."""
