@@ -11,13 +11,24 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, reading
+from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, mmew, reading
 from flowkit.datasets.base import DataSet, Event, Reading
 from flowkit.errors import ManifestError
 
 __all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset"]
 
-DATASETS: Final = {dataset.name: dataset for dataset in (DataSet("casme2", casme2.annotate),)}
+DATASETS: Final = {
+    dataset.name: dataset
+    for dataset in (
+        DataSet("casme2", casme2.annotate),
+        DataSet("mmew", mmew.annotate),
+        DataSet("casme-sq", casme_sq.annotate),
+        DataSet("casme3-a", casme3.annotate_a),
+        DataSet("casme3-c", casme3.annotate_c),
+        DataSet("4dme", fourdme.annotate),
+        DataSet("dfme", dfme.annotate),
+    )
+}
 """By name; the names are those of flowkit.classes."""
 
 
