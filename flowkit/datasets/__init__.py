@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, reading
+from flowkit.datasets import casme2, reading, samm, smic
 from flowkit.datasets.base import DataSet, Event, Reading
 from flowkit.errors import ManifestError
 
 __all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset"]
 
-DATASETS: Final = {dataset.name: dataset for dataset in (DataSet("casme2", casme2.annotate),)}
+DATASETS: Final = {
+    dataset.name: dataset
+    for dataset in (
+        DataSet("casme2", casme2.annotate),
+        DataSet("samm", samm.annotate),
+        DataSet("smic-hs", smic.annotate),
+        DataSet("smic-vis", smic.annotate),
+        DataSet("smic-nir", smic.annotate),
+    )
+}
 """By name; the names are those of flowkit.classes."""
 
 

@@ -128,12 +128,13 @@ class FolderIndex:
         Parameters
         ----------
         tail : str
-            Such as "sub01/EP02_01f".
+            Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other.
         """
         wanted = fold_path(tail)
-        return [
-            folder for parts, folder in self._by_name.get(wanted[-1], []) if parts[len(parts) - len(wanted) :] == wanted
-        ]
+        known = self._by_name.get(wanted[-1], [])
+        if tail.startswith("./"):
+            return [folder for _, folder in known if folder.path == tail[2:]]
+        return [folder for parts, folder in known if parts[-len(wanted) :] == wanted]
 
     def parts(self, folder: Folder) -> tuple[str, ...]:
         """Folded parts of a folder's path from the file system's root on."""
