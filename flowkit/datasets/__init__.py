@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, mmew, reading
+from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, mmew, reading, samm, smic
 from flowkit.datasets.base import DataSet, Event, Reading
 from flowkit.errors import ManifestError
 
@@ -21,6 +21,10 @@ DATASETS: Final = {
     dataset.name: dataset
     for dataset in (
         DataSet("casme2", casme2.annotate),
+        DataSet("samm", samm.annotate),
+        DataSet("smic-hs", smic.annotate),
+        DataSet("smic-vis", smic.annotate),
+        DataSet("smic-nir", smic.annotate),
         DataSet("mmew", mmew.annotate),
         DataSet("casme-sq", casme_sq.annotate),
         DataSet("casme3-a", casme3.annotate_a),

@@ -50,7 +50,7 @@ class Annotation:
     where : str
         File, sheet and row, or the folder: how messages name it.
     folders : sequence of str
-        Where its frames lie: last parts of a path, in order of preference.
+        Where its frames lie: last parts of a path, in order of preference; "./PATH" is that path from the root and no other.
     extra : mapping of str to str
         Further columns of the manifest; the same names for every clip of a set.
     serial : str
@@ -208,6 +208,11 @@ class Source:
     def folders(self) -> FolderIndex:
         """Folders of images under the root, or under --frames."""
         return self._everything if self.frames is None else self._everything.within(self.frames)
+
+    @property
+    def named_workbook(self) -> bool:
+        """Whether the annotation file was named, with --workbook."""
+        return self._workbook is not None
 
     def has(self, name: str) -> bool:
         """Whether there is a file for a table of layouts.toml."""

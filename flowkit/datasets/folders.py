@@ -128,15 +128,14 @@ class FolderIndex:
         Parameters
         ----------
         tail : str
-            Such as "sub01/EP02_01f". A * at its end stands for whatever does not begin with a digit.
+            Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other. A * at its end stands
+            for whatever does not begin with a digit.
         """
         *above, name = fold_path(tail)
-        return [
-            folder
-            for known in self._names(name)
-            for parts, folder in self._by_name.get(known, ())
-            if parts[len(parts) - 1 - len(above) : -1] == tuple(above)
-        ]
+        known = [found for wanted in self._names(name) for found in self._by_name.get(wanted, ())]
+        if tail.startswith("./"):
+            return [folder for _, folder in known if folder.path == tail[2:]]
+        return [folder for parts, folder in known if parts[len(parts) - 1 - len(above) : -1] == tuple(above)]
 
     def _names(self, name: str) -> list[str]:
         """The names of folders that a last part stands for."""

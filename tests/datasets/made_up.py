@@ -138,3 +138,107 @@ def objective_classes(root: Path, numbers: bool = False) -> Path:
             "Sheet2": [("01", "EP02_01f", "I"), (3, "x", 2)],
         },
     )
+
+
+# --- SAMM
+
+SAMM_HEADER = (
+    *("Subject", "Filename", "Inducement Code", "Onset Frame", "Apex Frame", "Offset Frame", "Duration", "Micro"),
+    *("Action Units", "Estimated Emotion", "Objective Classes", "Notes"),
+)
+SAMM_ROWS: tuple[tuple[Value, ...], ...] = (
+    # subject, clip, onset, apex, offset, action units, emotion, objective class
+    ("006", "006_1_2", 5562, 5588, 5632, "4+7+23?", "Anger", 3),
+    ("007", "007_6_1", 100, 120, 140, "R12 or L14", "Happiness", 1),
+    ("009", "009_3_1", 3577, 3600, 3620, "A/L12", "Contempt", 7),
+    ("013", "013_1_9", 5700, 5720, 5793, "ref(4A/B)", "Fear", 2),
+    ("028", "028_4_1", 1088, 1233, 1143, "soft focus", "Other", 7),
+    ("032", "032_3_1", 4900, -1, 4960, "2", "Surprise", 2),
+    ("032", "032_3_2", 5100, 5127, 5150, "1", "Sadness", 4),
+    ("036", "036_7_1", 10, -1, 40, "14", "Disgust", 5),
+)
+SAMM_ENDS = {"013_1_9": 5739}
+"""Frames of a folder end before the workbook says so."""
+
+
+def samm(
+    root: Path,
+    *,
+    numbers: bool = False,
+    name: str = "SAMM_Micro_FACS_Codes_v2.xlsx",
+    prose: int = 13,
+    rows: Sequence[Sequence[Value]] = SAMM_ROWS,
+    empty: bool = True,
+) -> Path:
+    """A SAMM of a few clips: prose above the header, durations as formulas, numbers of four digits in one folder."""
+    lines: list[Sequence[Value | Formula]] = [(f"Prose {number}: please cite",) for number in range(prose)]
+    lines.append(SAMM_HEADER)
+    for subject, clip, onset, apex, offset, units, emotion, objective in rows:
+        line = len(lines) + 1
+        duration = Formula(f"=F{line}-D{line}+1", int(offset or 0) - int(onset or 0) + 1)
+        shown = int(str(subject)) if numbers else subject
+        lines.append((shown, clip, 5, onset, apex, offset, duration, "Micro - 1/2", units, emotion, objective, ""))
+        last = SAMM_ENDS.get(str(clip), int(offset or 0))
+        pattern = f"{subject}_" + ("{:d}.jpg" if clip == "009_3_1" else "{:05d}.jpg")
+        frames(root / "SAMM" / str(subject) / str(clip), range(int(onset or 0), last + 1), pattern, empty=empty)
+    workbook(root / name, {"MICRO_ONLY": lines})
+    return root
+
+
+# --- SMIC
+
+SMIC_CLIPS = (
+    # subject, label, clip, first number, number of frames
+    (1, "negative", "ne_01", 12345, 20),
+    (1, "positive", "po_01", 20000, 30),
+    (3, "surprise", "sur_01", 17581039, 16),
+    (9, "surprise", "sur_01", 500, 40),
+)
+SMIC_E_HEADER = (
+    *("Subject", "Filename", None, "OnsetF", "OffsetF", "Onset2F", "Offset2F", "Onset3F", "Offset3F", None, "FirstF"),
+    *("LastF", "TotalMF1", "TotalMF2", "TotalMF3", "TotalVL", "Emotion"),
+)
+
+
+def smic(root: Path, variant: str = "HS", *, cropped: bool = False, empty: bool = True) -> Path:
+    """SMIC_all_raw or SMIC_all_cropped: no annotation, the folder is the label."""
+    name = "reg_image{:06d}.bmp" if cropped else "image{:06d}.bmp"
+    for subject, label, clip, first, count in SMIC_CLIPS:
+        folder = root / variant / f"s{subject}" / "micro" / label / f"s{subject}_{clip}"
+        frames(folder, range(first, first + count), name, empty=empty)
+    if variant == "HS":
+        frames(root / variant / "s1" / "non_micro" / "s1_non_01", range(5), name)
+    return root
+
+
+def smic_e(root: Path, variant: str = "HS", *, numbers: bool = True, own_row: bool = False) -> Path:
+    """SMIC-E: long clips and a workbook of formulas, up to three expressions a row."""
+    place = root / "SMIC-E_raw image" / f"{variant}_long"
+    vis = [
+        ("Subject", "Filename", None, "OnsetF", "OffsetF", "Onset2F", "Offset2F", None, "FirstF", "Emotion"),
+        (11, "s11_ne_01", None, 30, 40, None, None, None, 20, "negative"),
+        (12, "s12_po_01", None, 50, 60, 70, 80, None, 40, "positive"),
+    ]
+    rows: list[Sequence[Value | Formula]] = [SMIC_E_HEADER]
+    spans: list[tuple[int, str, list[int], str]] = [
+        (1, "s1_ne_01", [100, 130], "negative"),
+        (3, "s3_ne_20", [200, 220], "negative"),
+        (9, "s9_sur_01", [300, 320, 340, 360], "surprise"),
+        (11, "s11_po_01", [400, 410, 420, 430, 440, 450], "positive"),
+    ]
+    if own_row:
+        spans.append((9, "s9_sur_02", [340, 360], "surprise"))
+    for subject, clip, spanned, emotion in spans:
+        cells = [Formula(f"=VIS!D{number + 2}*4", value) for number, value in enumerate(spanned)]
+        cells += [Formula("=VIS!Z99", 0)] * (6 - len(cells))
+        last = None if clip == "s3_ne_20" else spanned[-1] + 20
+        shown: Value = subject if numbers else f"s{subject}"
+        rows.append((shown, clip, None, *cells, None, spanned[0] - 20, last, 1, 1, 1, 1, emotion))
+        if variant == "HS" and clip != "s9_sur_02":
+            folder = place / "SMIC-HS-E" / f"s{subject:02d}" / clip
+            frames(folder, range(spanned[0] - 20, spanned[-1] + 21), "image{:06d}.jpg")
+    if variant == "VIS":
+        for subject, clip, last in ((11, "s11_ne_01", 50), (12, "s12_po_01", 90)):
+            frames(place / "SMIC-VIS-E" / f"s{subject}" / clip, range(20, last), "image{:06d}.jpg")
+    workbook(place / "SMIC-HS-E_annotation.xlsx", {"HS": rows, "VIS": vis, "Sheet2": [], "Sheet3": []})
+    return root
