@@ -38,11 +38,11 @@ VIDEOS = {
 }
 
 
-def part_a(root: Path, rows: Sequence[Sequence[made_up.Value]] = ROWS, name: str = V2) -> Path:
+def part_a(root: Path, rows: Sequence[Sequence[made_up.Value]] = ROWS, *, empty: bool = True) -> Path:
     """Part A as long videos in colour and depth."""
-    made_up.workbook(root / name, {"label": [HEADER, *rows]})
+    made_up.workbook(root / V2, {"label": [HEADER, *rows]})
     for video, (first, last) in VIDEOS.items():
-        made_up.frames(root / "part_A" / video / "color", range(first, last + 1), "{}.jpg")
+        made_up.frames(root / "part_A" / video / "color", range(first, last + 1), "{}.jpg", empty=empty)
         made_up.frames(root / "part_A" / video / "depth", range(first, last + 1), "{}.png")
     return root
 
@@ -182,3 +182,12 @@ def test_part_c_has_no_apex_and_commas_between_units(tmp_path: Path, folder: str
     assert dict(first.extra) == {"action_units": "4+7"}
     assert dict(second.extra) == {"action_units": "1+2+5"}
     assert (first.subject, first.dataset) == ("01", "casme3-c")
+
+
+def test_the_manifest_passes_flowkit_check(tmp_path: Path) -> None:
+    root = part_a(tmp_path / "set", empty=False)
+    before = made_up.tree(root)
+    report = made_up.checked(read_dataset("casme3-a", root), tmp_path)
+    assert (report.clips, report.problems) == (10, ())
+    assert report.rates == {"30": 10}
+    assert made_up.tree(root) == before

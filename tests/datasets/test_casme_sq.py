@@ -32,14 +32,14 @@ def casme_sq(
     name: str = "CAS(ME)^2code_final.xlsx",
     layout: str = "rawpic/{subject}/{number}_{film}",
     image: str = "img{:03d}.jpg",
+    empty: bool = True,
 ) -> Path:
     """A CAS(ME)^2 of two subjects."""
     made_up.workbook(root / name, {sheet: rows, "naming rule1": SUBJECTS, "naming rule2": videos})
     for number, subject, participant in SUBJECTS:
         for stimulus in {str(row[1]).split("_")[0] for row in rows if row[0] == participant} & FILMS.keys():
-            made_up.frames(
-                root / layout.format(subject=subject, number=number, film=FILMS[stimulus]), range(1, 701), image
-            )
+            folder = root / layout.format(subject=subject, number=number, film=FILMS[stimulus])
+            made_up.frames(folder, range(1, 701), image, empty=empty)
     return root
 
 
@@ -146,3 +146,12 @@ def test_a_workbook_without_naming_rules_is_refused(tmp_path: Path) -> None:
     made_up.workbook(tmp_path / "code_final.xlsx", {"CASFEcode_final": ROWS, "other": [(1, 2, 3)]})
     with pytest.raises(ManifestError, match="must have a sheet named naming rule1; got CASFEcode_final, other"):
         read_dataset("casme-sq", tmp_path)
+
+
+def test_the_manifest_passes_flowkit_check(tmp_path: Path) -> None:
+    root = casme_sq(tmp_path / "set", empty=False)
+    before = made_up.tree(root)
+    report = made_up.checked(read_dataset("casme-sq", root), tmp_path)
+    assert (report.clips, report.problems) == (3, ())
+    assert report.rates == {"30": 3}
+    assert made_up.tree(root) == before

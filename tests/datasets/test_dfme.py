@@ -20,11 +20,17 @@ ROWS: tuple[tuple[made_up.Value, ...], ...] = (
 )
 
 
-def dfme(root: Path, rows: Sequence[Sequence[made_up.Value]] = ROWS, header: Sequence[str] = HEADER) -> Path:
+def dfme(
+    root: Path,
+    rows: Sequence[Sequence[made_up.Value]] = ROWS,
+    header: Sequence[str] = HEADER,
+    *,
+    empty: bool = True,
+) -> Path:
     """A training set of clips with 100 frames each."""
     made_up.workbook(root / "train_data" / "coding.xlsx", {"Sheet1": [header, *rows]})
     for row in rows:
-        made_up.frames(root / "train_data" / str(row[1]), range(100), "{:05d}.png")
+        made_up.frames(root / "train_data" / str(row[1]), range(100), "{:05d}.png", empty=empty)
     return root
 
 
@@ -73,3 +79,12 @@ def test_a_renamed_copy_of_the_sheet_can_be_named(tmp_path: Path) -> None:
     copy = tmp_path / "mine.csv"
     copy.write_text(text, encoding="utf-8")
     assert by_name(read_dataset("dfme", root, workbook=copy))["dfme/1/clip_a"].label == "fear"
+
+
+def test_the_manifest_passes_flowkit_check(tmp_path: Path) -> None:
+    root = dfme(tmp_path / "set", empty=False)
+    before = made_up.tree(root)
+    report = made_up.checked(read_dataset("dfme", root), tmp_path)
+    assert (report.clips, report.problems) == (2, ())
+    assert report.rates == {"unknown": 2}
+    assert made_up.tree(root) == before

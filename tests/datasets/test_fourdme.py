@@ -38,13 +38,19 @@ ROWS: tuple[tuple[made_up.Value, ...], ...] = (
 )
 
 
-def fourdme(root: Path, rows: Sequence[Sequence[made_up.Value]] = ROWS, layout: str = "gray_micro") -> Path:
+def fourdme(
+    root: Path,
+    rows: Sequence[Sequence[made_up.Value]] = ROWS,
+    layout: str = "gray_micro",
+    *,
+    empty: bool = True,
+) -> Path:
     """A 4DME of two subjects."""
     made_up.workbook(root / "4DME_Labelling_Micro_release v1.xlsx", {"Sheet1": [HEADER, *rows]})
     for subject, clip, _, onset, _, offset, *_ in rows:
         if subject and clip:
             numbers = range(int(onset or 0), int(offset or 0) + 1)
-            made_up.frames(root / layout / str(subject) / str(clip), numbers, "{:04d}.jpg")
+            made_up.frames(root / layout / str(subject) / str(clip), numbers, "{:04d}.jpg", empty=empty)
     return root
 
 
@@ -112,3 +118,12 @@ def test_grey_and_cropped_side_by_side_are_a_question(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"gray_micro \(4 clips\), gray_micro_crop \(4 clips\)"):
         read_dataset("4dme", root)
     assert read_dataset("4dme", root, frames="gray_micro_crop").layouts == {"gray_micro_crop": 4}
+
+
+def test_the_manifest_passes_flowkit_check(tmp_path: Path) -> None:
+    root = fourdme(tmp_path / "set", empty=False)
+    before = made_up.tree(root)
+    report = made_up.checked(read_dataset("4dme", root), tmp_path)
+    assert (report.clips, report.problems) == (4, ())
+    assert report.rates == {"60": 4}
+    assert made_up.tree(root) == before

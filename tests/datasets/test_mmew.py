@@ -36,6 +36,8 @@ def mmew(
     rows: Sequence[Sequence[made_up.Value]] = ROWS,
     layout: str = "Micro_Expression/{label}/{clip}",
     name: str = "MMEW_Micro_Exp.xlsx",
+    *,
+    empty: bool = True,
 ) -> Path:
     """An MMEW of a few clips, whose files count from 1 whatever the sheet says."""
     if name.endswith(".csv"):
@@ -48,7 +50,7 @@ def mmew(
         number = int(str(subject).lstrip("S"))
         place = layout.format(subject=f"S{number:02d}", label=FOLDERS.get(str(label), label), clip=clip)
         count = int(offset or 0) if int(onset or 0) < 50 else int(offset or 0) - int(onset or 0) + 1
-        made_up.frames(root / place, range(1, count + 1), "{}.jpg")
+        made_up.frames(root / place, range(1, count + 1), "{}.jpg", empty=empty)
     return root
 
 
@@ -158,3 +160,12 @@ def test_a_column_under_another_name_is_a_near_miss(tmp_path: Path) -> None:
     )
     with pytest.raises(ManifestError, match=r"It lacks OnsetFrame \(is it 'Onset Frames'\?\)"):
         read_dataset("mmew", tmp_path)
+
+
+def test_the_manifest_passes_flowkit_check(tmp_path: Path) -> None:
+    root = mmew(tmp_path / "set", empty=False)
+    before = made_up.tree(root)
+    report = made_up.checked(read_dataset("mmew", root), tmp_path)
+    assert (report.clips, report.problems) == (3, ())
+    assert report.rates == {"90": 3}
+    assert made_up.tree(root) == before
