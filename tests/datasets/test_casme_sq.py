@@ -13,8 +13,8 @@ from flowkit.errors import ManifestError
 from flowkit.manifest import Clip
 
 ROWS: tuple[tuple[made_up.Value, ...], ...] = (
-    (1, "anger1_1", 557, 562, 572, "4", "negative", "macro-expression", "anger"),
-    (1, "anger1_2", 607, 611, 617, "4+7", "negative", "micro-expression", "anger"),
+    (1, "anger1_1", 57, 62, 72, "4", "negative", "macro-expression", "anger"),
+    (1, "anger1_2", 107, 111, 117, "4+7", "negative", "micro-expression", "anger"),
     (1, "disgust1_1", 10, 14, 0, "10", "others", "micro-expression", "disgust"),
     (2, "happy4_1", 20, 0, 30, "12", "positive", "micro-expression", "happy"),
 )
@@ -39,7 +39,7 @@ def casme_sq(
     for number, subject, participant in SUBJECTS:
         for stimulus in {str(row[1]).split("_")[0] for row in rows if row[0] == participant} & FILMS.keys():
             folder = root / layout.format(subject=subject, number=number, film=FILMS[stimulus])
-            made_up.frames(folder, range(1, 701), image, empty=empty)
+            made_up.frames(folder, range(1, 161), image, empty=empty)
     return root
 
 
@@ -54,9 +54,9 @@ def notes(reading: Reading, kind: str = "note") -> str:
 @pytest.mark.parametrize("name", ["CAS(ME)^2code_final.xlsx", "CAS(ME)^2code_final(Updated).xlsx", "code_final.xlsx"])
 @pytest.mark.parametrize("sheet", ["CASFEcode_final", "CASMEcode_final"])
 def test_a_row_s_folder_follows_from_both_naming_rules(tmp_path: Path, name: str, sheet: str) -> None:
-    clip = by_name(read_dataset("casme-sq", casme_sq(tmp_path, name=name, sheet=sheet)))["casme-sq/s15/anger1_2/607"]
+    clip = by_name(read_dataset("casme-sq", casme_sq(tmp_path, name=name, sheet=sheet)))["casme-sq/s15/anger1_2/107"]
     assert clip.path == "rawpic/s15/15_0401girlcrashing"
-    assert (clip.onset, clip.apex, clip.offset) == (607, 611, 617)
+    assert (clip.onset, clip.apex, clip.offset) == (107, 111, 117)
     assert (clip.subject, clip.label, clip.fps) == ("s15", "negative", 30.0)
     assert dict(clip.extra) == {"action_units": "4+7", "self_report": "anger"}
 
@@ -131,9 +131,9 @@ def test_a_participant_or_stimulus_without_a_rule_is_left_out_and_named(tmp_path
 
 
 def test_one_clip_name_twice_is_told_apart_by_the_onset(tmp_path: Path) -> None:
-    rows = [*ROWS, (1, "anger1_2", 640, 645, 655, "4", "negative", "micro-expression", "anger")]
+    rows = [*ROWS, (1, "anger1_2", 140, 145, 155, "4", "negative", "micro-expression", "anger")]
     clips = by_name(read_dataset("casme-sq", casme_sq(tmp_path, rows=rows)))
-    assert {"casme-sq/s15/anger1_2/607", "casme-sq/s15/anger1_2/640"} <= clips.keys()
+    assert {"casme-sq/s15/anger1_2/107", "casme-sq/s15/anger1_2/140"} <= clips.keys()
 
 
 def test_a_workbook_elsewhere_brings_its_own_naming_rules(tmp_path: Path) -> None:
