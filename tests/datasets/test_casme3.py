@@ -120,6 +120,13 @@ def test_version_1_is_refused_with_advice(tmp_path: Path) -> None:
         read_dataset("casme3-a", root, workbook=saved)
 
 
+def test_the_full_sheet_in_the_old_format_is_refused_with_advice(tmp_path: Path) -> None:
+    root = part_a(tmp_path)
+    (root / V2).rename(root / "annotation" / "CAS(ME)3_part_A_v2.xls")
+    with pytest.raises(ManifestError, match="got the sheet of macro- and micro-expressions in the old format"):
+        read_dataset("casme3-a", root)
+
+
 def test_of_the_full_sheet_micro_expressions_only(tmp_path: Path) -> None:
     root = part_a(tmp_path / "set")
     (root / V2).unlink()
