@@ -264,6 +264,11 @@ class Source:
         return self._workbook
 
 
+def counted(words: Counter[str]) -> str:
+    """How often each word stands there, most frequent first."""
+    return ", ".join(f"{word} ({number})" for word, number in words.most_common())
+
+
 def named(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""

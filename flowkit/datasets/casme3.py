@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from flowkit.datasets.base import Annotation, Source, named
+from flowkit.datasets.base import Annotation, Source, counted, named
 from flowkit.datasets.workbooks import Row
 
 _IMAGE: Final = re.compile(r"(spNO\.[0-9]+)[\s/]+([a-z])[\s/]+(?:color/)?([0-9]+)\.jpg", re.IGNORECASE)
@@ -24,10 +25,10 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
     """Every row of part A; of a workbook with an expression type, those of micro-expressions."""
     damaged, poor = _images(source, "damaged"), _images(source, "poor")
     touched: dict[str, list[str]] = {}
-    others = 0
+    others: Counter[str] = Counter()
     for row in source.table():
         if row["kind"] and not row["kind"].casefold().startswith("micro"):
-            others += 1
+            others[row["kind"]] += 1
             continue
         annotation = _part_a(source, row)
         broken = _listed(annotation, damaged)
@@ -47,7 +48,7 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
                 touched.setdefault("poor", []).append(f"{annotation.clip_id} ({number})")
         yield annotation
     if others:
-        source.note(f"{others} rows are of macro-expressions and were left out.")
+        source.note(f"{others.total()} rows are not of micro-expressions and were passed over: {counted(others)}.")
     for word, clips in touched.items():
         source.note(f"{len(clips)} clips hold frames that the authors call {word}: {named(clips)}.")
 

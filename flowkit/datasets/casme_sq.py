@@ -5,9 +5,10 @@ Clips are intervals of long videos: one folder of frames holds many, macro-expre
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from flowkit.datasets.base import Annotation, Source, named
+from flowkit.datasets.base import Annotation, Source, counted, named
 from flowkit.datasets.workbooks import Row
 
 MICRO = "micro"
@@ -18,18 +19,21 @@ def annotate(source: Source) -> Iterator[Annotation]:
     """Every row of a micro-expression whose participant and stimulus the naming rules know."""
     subjects = {_number(row["participant"]): row["subject"] for row in source.table("subjects")}
     videos = {row["stimulus"].casefold(): row["code"].zfill(4) for row in source.table("videos")}
-    others, unreturned = 0, []
+    others: Counter[str] = Counter()
+    unreturned = []
     for row in source.table():
         if not row["kind"].casefold().startswith(MICRO):
-            others += 1
+            others[row["kind"] or "no type"] += 1
             continue
         subject = subjects.get(_number(row["participant"]), "")
         code = videos.get(row["clip"].split("_")[0].casefold(), "")
         if not subject or not code:
-            rule = "naming rule1 the participant" if not subject else "naming rule2 the stimulus"
+            missing = f"stimulus of {row['clip']} must have a row in the sheet naming rule2"
+            if not subject:
+                missing = f"participant {row['participant']} must have a row in the sheet naming rule1"
             source.leave_out(
                 f"{source.name}/{row['participant']}/{row['clip']}",
-                f"{row.where}: {rule} must be named; got no row for it. Correct a copy, and name it with --workbook.",
+                f"{row.where}: {missing}; got none. Correct a copy of the file, and name it with --workbook.",
             )
             continue
         annotation = _annotation(source, row, subject, code)
@@ -37,7 +41,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
             unreturned.append(annotation.clip_id)
         yield annotation
     if others:
-        source.note(f"{others} rows are of macro-expressions and were left out.")
+        source.note(f"{others.total()} rows are not of micro-expressions and were passed over: {counted(others)}.")
     if unreturned:
         source.note(
             f"{len(unreturned)} clips have offset 0, never back at rest: their apex is their end: {named(unreturned)}."

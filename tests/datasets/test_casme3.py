@@ -137,7 +137,7 @@ def test_of_the_full_sheet_micro_expressions_only(tmp_path: Path) -> None:
     )
     reading = read_dataset("casme3-a", root, workbook=full)
     assert set(by_name(reading)) == {"casme3-a/spNO.1/b/220", "casme3-a/spNO.10/a/116"}
-    assert "2 rows are of macro-expressions and were left out." in notes(reading)
+    assert "2 rows are not of micro-expressions and were passed over: Macro-expression (2)." in notes(reading)
 
 
 def test_the_authors_lists_of_damaged_and_poor_images_are_read(tmp_path: Path) -> None:
@@ -174,21 +174,23 @@ def test_an_apex_on_the_onset_stays_and_is_named(tmp_path: Path) -> None:
     assert "2 clips have a phase of no length" in notes(reading)
 
 
-@pytest.mark.parametrize("folder", ["part_C/01/a/color", "ME_C/01/1/color"])
-def test_part_c_has_no_apex_and_commas_between_units(tmp_path: Path, folder: str) -> None:
-    rows = [(1, 1, 30, 40, "4,7", "negative"), (1, 2, 60, 70, "1\uff0c2, 5", "surprise")]
-    made_up.workbook(
-        tmp_path / "annotation/partC/CAS(ME)3_part_C_ME.xlsx",
-        {"Sheet1": [("sub", "count", "onset", "offset", "au", "emotion"), *rows]},
-    )
-    made_up.frames(tmp_path / folder, range(1, 101), "{}.jpg")
-    made_up.frames(tmp_path / folder.replace("/1/", "/2/"), range(1, 101), "{}.jpg")
-    clips = by_name(read_dataset("casme3-c", tmp_path))
-    first, second = clips["casme3-c/01/1/30"], clips["casme3-c/01/2/60"]
-    assert (first.onset, first.apex, first.offset, first.path) == (30, None, 40, folder)
+C_HEADER = ("sub", "count", "onset", "offset", "au", "emotion")
+
+
+@pytest.mark.parametrize("subject", [1, "1", "01"])
+@pytest.mark.parametrize("layout", ["part_C/01/a/color", "ME_C/01/{}/color"])
+def test_part_c_has_no_apex_and_commas_between_units(tmp_path: Path, layout: str, subject: made_up.Value) -> None:
+    rows = [(subject, 1, 30, 40, "4,7", "negative"), (subject, 2, 60, 70, "1\uff0c2, 5", "surprise")]
+    made_up.workbook(tmp_path / "annotation/partC/CAS(ME)3_part_C_ME.xlsx", {"Sheet1": [C_HEADER, *rows]})
+    for clip in (1, 2):
+        made_up.frames(tmp_path / layout.format(clip), range(1, 101), "{}.jpg", empty=False)
+    reading = read_dataset("casme3-c", tmp_path)
+    first, second = by_name(reading)["casme3-c/01/1/30"], by_name(reading)["casme3-c/01/2/60"]
+    assert (first.onset, first.apex, first.offset, first.path) == (30, None, 40, layout.format(1))
     assert dict(first.extra) == {"action_units": "4+7"}
     assert dict(second.extra) == {"action_units": "1+2+5"}
-    assert (first.subject, first.dataset) == ("01", "casme3-c")
+    assert (first.subject, first.dataset, reading.without_apex) == ("01", "casme3-c", 2)
+    assert made_up.checked(reading, tmp_path).problems == ()
 
 
 def test_the_manifest_passes_flowkit_check(tmp_path: Path) -> None:

@@ -97,10 +97,20 @@ def test_a_code_is_not_found_in_a_longer_one(tmp_path: Path) -> None:
     assert "frames must lie in a folder s15/15_0401* or casme_15_0401; got none" in notes(reading, "left out")
 
 
+@pytest.mark.parametrize("participant", [1, "1", "01"])
+def test_participants_are_numbers_or_text(tmp_path: Path, participant: made_up.Value) -> None:
+    rows = [(participant, *row[1:]) if row[0] == 1 else row for row in ROWS]
+    made_up.workbook(
+        casme_sq(tmp_path) / "CAS(ME)^2code_final.xlsx",
+        {"CASFEcode_final": rows, "naming rule1": SUBJECTS, "naming rule2": VIDEOS},
+    )
+    assert read_dataset("casme-sq", tmp_path).counts("subject") == {"casme-sq/s15": 2, "casme-sq/s16": 1}
+
+
 def test_macro_expressions_are_counted_and_left_out(tmp_path: Path) -> None:
     reading = read_dataset("casme-sq", casme_sq(tmp_path))
     assert len(reading.clips) == 3
-    assert "1 rows are of macro-expressions and were left out." in notes(reading)
+    assert "1 rows are not of micro-expressions and were passed over: macro-expression (1)." in notes(reading)
     assert reading.left_out == 0
 
 
@@ -124,10 +134,10 @@ def test_a_participant_or_stimulus_without_a_rule_is_left_out_and_named(tmp_path
     reading = read_dataset("casme-sq", casme_sq(tmp_path, rows=rows))
     assert reading.left_out == 2
     assert (
-        "casme-sq/9/anger1_1: CAS(ME)^2code_final.xlsx: CASFEcode_final row 5: naming rule1 the participant"
+        "casme-sq/9/anger1_1: CAS(ME)^2code_final.xlsx: CASFEcode_final row 5: participant 9 must have a row"
         in notes(reading, "left out")
     )
-    assert "naming rule2 the stimulus must be named" in notes(reading, "left out")
+    assert "stimulus of fear7_1 must have a row in the sheet naming rule2; got none" in notes(reading, "left out")
 
 
 def test_one_clip_name_twice_is_told_apart_by_the_onset(tmp_path: Path) -> None:
