@@ -10,7 +10,7 @@ import pytest
 
 from conftest import flowkit
 
-COMMANDS = ("extract", "check", "inspect", "verify", "report", "import", "synth", "bench", "doctor")
+COMMANDS = ("manifest", "extract", "check", "inspect", "verify", "report", "import", "synth", "bench", "doctor")
 
 
 def test_help_names_every_command_in_the_order_of_use() -> None:

@@ -7,15 +7,16 @@ corrections.csv   known errors, each with its source
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, mmew, reading, samm, smic
-from flowkit.datasets.base import DataSet, Event, Reading
+from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, reading, samm, smic
+from flowkit.datasets.base import DataSet, Event, Reading, layout
 from flowkit.errors import ManifestError
 
-__all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset"]
+__all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset", "read_megc2019"]
 
 DATASETS: Final = {
     dataset.name: dataset
@@ -34,6 +35,7 @@ DATASETS: Final = {
     )
 }
 """By name; the names are those of flowkit.classes."""
+COMPOSITE: Final = megc2019.NAME
 
 
 def find_dataset(name: str) -> DataSet:
@@ -47,7 +49,7 @@ def find_dataset(name: str) -> DataSet:
     if known not in DATASETS:
         near = difflib.get_close_matches(known, DATASETS, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
-        raise ManifestError(f"DATASET: must be one of {', '.join(DATASETS)}; got {name!r}.{hint}")
+        raise ManifestError(f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE))}; got {name!r}.{hint}")
     return DATASETS[known]
 
 
@@ -96,3 +98,60 @@ def read_dataset(
         fixes=fixes,
         corrections=None if corrections is None else Path(corrections),
     )
+
+
+def read_megc2019(
+    roots: Mapping[str, str | Path],
+    *,
+    list_file: str | Path | None = None,
+    workbooks: Mapping[str, str | Path] | None = None,
+    frames: Mapping[str, str | Path] | None = None,
+    fixes: bool = True,
+    corrections: str | Path | None = None,
+) -> Reading:
+    """The MEGC2019 composite of three data sets as clips of a manifest.
+
+    Parameters
+    ----------
+    roots : mapping of str to (str or Path)
+        Folder of each of casme2, samm and smic-hs.
+    list_file : str or Path, optional
+        The official list; without it, one that lies in a root; without any, clips are chosen by their labels.
+    workbooks, frames : mapping of str to (str or Path), optional
+        As `workbook` and `frames` of `read_dataset`, by data set.
+    fixes, corrections
+        See `read_dataset`.
+
+    Returns
+    -------
+    Reading
+        Its root is the deepest folder that the three roots have in common.
+
+    Raises
+    ------
+    ManifestError, EnvironmentMissing
+        See `read_dataset`; or the list cannot be used.
+    """
+    sets = layout(COMPOSITE)["sets"]
+    for given in (roots, workbooks or {}, frames or {}):
+        if unknown := sorted(set(given) - set(sets)):
+            raise ManifestError(
+                f"{COMPOSITE}: data set must be one of {', '.join(sets)}; got {unknown[0]!r}. Correct it."
+            )
+    if missing := [name for name in sets if name not in roots]:
+        wanted = " ".join(f"--root {name}=DIR" for name in missing)
+        raise ManifestError(
+            f"{COMPOSITE}: every set must have a root; got none for {', '.join(missing)}. Add {wanted}."
+        )
+    readings = {
+        name: read_dataset(
+            name,
+            roots[name],
+            workbook=(workbooks or {}).get(name),
+            frames=(frames or {}).get(name),
+            fixes=fixes,
+            corrections=corrections,
+        )
+        for name in sets
+    }
+    return megc2019.compose(readings, None if list_file is None else Path(list_file))

@@ -41,10 +41,10 @@ def annotate(source: Source) -> Iterator[Annotation]:
             unreturned.append(annotation.clip_id)
         yield annotation
     if others:
-        source.note(f"{others.total()} rows are not of micro-expressions and were passed over: {counted(others)}.")
+        source.note(f"rows that are not of micro-expressions, passed over, {others.total()}: {counted(others)}.")
     if unreturned:
         source.note(
-            f"{len(unreturned)} clips have offset 0, never back at rest: their apex is their end: {named(unreturned)}."
+            f"clips with offset 0, never back at rest, whose apex is their end, {len(unreturned)}: {named(unreturned)}."
         )
 
 

@@ -34,4 +34,6 @@ def annotate(source: Source) -> Iterator[Annotation]:
             },
         )
     if ended:
-        source.note(f"{ended} clips have no offset in the sheet: the last frame of their folder is the offset.")
+        source.note(
+            f"clips without an offset in the sheet, for whom the last frame of their folder is the offset: {ended}."
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -205,7 +206,7 @@ def several_layouts(root: Path, counts: dict[str, int]) -> ManifestError:
     found = ", ".join(f"{name} ({count} clips)" for name, count in sorted(counts.items()))
     return ManifestError(
         f"{root}: frames of a clip must lie in one folder; got several: {found}. Choose one with --frames, such as --frames "
-        f"{min(counts)!r}."
+        f"{shlex.quote(min(counts))}."
     )
 
 

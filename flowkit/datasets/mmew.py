@@ -34,7 +34,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
         )
     if contradicting:
         source.note(
-            f"{len(contradicting)} rows name another subject than the clip does, which counts: {named(contradicting)}."
+            f"rows whose subject is not the one that the clip names, which counts, {len(contradicting)}: {named(contradicting)}."
         )
 
 

@@ -102,9 +102,9 @@ def _named_by_files(numbers: list[int | None], counted: int, folder: Folder) -> 
     if not given or all(folder.holds(number) for number in given):
         return numbers, ""
     if folder.first != counted and counted <= min(given) and max(given) < counted + length:
-        start, how = counted, f"their own frames from {counted}; written are the numbers of the files"
+        start, how = counted, f"their own frames from {counted}, written as the numbers of the files"
     elif onset == min(given) and offset == max(given) and offset - onset + 1 == length:
-        start, how = onset, "frames of the whole recording; moved so that the onset is the first file"
+        start, how = onset, "frames of a recording, moved so that the onset is the first file"
     else:
         return numbers, ""
     return [None if number is None else int(folder.numbers[number - start]) for number in numbers], how

@@ -150,7 +150,7 @@ def _apply(
     in_extra = name == "action_units"
     present = annotation.extra.get(name, "") if in_extra else "" if name == "exclude" else getattr(annotation, name)
     wrong = name in ("onset", "apex", "offset") and impossible(source, annotation, folder, name)
-    refusal = correction.refusal(present, impossible=wrong)
+    refusal = correction.refusal(present, impossible=wrong) or _no_frame(source, folder, correction)
     if refusal:
         return annotation, Event("refused", annotation.clip_id, f"{correction.what}: {refusal}.")
     if name == "exclude":
@@ -163,6 +163,14 @@ def _apply(
     return dataclasses.replace(annotation, **changed), done
 
 
+def _no_frame(source: Source, folder: Folder | None, correction: table.Correction) -> str:
+    """Why a frame number must not be put in place: these frames lack it; empty if they do not."""
+    numeric = correction.field in ("onset", "apex", "offset") and correction.new.isdigit()
+    if not numeric or folder is None or "counted" in source.layout or folder.holds(int(correction.new)):
+        return ""
+    return f"{folder.path} has no frame {correction.new}"
+
+
 def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder]) -> None:
     """What is odd but no reason to leave a clip out, once for all clips that have it."""
     groups = classes.grouping("3-class")
@@ -170,14 +178,14 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
         try:
             groups.of(source.name, label)
         except ConfigError as error:
-            source.note(f"{number} clips: {error}")
+            source.note(f"label of clips, {number}: {error}")
     for how, names in source.renumbered.items():
-        source.note(f"{len(names)} clips count {how}: {named(names)}.")
+        source.note(f"clips whose numbers count {how}, {len(names)}: {named(names)}.")
     flat = [c.clip_id for c in clips if c.apex is not None and c.apex in (c.onset, c.offset)]
     if flat:
-        source.note(f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {named(flat)}.")
+        source.note(f"clips with a phase of no length (the apex is onset or offset), {len(flat)}: {named(flat)}.")
     holes = {c.clip_id: gaps(places[c.clip_id], c.onset, c.offset or c.onset) for c in clips}
     holes = {name: number for name, number in holes.items() if number}
     if holes:
         listed = named([f"{name} ({number})" for name, number in holes.items()])
-        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {listed}.")
+        source.note(f"clips that lack frames between onset and offset, {len(holes)}: {listed}.")

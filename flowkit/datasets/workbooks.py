@@ -251,24 +251,18 @@ def _read_csv(path: Path) -> _Sheet:
 def _read_workbook(path: Path, form: Mapping[str, Any]) -> _Sheet:
     _check_file(path)
     values = _load(path, data_only=True)
-    try:
-        name = _choose_sheet(path, values, form.get("sheets", ()), form.get("other_sheets", ()))
-        grid = [tuple(cell for cell in line) for line in values[name].iter_rows(values_only=True)]
-    finally:
-        values.close()
+    name = _choose_sheet(path, values, form.get("sheets", ()), form.get("other_sheets", ()))
+    grid = list(values[name].iter_rows(values_only=True))
     return _Sheet(name, grid, frozenset(_formulas_without_value(path, name, grid)))
 
 
 def _formulas_without_value(path: Path, name: str, grid: Sequence[Sequence[object]]) -> Iterator[tuple[int, int]]:
     """Only a second look tells an empty cell from a formula whose value nobody stored."""
     formulas = _load(path, data_only=False)
-    try:
-        for row, line in enumerate(formulas[name].iter_rows()):
-            for column, cell in enumerate(line):
-                if cell.data_type == "f" and grid[row][column] is None:
-                    yield row, column
-    finally:
-        formulas.close()
+    for row, line in enumerate(formulas[name].iter_rows()):
+        for column, cell in enumerate(line):
+            if cell.data_type == "f" and grid[row][column] is None:
+                yield row, column
 
 
 def _check_file(path: Path) -> None:
@@ -309,7 +303,8 @@ def _load(path: Path, *, data_only: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and validation lists, which nobody reads here
-            return load_workbook(path, data_only=data_only, keep_links=False)
+            with path.open("rb") as file:  # openpyxl leaves a damaged file open that it opened itself
+                return load_workbook(file, data_only=data_only, keep_links=False)
     except OSError as error:
         raise ManifestError(_cannot_open(path, error)) from error
     except _DAMAGE as error:
