@@ -186,6 +186,72 @@ def _later_options(command: F) -> F:
     return command
 
 
+@main.command(short_help="A data set's annotation and frames as a manifest.")
+@click.argument("dataset")
+@click.argument("root", type=FOLDER, required=False)
+@click.option("--out", type=FILE, required=True, help="The manifest to write; never in ROOT.")
+@click.option("--root", "roots", multiple=True, metavar="SET=DIR", help="Folder of one set of megc2019; once for each.")
+@click.option(
+    "--workbook", "workbooks", multiple=True, metavar="FILE", help="The annotation file, where it is not found in ROOT."
+)
+@click.option(
+    "--frames",
+    "frames",
+    multiple=True,
+    metavar="DIR",
+    help="Folder in ROOT of the frames to use, where there are several.",
+)
+@click.option("--list", "list_file", type=FILE, help="Official list of megc2019.  [default: the one in a root, if any]")
+@click.option("--classes", "grouping", metavar="NAME", help="Also show how many clips each class of a grouping gets.")
+@click.option(
+    "--no-fixes", "fixes", is_flag=True, flag_value=False, default=True, help="Leave known errors as they are."
+)
+@click.option("--corrections", type=FILE, help="Table of known errors in place of the bundled one.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrite: bool, **given: Any) -> None:
+    """Write the manifest of DATASET, whose files lie in ROOT, in any layout in which it is handed out.
+
+    \b
+    DATASET is one of
+      casme2                          CASME II
+      samm                            SAMM
+      smic-hs, smic-vis, smic-nir     SMIC: raw, cropped, or SMIC-E
+      mmew                            MMEW
+      casme-sq                        CAS(ME)^2, micro-expressions
+      casme3-a, casme3-c              CAS(ME)^3, parts A and C
+      4dme                            4DME, grey video
+      dfme                            DFME
+      megc2019                        CASME II, SAMM and SMIC-HS together, 442 clips:
+                                      --root casme2=DIR --root samm=DIR --root smic-hs=DIR
+                                      (--workbook and --frames likewise: SET=...)
+
+    Known errors are corrected, each only where the file still has it; what was done, and each row that cannot be used, is
+    said. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever written in ROOT.
+
+    Exit codes: 0 every clip is in the manifest; 1 some are left out; 2 usage, or the data set cannot be read; 3 a package is
+    missing; 74 disk full.
+    """  # noqa: D301 - click wants the character
+    from flowkit.datasets.handover import check_out, next_commands
+    from flowkit.manifest import write_manifest
+
+    grouping = given.pop("grouping")
+    folders = _folders_of(dataset, root, given.pop("roots"))
+    check_out(out, folders.values(), overwrite=overwrite)
+    reading = _read_set(dataset, folders, given)
+    preview = None if grouping is None else _class_counts(reading, grouping)
+    write_manifest(out, reading.clips, overwrite=overwrite)
+    commands = next_commands(reading, out)
+    if as_json:
+        classes = None if preview is None else {"counts": preview.counts, "left_out": preview.left_out}
+        document = {"manifest": str(out), **reading.to_dict(), "classes": classes, "next": commands}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        _show_events(reading.events)
+        _show_reading(reading, out, preview, commands)
+    sys.exit(1 if reading.left_out else 0)
+
+
 @main.command(short_help="Clips to shards of flow and MM-COF; goes on where it was stopped.")
 @click.argument("manifest", type=FILE)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the shards; a run that was stopped goes on there.")
@@ -638,6 +704,89 @@ def doctor(as_json: bool) -> None:
             [(f.name, f.status, f.detail, f.next_step) for f in findings],
         )
     sys.exit(3 if any(f.status == "missing" for f in findings) else 0)
+
+
+def _folders_of(dataset: str, root: Path | None, roots: Sequence[str]) -> dict[str, Path]:
+    """Folder of each data set that a manifest is of, by its name."""
+    from flowkit.datasets import COMPOSITE, find_dataset
+
+    if dataset.casefold() == COMPOSITE:
+        if root is not None:
+            raise ConfigError(
+                f"{COMPOSITE}: folders must come as --root SET=DIR; got {root}. Write --root casme2={root}, ..."
+            )
+        return {name: Path(folder) for name, folder in _by_set("--root", roots).items()}
+    name = find_dataset(dataset).name
+    if root is None or roots:
+        raise ConfigError(
+            f"{name}: the data set's folder must follow its name; got {'--root' if roots else 'none'}. Write: flowkit manifest "
+            f"{name} DIR --out FILE"
+        )
+    return {name: root}
+
+
+def _by_set(option: str, values: Sequence[str]) -> dict[str, str]:
+    """The values of an option that is given once for each data set."""
+    named = [value.partition("=") for value in values]
+    for name, sign, value in named:
+        if not (name and sign and value):
+            raise ConfigError(f"{option}: must look like casme2=...; got {name + sign + value!r}. Correct it.")
+    return {name: value for name, _, value in named}
+
+
+def _read_set(dataset: str, folders: Mapping[str, Path], given: Mapping[str, Any]) -> Any:
+    from flowkit.datasets import COMPOSITE, read_dataset, read_megc2019
+
+    common = {name: given[name] for name in ("fixes", "corrections")}
+    places = {"workbook": given["workbooks"], "frames": given["frames"]}
+    if dataset.casefold() == COMPOSITE:
+        workbooks, frames = (_by_set(f"--{name}", values) for name, values in places.items())
+        return read_megc2019(folders, list_file=given["list_file"], workbooks=workbooks, frames=frames, **common)
+    ((name, root),) = folders.items()
+    if given["list_file"] is not None:
+        raise ConfigError(f"--list: must come with {COMPOSITE}; got it with {name}. Leave it out.")
+    for option, values in places.items():
+        if len(values) > 1:
+            raise ConfigError(f"--{option}: must be given once; got {', '.join(values)}. Leave all but one out.")
+    return read_dataset(name, root, **{option: values[0] for option, values in places.items() if values}, **common)
+
+
+def _class_counts(reading: Any, grouping: str) -> Any:
+    from flowkit import classes
+
+    return classes.preview(classes.grouping(grouping), [(clip.dataset, clip.label) for clip in reading.clips])
+
+
+def _show_events(events: Sequence[Any]) -> None:
+    """What was done, on stderr: rows that are left out first."""
+    order = ("left out", "refused", "applied", "note")
+    for event in sorted(events, key=lambda event: order.index(event.kind))[:MAX_LISTED]:
+        text = str(event)
+        click.echo(text[0].upper() + text[1:], err=True)
+    if len(events) > MAX_LISTED:
+        click.echo(f"... and {len(events) - MAX_LISTED} more; --json has them all.", err=True)
+
+
+def _show_reading(reading: Any, out: Path, preview: Any, commands: Sequence[str]) -> None:
+    """The manifest's path, counts, and what comes next."""
+    click.echo(out)
+    places = ", ".join(reading.layouts) if reading.layouts else "-"
+    click.echo(
+        f"{reading.title}: {len(reading.clips)} clips of {len(reading.counts('subject'))} subjects, {reading.left_out} left out, "
+        f"{reading.without_apex} without an apex; frames in {places}"
+    )
+    labels = Counter((clip.dataset, clip.label) for clip in reading.clips)
+    ordered = sorted(labels.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
+    _show_rows("", ("data set", "label", "clips"), [(name, label, str(count)) for (name, label), count in ordered])
+    if preview is not None:
+        rows = [(name, cls, str(count)) for name, counts in preview.counts.items() for cls, count in counts.items()]
+        rows += [
+            (name, f"(left out: {label})", str(count))
+            for name, counts in preview.left_out.items()
+            for label, count in counts.items()
+        ]
+        _show_rows("", ("data set", "class", "clips"), rows)
+    click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
 
 
 def _counted(reporter: Any) -> Callable[[int, int], None]:

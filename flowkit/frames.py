@@ -32,6 +32,7 @@ __all__ = [
     "Frames",
     "Sequence",
     "Source",
+    "frame_number",
     "nothing_to_search",
     "numbered_images",
     "open_sequence",
@@ -265,11 +266,25 @@ def numbered_images(folder: Path) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - one Path an entry would cost more than the scan
-            digits = re.findall("[0-9]+", stem)
-            if digits and suffix.lower() in SUFFIXES and not entry.name.startswith(".") and not entry.is_dir():
-                found.setdefault(int(digits[-1]), []).append(entry.name)
+            number = frame_number(entry.name)
+            if number is not None and not entry.is_dir():
+                found.setdefault(number, []).append(entry.name)
     return {number: sorted(found[number]) for number in sorted(found)}
+
+
+def frame_number(name: str) -> int | None:
+    """Number of an image by its file name: the last run of digits; None for what is no numbered image, or hidden.
+
+    Examples
+    --------
+    >>> frame_number("reg_img0046.jpg")
+    46
+    """
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - one Path a file would cost more than listing the folder
+    if suffix.lower() not in SUFFIXES or name.startswith("."):
+        return None
+    digits = re.findall("[0-9]+", stem)
+    return int(digits[-1]) if digits else None
 
 
 def _key(clip: Clip, config: FrameConfig, spotted: int | None = None) -> KeyFrames:

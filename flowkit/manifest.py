@@ -2,7 +2,7 @@
 
 A manifest is a CSV file with a header, `clip_id, path, onset, apex, offset, subject, dataset, label`; optional `fps` and
 `source_hash`; further columns are carried into the shard. This module reads it as a whole (every problem is
-listed at once) and turns one row into its three key frames (a problem there is a failure of that clip alone).
+listed at once), writes one, and turns one row into its three key frames (a problem there is a failure of that clip alone).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import csv
 import functools
 import gc
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -18,12 +19,14 @@ import operator
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from flowkit.commit import publish_file, replace_file
 from flowkit.errors import ClipError, FailureCode, ManifestError
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
@@ -220,6 +223,59 @@ def read_manifest(path: str | Path) -> list[Clip]:
         problems.add(f"{path.name}: manifest must name at least one clip; got none. Add rows.")
     problems.refuse()
     return [clips[name] for name in sorted(clips)]
+
+
+def write_manifest(path: str | Path, clips: Sequence[Clip], *, overwrite: bool = False) -> None:
+    """Store clips as a manifest that `read_manifest` gives back, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        In a folder that exists.
+    clips : sequence of Clip
+        Rows are written in this order; a further column that one clip has, every row has.
+    overwrite : bool
+        Whether a file that is there is replaced.
+
+    Raises
+    ------
+    ManifestError
+        There is a file already, or a clip could not be read back: every problem is listed. Nothing was written.
+    DiskFull
+    """
+    path = Path(path)
+    further = sorted({name for clip in clips for name, _ in clip.extra})
+    columns = [*REQUIRED, *OPTIONAL, *further]
+    rows = [dict.fromkeys(columns, "") | _cells(clip) for clip in clips]
+    problems = _Problems()
+    for row in rows:
+        problems.add(*_row_problems(row, f"{path.name} ({row['clip_id']})"))
+    twice = [name for name, count in Counter(row["clip_id"] for row in rows).items() if count > 1]
+    problems.add(*(f"{path.name}: clip_id must be unique; got {name!r} again. Rename one." for name in twice))
+    if not rows:
+        problems.add(f"{path.name}: manifest must name at least one clip; got none. Add clips.")
+    problems.refuse()
+    columns = [name for name in columns if name not in OPTIONAL or any(row[name] for row in rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode()
+    if overwrite:
+        replace_file(path, content)
+    elif not publish_file(path, content):
+        raise ManifestError(f"{path}: file must not exist yet; got one. Choose another name, or pass --overwrite.")
+
+
+def _cells(clip: Clip) -> dict[str, str]:
+    """The row of a clip, with an empty cell for what is unknown."""
+    numbers = {"onset": clip.onset, "apex": clip.apex, "offset": clip.offset}
+    return {
+        **dict(clip.extra),
+        **{name: getattr(clip, name) for name in ("clip_id", "path", "subject", "dataset", "label", "source_hash")},
+        **{name: "" if number is None else str(number) for name, number in numbers.items()},
+        "fps": "" if math.isnan(clip.fps) else repr(clip.fps).removesuffix(".0"),
+    }
 
 
 class _Problems:

@@ -10,7 +10,22 @@ import pytest
 
 from conftest import flowkit
 
-COMMANDS = ("extract", "check", "spot", "inspect", "verify", "report", "import", "export", "synth", "bench", "doctor")
+COMMANDS = (
+    *(
+        "manifest",
+        "extract",
+        "check",
+        "spot",
+        "inspect",
+        "verify",
+        "report",
+        "import",
+        "export",
+        "synth",
+        "bench",
+        "doctor",
+    ),
+)
 
 
 def test_help_names_every_command_in_the_order_of_use() -> None:

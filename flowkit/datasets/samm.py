@@ -1,0 +1,30 @@
+"""SAMM: one row a clip, subjects as "006" or 6, an apex of -1 where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowkit.datasets.base import Annotation, Source
+
+
+def annotate(source: Source) -> Iterator[Annotation]:
+    """Every row of the sheet of micro-expressions."""
+    for row in source.table():
+        subject = subject_id(row["subject"])
+        yield Annotation(
+            dataset=source.name,
+            subject=subject,
+            clip=row["clip"],
+            onset=row["onset"],
+            apex=row["apex"],
+            offset=row["offset"],
+            label=row["label"],
+            where=row.where,
+            folders=source.tails(subject=subject, clip=row["clip"]),
+            extra={name: row[name] for name in ("action_units", "objective_class")},
+        )
+
+
+def subject_id(text: str) -> str:
+    """The folder's name of a subject that the workbook writes as "006" or 6."""
+    return f"{int(text):03d}" if text.isascii() and text.isdigit() else text

@@ -1,0 +1,150 @@
+"""SMIC (HS, VIS, NIR) in its three distributions; no release has an apex.
+
+SMIC_all_raw and SMIC_all_cropped have no annotation file: the folder is the label, its first file the onset, its last the
+offset. SMIC-E has long clips and a workbook, with up to three expressions a row. Subjects and clips are called s01 and
+s01_ne_01 throughout, however a distribution writes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from flowkit.datasets.base import FIRST, LAST, Annotation, Source
+from flowkit.datasets.folders import fold_path, several_layouts, some_folders
+from flowkit.datasets.workbooks import Row
+from flowkit.errors import ManifestError
+
+VARIANTS: Final = {"hs", "vis", "nir"}
+EXPRESSIONS: Final = ("", "2", "3")
+"""Ends of the column names of a row's expressions."""
+_BY_FOLDER: Final = re.compile(r"(?:(.*)/)?(s\d+)/micro/(negative|positive|surprise)/(s\d+_\w+)", re.IGNORECASE)
+_LONG: Final = re.compile(r"(?:(.*)/)?(s\d+)/(s\d+_(?:ne|po|sur)_\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder that a clip has, by the name of subject and clip; `label` is empty in SMIC-E."""
+
+    path: str
+    layout: str
+    subject: str
+    clip: str
+    label: str = ""
+
+
+def annotate(source: Source) -> Iterator[Annotation]:
+    """Every clip of one variant, from the workbook where frames lie as in SMIC-E, else from the folders."""
+    places = _one_layout(source, list(_places(source)))
+    if not places and not source.named_workbook and not source.has("main"):
+        raise ManifestError(
+            f"{source.root}: frames must lie in folders such as {' or '.join(source.layout['folders'])}; got "
+            f"{some_folders(source.folders)}, and no workbook of {source.layout['title']}. Check the folder."
+        )
+    if source.named_workbook or not any(place.label for place in places.values()):
+        yield from _from_workbook(source, places)
+    else:
+        yield from (_from_folder(source, place) for place in places.values())
+
+
+# --- folders
+
+
+def _places(source: Source) -> Iterator[_Place]:
+    """Every folder under the root that has the place of a clip of this variant, empty ones too."""
+    around = "/".join(source.root.resolve().parts[-2:])
+    for path in [folder.path for folder in source.folders.folders] + source.folders.empty:
+        short = _BY_FOLDER.fullmatch(path)
+        match = short or _LONG.fullmatch(path)
+        if match and _variant(f"{around}/{match[1] or ''}") in (source.layout["variant"], None):
+            label = match[3].casefold() if short else ""
+            yield _Place(path, match[1] or ".", name_of(match[2]), name_of(match[4 if short else 3]), label)
+
+
+def _variant(path: str) -> str | None:
+    """Which variant the nearest part of a path names."""
+    for part in reversed(fold_path(path)):
+        named = VARIANTS & set(part.split("_"))
+        if len(named) == 1:
+            return named.pop()
+    return None
+
+
+def _one_layout(source: Source, places: list[_Place]) -> dict[tuple[str, ...], _Place]:
+    """The place of each clip, all of one distribution."""
+    if source.frames is not None:
+        places = [place for place in places if place.layout == source.frames] or places
+    found: dict[tuple[str, ...], _Place] = {}
+    for place in places:
+        found.setdefault(fold_path(f"{place.subject}/{place.clip}"), place)
+    if len(found) < len(places):
+        raise several_layouts(source.root, Counter(place.layout for place in places))
+    return found
+
+
+def _from_folder(source: Source, place: _Place) -> Annotation:
+    return Annotation(
+        dataset=source.name,
+        subject=place.subject,
+        clip=place.clip,
+        onset=FIRST,
+        apex="",
+        offset=LAST,
+        label=place.label,
+        where=place.path,
+        folders=(f"./{place.path}",),
+    )
+
+
+# --- workbook
+
+
+def _from_workbook(source: Source, places: Mapping[tuple[str, ...], _Place]) -> Iterator[Annotation]:
+    rows = source.table()
+    names = {name_of(row["clip"]) for row in rows}
+    renamed: Mapping[str, str] = source.layout.get("expressions", {})
+    absent = [name for name in source.layout.get("no_row", ()) if name not in {*names, *renamed.values()}]
+    if absent:
+        source.note(f"clips of the other distributions for which this workbook has no row: {', '.join(absent)}.")
+    for row in rows:
+        own = name_of(row["clip"])
+        for number in EXPRESSIONS:
+            clip = renamed.get(f"{own}/{number}", own)
+            if number and {row[f"onset{number}"], row[f"offset{number}"]} <= {"", "0"}:
+                continue  # a formula that points at an empty cell gives 0
+            if clip != own and clip in names:
+                source.note(f"{row.where}: expression {number} is {clip}, which has a row of its own.")
+                continue
+            yield _expression(source, row, number, clip, places)
+
+
+def _expression(
+    source: Source, row: Row, number: str, clip: str, places: Mapping[tuple[str, ...], _Place]
+) -> Annotation:
+    """One expression of a row; what the other distributions call a clip of its own has no folder of its own here."""
+    subject, own = name_of(row["subject"]), name_of(row["clip"])
+    renamed: Mapping[str, str] = source.layout.get("expressions", {})
+    hosts = [key.partition("/")[0] for key, name in renamed.items() if name == clip]
+    keys = [fold_path(f"{subject}/{name}") for name in (clip, own, *hosts)]
+    known = tuple(f"./{places[key].path}" for key in keys if key in places)
+    return Annotation(
+        dataset=source.name,
+        subject=subject,
+        clip=clip,
+        onset=row[f"onset{number}"],
+        apex="",
+        offset=row[f"offset{number}"],
+        label=row["label"],
+        where=row.where,
+        folders=known or source.tails(subject=subject, clip=clip),
+        serial=number if clip == own else "",
+    )
+
+
+def name_of(text: str) -> str:
+    """Name of a subject or clip with a subject of two digits: "s01_ne_01" for "S1_ne_01", "s01" for "1"."""
+    match = re.fullmatch(r"s?(\d+)(_\w+)?", text.strip().casefold())
+    return f"s{int(match[1]):02d}{match[2] or ''}" if match else text

@@ -1,0 +1,357 @@
+"""Annotation files as rows of named cells: .xlsx by openpyxl, .csv likewise; what can be wrong with one is said by name.
+
+Every cell becomes text, a whole number without a decimal point, nothing for an empty one: the same workbook exists with subjects as
+text and as numbers. Formulas count by the value that the spreadsheet program stored with them.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from flowkit.errors import EnvironmentMissing, ManifestError
+
+SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
+MAX_UNPACKED_BYTES: Final = 256 << 20
+"""An annotation workbook is a megabyte; one that unpacks to more than this is a bomb."""
+HEADER_WITHIN: Final = 60
+"""The header stands in one of so many first rows."""
+MAX_LISTED: Final = 8
+_OLE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
+"""First bytes of an .xls file, and of an .xlsx file with a password."""
+_DAMAGE: Final = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, SyntaxError, KeyError, ValueError, TypeError),
+    *(AttributeError, IndexError, NotImplementedError, OverflowError, RecursionError, MemoryError),
+)
+"""What openpyxl and the modules under it raise on damaged files; an XML error is a SyntaxError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: the text of its cells by the names of layouts.toml, and where it stands."""
+
+    where: str
+    cells: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        """Text of a cell; empty where the cell is, or where the file has no such column."""
+        return self.cells.get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """A sheet as a grid; `formulas` are the (row, column) from 0 of those formulas that have no stored value."""
+
+    name: str
+    grid: Sequence[Sequence[object]]
+    formulas: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+
+    def cell_name(self, row: int, column: int) -> str:
+        letters = ""
+        column += 1
+        while column:
+            column, rest = divmod(column - 1, 26)
+            letters = chr(ord("A") + rest) + letters
+        return f"{self.name}!{letters}{row + 1}"
+
+
+def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: str) -> Path:
+    """The one annotation file of a form among the spreadsheets of a folder.
+
+    Parameters
+    ----------
+    root : Path
+    there : sequence of str
+        Every spreadsheet under the root, relative to it.
+    form : mapping
+        A table of layouts.toml.
+    what : str
+        How messages call the file.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ManifestError
+        There is none, or there are several.
+    """
+    fitting = fitting_files(there, form)
+    if not fitting:
+        for name in there:
+            refuse(root / name, form)
+    if len(fitting) == 1:
+        return root / fitting[0]
+    if fitting:
+        raise ManifestError(
+            f"{root}: {what} must be one file; got {len(fitting)}: {_some(fitting)}. Name the one to read with --workbook."
+        )
+    patterns = " or ".join(form["files"])
+    old = [
+        name
+        for name in there
+        for pattern in form["files"]
+        if _fits(name, str(PurePosixPath(pattern).with_suffix(".xls*")))
+    ]
+    if old:
+        raise ManifestError(f"{root / old[0]}: {_unreadable_kind(Path(old[0]))}")
+    raise ManifestError(
+        f"{root}: folder must hold {what}, a file named {patterns}; got {_some(there) or 'no spreadsheet'}. Check the folder, or "
+        "name the file with --workbook."
+    )
+
+
+def fitting_files(there: Sequence[str], form: Mapping[str, Any]) -> list[str]:
+    """The spreadsheets that the first pattern of a form fits that fits any."""
+    by_pattern = ([name for name in there if _fits(name, pattern)] for pattern in form["files"])
+    return next(filter(None, by_pattern), [])
+
+
+def refuse(path: Path, form: Mapping[str, Any]) -> None:
+    """Raise for a file that layouts.toml says not to read, such as an older version.
+
+    Raises
+    ------
+    ManifestError
+    """
+    for pattern, reason in form.get("refused", {}).items():
+        if _fits(path.name, pattern):
+            raise ManifestError(f"{path}: annotation must be another file; got {reason}.")
+
+
+def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
+    """The rows of an annotation file, without the blank ones.
+
+    Parameters
+    ----------
+    path : Path
+        .xlsx or .csv.
+    form : mapping
+        A table of layouts.toml: `sheets`, `columns`, `optional`.
+
+    Returns
+    -------
+    list of Row
+
+    Raises
+    ------
+    ManifestError
+        The file cannot be read, or has not the sheets, columns or stored values that it should have.
+    EnvironmentMissing
+        openpyxl is not installed.
+    """
+    sheet = _read_csv(path) if path.suffix.lower() == ".csv" else _read_workbook(path, form)
+    first, columns = _find_columns(path, sheet, form)
+    used = set(columns.values())
+    empty = [(row, column) for row, column in sheet.formulas if row >= first and column in used]
+    if empty:
+        cells = [sheet.cell_name(*cell) for cell in sorted(empty)]
+        raise ManifestError(
+            f"{path}: formulas must have stored values; got {len(cells)} without: {_some(cells)}. Open the file in a spreadsheet "
+            "program, save it there, and run again."
+        )
+    return list(_rows(path, sheet, first, columns))
+
+
+def _rows(path: Path, sheet: _Sheet, first: int, columns: Mapping[str, int]) -> Iterator[Row]:
+    for number, line in enumerate(sheet.grid[first:], start=first + 1):
+        cells = {name: _text(line[column]) for name, column in columns.items() if column < len(line)}
+        if any(cells.values()):
+            yield Row(f"{path.name}: {sheet.name} row {number}" if sheet.name else f"{path.name}:{number}", cells)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else " ".join(str(value).split())
+
+
+# --- columns
+
+
+def _find_columns(path: Path, sheet: _Sheet, form: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
+    """Index of the first row of data, and of the column of each name."""
+    wanted: dict[str, Any] = {**form["columns"], **form.get("optional", {})}
+    if all(isinstance(place, int) for place in wanted.values()):
+        return 0, _by_number(path, sheet, wanted)
+    best: tuple[int, int] = (-1, 0)
+    for number, line in enumerate(sheet.grid[:HEADER_WITHIN]):
+        there: dict[str, int] = {}
+        for column, value in enumerate(line):
+            there.setdefault(_plain(_text(value)), column)
+        found = {
+            name: there[_plain(spelling)]
+            for name, spellings in wanted.items()
+            for spelling in reversed(spellings)
+            if _plain(spelling) in there
+        }
+        held = sum(name in found for name in form["columns"])
+        if held == len(form["columns"]):
+            return number + 1, found
+        best = max(best, (held, -number))
+    raise ManifestError(_no_header(path, sheet, form["columns"], -best[1]))
+
+
+def _by_number(path: Path, sheet: _Sheet, wanted: Mapping[str, int]) -> dict[str, int]:
+    width = max(map(len, sheet.grid), default=0)
+    if width < max(wanted.values()):
+        names = ", ".join(f"{number} {name}" for name, number in wanted.items())
+        raise ManifestError(
+            f"{path}: {sheet.name or 'file'} must have the columns {names}, and no header; got {width} columns. Check that it is "
+            "the right file."
+        )
+    return {name: number - 1 for name, number in wanted.items()}
+
+
+def _no_header(path: Path, sheet: _Sheet, columns: Mapping[str, Sequence[str]], nearest: int) -> str:
+    header = [_text(value) for value in sheet.grid[nearest]] if sheet.grid else []
+    plain = {_plain(text): text for text in header if text}
+    advice = []
+    for spellings in columns.values():
+        if not {_plain(spelling) for spelling in spellings} & set(plain):
+            near = difflib.get_close_matches(_plain(spellings[0]), plain, 1, 0.6)
+            advice.append(f"{spellings[0]} (is it {plain[near[0]]!r}?)" if near else spellings[0])
+    names = ", ".join(spellings[0] for spellings in columns.values())
+    return (
+        f"{path}: {sheet.name or 'file'} must have a header with {names} in one of its first {HEADER_WITHIN} rows; got row "
+        f"{nearest + 1} as the nearest, with {_some([text for text in header if text]) or 'nothing'}. It lacks "
+        f"{', '.join(advice) or 'columns'}. Check that it is the right file, or rename its columns in a copy and name that with "
+        "--workbook."
+    )
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_]+", "", text.casefold())
+
+
+# --- files
+
+
+def _read_csv(path: Path) -> _Sheet:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _Sheet("", list(csv.reader(file, skipinitialspace=True, strict=True)))
+    except OSError as error:
+        raise ManifestError(_cannot_open(path, error)) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: file must be CSV in UTF-8; got {error}. Save it as such.") from error
+
+
+def _read_workbook(path: Path, form: Mapping[str, Any]) -> _Sheet:
+    _check_file(path)
+    values = _load(path, data_only=True)
+    name = _choose_sheet(path, values, form.get("sheets", ()), form.get("other_sheets", ()))
+    grid = list(values[name].iter_rows(values_only=True))
+    return _Sheet(name, grid, frozenset(_formulas_without_value(path, name, grid)))
+
+
+def _formulas_without_value(path: Path, name: str, grid: Sequence[Sequence[object]]) -> Iterator[tuple[int, int]]:
+    """Only a second look tells an empty cell from a formula whose value nobody stored."""
+    formulas = _load(path, data_only=False)
+    for row, line in enumerate(formulas[name].iter_rows()):
+        for column, cell in enumerate(line):
+            if cell.data_type == "f" and grid[row][column] is None:
+                yield row, column
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no workbook, or one that should not be opened, before openpyxl sees it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_OLE))
+        if path.suffix.lower() in (".xls", ".xlsm"):
+            raise ManifestError(f"{path}: {_unreadable_kind(path)}")
+        if start == _OLE:
+            raise ManifestError(
+                f"{path}: workbook must open without a password; got one that is locked by a password, or an .xls file under "
+                "another name. Save it as .xlsx without a password."
+            )
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except OSError as error:
+        raise ManifestError(_cannot_open(path, error)) from error
+    except zipfile.BadZipFile as error:
+        raise ManifestError(_damaged(path, error)) from error
+    if any("vbaproject" in part.filename.lower() for part in parts):
+        raise ManifestError(f"{path}: {_unreadable_kind(path.with_suffix('.xlsm'))}")
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise ManifestError(
+            f"{path}: workbook must unpack to at most {MAX_UNPACKED_BYTES >> 20} MB; got {unpacked >> 20} MB. That is no "
+            "annotation file: check where it comes from."
+        )
+
+
+def _load(path: Path, *, data_only: bool) -> Any:
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise EnvironmentMissing(
+            "openpyxl: package must be installed to read workbooks; got none. Install it: pip install 'flowkit-mer[datasets]'."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and validation lists, which nobody reads here
+            with path.open("rb") as file:  # openpyxl leaves a damaged file open that it opened itself
+                return load_workbook(file, data_only=data_only, keep_links=False)
+    except OSError as error:
+        raise ManifestError(_cannot_open(path, error)) from error
+    except _DAMAGE as error:
+        raise ManifestError(_damaged(path, error)) from error
+
+
+def _choose_sheet(path: Path, workbook: Any, sheets: Sequence[str], others: Sequence[str]) -> str:
+    """A sheet of one of these names; else the only one that is not empty, and not known as one of the others."""
+    by_name: dict[str, str] = {_plain(sheet.title): sheet.title for sheet in workbook.worksheets}
+    for name in sheets:
+        if _plain(name) in by_name:
+            return by_name[_plain(name)]
+    passed = {_plain(name) for name in others}
+    filled = [
+        sheet.title
+        for sheet in workbook.worksheets
+        if _plain(sheet.title) not in passed and (sheet.max_row > 1 or sheet["A1"].value is not None)
+    ]
+    if len(filled) == 1:
+        return str(filled[0])
+    raise ManifestError(
+        f"{path}: workbook must have a sheet named {' or '.join(sheets) or 'anything, alone'}; got "
+        f"{_some([sheet.title for sheet in workbook.worksheets])}. Check that it is the right file, or name another with "
+        "--workbook."
+    )
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(PurePosixPath(name).name.casefold(), pattern.casefold())
+
+
+def _unreadable_kind(path: Path) -> str:
+    kind = "one with macros, which flowkit never opens" if path.suffix.lower() == ".xlsm" else "an old .xls file"
+    return f"workbook must be .xlsx without macros; got {kind}. Save it as .xlsx in a spreadsheet program."
+
+
+def _cannot_open(path: Path, error: OSError) -> str:
+    lock = path.with_name(f"~${path.name}")
+    step = "Close the spreadsheet program that has it open." if lock.exists() else "Check the path and the permissions."
+    return f"{path}: annotation file must be readable; got {error.strerror or error}. {step}"
+
+
+def _damaged(path: Path, error: BaseException) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{path}: workbook must be a whole .xlsx file; got a damaged one ({reason:.120}). Get it again, or save it anew."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

@@ -1,0 +1,84 @@
+"""SAMM as it is handed out: a header below prose, formulas, missing and impossible apex frames, two widths of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_up
+import pytest
+
+from flowkit.datasets import Reading, read_dataset
+from flowkit.manifest import Clip
+
+
+def by_name(reading: Reading) -> dict[str, Clip]:
+    return {clip.clip_id.removeprefix("samm/"): clip for clip in reading.clips}
+
+
+def said(reading: Reading, kind: str) -> str:
+    return "\n".join(str(event) for event in reading.events if event.kind == kind)
+
+
+@pytest.mark.parametrize("numbers", [False, True], ids=["text", "integers"])
+@pytest.mark.parametrize("name", ["SAMM_Micro_FACS_Codes_v2.xlsx", "SAMM_20181215_Micro_FACS_Codes_v2.xlsx"])
+def test_both_file_names_and_both_kinds_of_subjects_give_the_same_clips(
+    tmp_path: Path, name: str, numbers: bool
+) -> None:
+    reading = read_dataset("samm", made_up.samm(tmp_path, name=name, numbers=numbers))
+    clip = by_name(reading)["006/006_1_2"]
+    assert (clip.onset, clip.apex, clip.offset, clip.fps) == (5562, 5588, 5632, 200.0)
+    assert (clip.path, clip.subject, clip.label) == ("SAMM/006/006_1_2", "006", "Anger")
+    assert dict(clip.extra) == {"action_units": "4+7+23?", "objective_class": "3"}
+    assert (len(reading.clips), reading.left_out) == (8, 0)
+
+
+@pytest.mark.parametrize("prose", [0, 12, 13])
+def test_the_header_is_found_below_any_prose(tmp_path: Path, prose: int) -> None:
+    assert len(read_dataset("samm", made_up.samm(tmp_path, prose=prose)).clips) == 8
+
+
+def test_numbers_of_four_digits_are_numbers_too(tmp_path: Path) -> None:
+    clip = by_name(read_dataset("samm", made_up.samm(tmp_path)))["009/009_3_1"]
+    assert (clip.onset, clip.apex, clip.offset) == (3577, 3600, 3620)
+    assert (tmp_path / clip.path / "009_3577.jpg").exists()
+
+
+def test_an_apex_of_minus_one_is_none(tmp_path: Path) -> None:
+    reading = read_dataset("samm", made_up.samm(tmp_path))
+    assert by_name(reading)["036/036_7_1"].apex is None
+    assert reading.without_apex == 1
+
+
+def test_known_errors_are_corrected_each_with_its_source(tmp_path: Path) -> None:
+    reading = read_dataset("samm", made_up.samm(tmp_path))
+    clips, applied = by_name(reading), said(reading, "applied")
+    assert clips["028/028_4_1"].apex == 1105
+    assert clips["032/032_3_1"].apex == 4945
+    assert clips["032/032_3_2"].apex == 5130
+    assert clips["013/013_1_9"].offset == 5739
+    assert dict(clips["007/007_6_1"].extra)["action_units"] == "R12 + R15"
+    assert applied.count("MEB") == 5
+    assert "samm/028/028_4_1: apex 1233 -> 1105" in applied
+
+
+def test_what_may_be_right_stays(tmp_path: Path) -> None:
+    rows = [row if row[1] != "028_4_1" else (*row[:3], 1113, *row[4:]) for row in made_up.SAMM_ROWS]
+    rows = [row if row[1] != "007_6_1" else (*row[:5], "12", *row[6:]) for row in rows]
+    reading = read_dataset("samm", made_up.samm(tmp_path, rows=rows))
+    assert by_name(reading)["028/028_4_1"].apex == 1113
+    assert "samm/028/028_4_1: apex * -> 1105: the file has '1113', which may be right" in said(reading, "refused")
+    assert "the file has '12', which has no 'or'" in said(reading, "refused")
+
+
+def test_without_fixes_impossible_rows_are_left_out(tmp_path: Path) -> None:
+    reading = read_dataset("samm", made_up.samm(tmp_path), fixes=False)
+    left = said(reading, "left out")
+    assert reading.left_out == 2
+    assert "row 19: apex must lie between onset and offset; got onset=1088, apex=1233, offset=1143" in left
+    assert "row 18: offset must be a frame of SAMM/013/013_1_9; got 5793, but 40 images from 5700 to 5739" in left
+    assert said(reading, "applied") == ""
+
+
+def test_clips_that_a_correction_names_and_the_copy_lacks_are_noted(tmp_path: Path) -> None:
+    noted = said(read_dataset("samm", made_up.samm(tmp_path)), "note")
+    assert "samm/035/035_7_2: correction of action_units * -> R14A: the clip is not in this copy" in noted
