@@ -206,7 +206,8 @@ def _check_clip(clip: Clip, root: Path | None, config: FrameConfig, tally: _Tall
     _compare_rows(clip, tally)
     try:
         if root is None:
-            key = key_frames(clip, config.missing_apex, config.missing_offset, config.strict_phases)
+            middle = _middle(clip, config)
+            key = key_frames(clip, config.missing_apex, config.missing_offset, config.strict_phases, middle)
             _check_lengths(clip, key, clip.fps, tally)
             return
         frames = read_frames(clip, root, config, _stand_in(clip, root, config))
@@ -252,6 +253,13 @@ def _check_lengths(clip: Clip, key: KeyFrames, fps: float, tally: _Tally) -> Non
         tally.note(
             clip, NoteKind.LONG, f"the clip lasts {length:.2f} s{told}, longer than a micro-expression ({LONG_S:g} s)."
         )
+
+
+def _middle(clip: Clip, config: FrameConfig) -> int | None:
+    """Stands in, where no frame is looked at, for an apex that is to be spotted."""
+    if clip.apex is not None or clip.offset is None or config.missing_apex != "spot":
+        return None
+    return (clip.onset + clip.offset) // 2
 
 
 def _stand_in(clip: Clip, root: Path, config: FrameConfig) -> int | None:

@@ -155,6 +155,8 @@ def test_without_frames_the_root_need_not_exist(root: Path):
     report = check_manifest(root / "clips.csv", root / "nowhere", frames=False)
     assert [problem.code for problem in report.problems] == [FailureCode.APEX_MISSING]
     assert report.measured == ()
+    spot = FrameConfig(missing_apex="spot")
+    assert check_manifest(root / "clips.csv", root / "nowhere", spot, frames=False).problems == ()
     assert (report.zero_rise, report.zero_fall) == (1, 1)
 
 
