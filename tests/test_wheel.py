@@ -13,9 +13,12 @@ import hashlib, pathlib, sys
 import flowkit, flowkit_kernels, fmanet, flowkit.cli
 from flowkit.synth import SynthConfig, synthesise
 from flowkit.landmarks import FaceLandmarker
+from flowkit.datasets.base import layout
+from flowkit.datasets.corrections import corrections
 assert all("site" in module.__file__ for module in (flowkit, flowkit_kernels, fmanet)), flowkit.__file__
 synthesise(pathlib.Path("clips"), SynthConfig(subjects=1, classes=("smile",), key_frames_only=True))
 FaceLandmarker("").close()
+assert layout("casme2")["title"] and corrections("casme2")
 folder = pathlib.Path(flowkit.__file__).parent
 assert (folder / "assets" / "NOTICE").is_file() and (folder / "py.typed").is_file()
 print(*sorted(path.name for path in (pathlib.Path(flowkit_kernels.__file__).parent / "cuda").iterdir() if path.is_file()))
