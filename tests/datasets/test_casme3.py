@@ -115,6 +115,8 @@ def test_version_1_is_refused_with_advice(tmp_path: Path) -> None:
     old = (root / V2).rename(root / "annotation/partA/cas(me)3_part_A_ME_label_JpgIndex_v1.xls")
     with pytest.raises(ManifestError, match=r"got version 1, .* Take cas\(me\)3_part_A_ME_label_JpgIndex_v2.xlsx"):
         read_dataset("casme3-a", root)
+    made_up.workbook(root / V2, {"label": [HEADER, *ROWS]})
+    assert len(read_dataset("casme3-a", root).clips) == 10
     saved = old.rename(tmp_path / "cas(me)3_part_A_ME_label_JpgIndex_v1.xlsx")
     with pytest.raises(ManifestError, match="got version 1"):
         read_dataset("casme3-a", root, workbook=saved)
