@@ -13,7 +13,7 @@ from flowkit.datasets import DATASETS
 from flowkit.datasets.corrections import COLUMNS, FILE
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "README.md")
 TABLE = Path(__file__).parents[2] / "flowkit" / "datasets" / FILE
 
 
