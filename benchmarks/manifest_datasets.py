@@ -2,8 +2,8 @@
 
     python benchmarks/manifest_datasets.py --out benchmarks/results/manifest_datasets.json
 
-The set has the form of CASME II, workbook and cropped frames. Each run is a process of its own; the folders were written just before,
-so the system still knows them: what a disk that was never read adds is not measured.
+The set has the form of CASME II, workbook and cropped frames. Each run is a process of its own; the folders were written just
+before, so the system still knows them: what a disk that was never read adds is not measured.
 """
 
 from __future__ import annotations
