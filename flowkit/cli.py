@@ -211,6 +211,11 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
       casme2                          CASME II
       samm                            SAMM
       smic-hs, smic-vis, smic-nir     SMIC: raw, cropped, or SMIC-E
+      mmew                            MMEW
+      casme-sq                        CAS(ME)^2, micro-expressions
+      casme3-a, casme3-c              CAS(ME)^3, parts A and C
+      4dme                            4DME, grey video
+      dfme                            DFME
       megc2019                        CASME II, SAMM and SMIC-HS together, 442 clips:
                                       --root casme2=DIR --root samm=DIR --root smic-hs=DIR
                                       (--workbook and --frames likewise: SET=...)

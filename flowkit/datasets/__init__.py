@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, megc2019, reading, samm, smic
+from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, reading, samm, smic
 from flowkit.datasets.base import DataSet, Event, Reading, layout
 from flowkit.errors import ManifestError
 
@@ -26,6 +26,12 @@ DATASETS: Final = {
         DataSet("smic-hs", smic.annotate),
         DataSet("smic-vis", smic.annotate),
         DataSet("smic-nir", smic.annotate),
+        DataSet("mmew", mmew.annotate),
+        DataSet("casme-sq", casme_sq.annotate),
+        DataSet("casme3-a", casme3.annotate_a),
+        DataSet("casme3-c", casme3.annotate_c),
+        DataSet("4dme", fourdme.annotate),
+        DataSet("dfme", dfme.annotate),
     )
 }
 """By name; the names are those of flowkit.classes."""

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from flowkit.datasets.folders import FolderIndex
-from flowkit.datasets.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table
+from flowkit.datasets.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
 from flowkit.manifest import Clip
 
 FIRST: Final = "first"
 LAST: Final = "last"
 """In place of a frame number: that of the folder's first or last image."""
+MAX_NAMED: Final = 6
+"""Clips named in a note before the rest is only counted."""
 
 Kind = Literal["applied", "refused", "left out", "note"]
 
@@ -177,17 +179,25 @@ class Source:
         The annotation file, instead of the one found.
     frames : str or Path, optional
         A folder in the root: only frames under it count.
+
+    Attributes
+    ----------
+    events : list of Event
+    renumbered : dict of str to list of str
+        What the frame numbers of clips count that are not those of files, and which clips these are.
     """
 
     def __init__(self, name: str, root: Path, workbook: Path | None = None, frames: str | Path | None = None) -> None:
         self.name, self.root, self.layout = name, root, layout(name)
         self.events: list[Event] = []
+        self.renumbered: dict[str, list[str]] = {}
         self.frames = None if frames is None else _inside(root, Path(frames))
         self._workbook = workbook
 
     @cached_property
     def _everything(self) -> FolderIndex:
-        index = FolderIndex.scan(self.root, SUFFIXES)
+        lists = self.layout.get("lists", {}).values()
+        index = FolderIndex.scan(self.root, (*SUFFIXES, *map(str.casefold, lists)))
         if index.unreadable:
             self.note(
                 f"{len(index.unreadable)} folders cannot be listed, such as {index.unreadable[0]}. Check the permissions."
@@ -221,15 +231,16 @@ class Source:
         ManifestError, EnvironmentMissing
         """
         form = self.layout[name]
-        if name == "main" and self._workbook is not None:
-            path = self._workbook
-        else:
-            path = find_file(
-                self.root, self._everything.spreadsheets, form, f"the annotation of {self.layout['title']}"
-            )
+        path = self._file(form.get("file_of", name))
         if path.with_name(f"~${path.name}").exists():
             self.note(f"{path.name} is open in a spreadsheet program: what is not saved there yet is not read.")
         return read_table(path, form)
+
+    def lists(self, name: str) -> list[Path]:
+        """Text files of a name in `lists` of layouts.toml, wherever they lie under the root."""
+        wanted = self.layout["lists"][name].casefold()
+        there = (self.root / path for path in self._everything.spreadsheets)
+        return [path for path in there if path.name.casefold() == wanted]
 
     def tails(self, **values: str) -> tuple[str, ...]:
         """Where the frames of a clip may lie: the patterns of layouts.toml, filled in."""
@@ -238,6 +249,30 @@ class Source:
     def note(self, message: str, clip: str = "") -> None:
         """Record something worth knowing."""
         self.events.append(Event("note", clip, message))
+
+    def leave_out(self, clip: str, message: str) -> None:
+        """Record why a row that names a clip will not be in the manifest."""
+        self.events.append(Event("left out", clip, message))
+
+    def _file(self, name: str) -> Path:
+        """The file of a table of layouts.toml."""
+        form = self.layout[name]
+        if name != "main" or self._workbook is None:
+            what = f"the annotation of {self.layout['title']}"
+            return find_file(self.root, self._everything.spreadsheets, form, what)
+        refuse(self._workbook, form)
+        return self._workbook
+
+
+def counted(words: Counter[str]) -> str:
+    """How often each word stands there, most frequent first."""
+    return ", ".join(f"{word} ({number})" for word, number in words.most_common())
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _inside(root: Path, frames: Path) -> str:

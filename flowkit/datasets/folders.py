@@ -129,13 +129,21 @@ class FolderIndex:
         Parameters
         ----------
         tail : str
-            Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other.
+            Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other. A * at its end stands
+            for whatever does not begin with a digit.
         """
-        wanted = fold_path(tail)
-        known = self._by_name.get(wanted[-1], [])
+        *above, name = fold_path(tail)
+        known = [found for wanted in self._names(name) for found in self._by_name.get(wanted, ())]
         if tail.startswith("./"):
             return [folder for _, folder in known if folder.path == tail[2:]]
-        return [folder for parts, folder in known if parts[-len(wanted) :] == wanted]
+        return [folder for parts, folder in known if parts[len(parts) - 1 - len(above) : -1] == tuple(above)]
+
+    def _names(self, name: str) -> list[str]:
+        """The names of folders that a last part stands for."""
+        if not name.endswith("*"):
+            return [name]
+        start = name[:-1]
+        return [known for known in self._by_name if known.startswith(start) and not known[len(start) :][:1].isdigit()]
 
     def parts(self, folder: Folder) -> tuple[str, ...]:
         """Folded parts of a folder's path from the file system's root on."""

@@ -49,7 +49,7 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
         subject=unicodedata.normalize("NFC", annotation.subject),
         dataset=annotation.dataset,
         label=unicodedata.normalize("NFC", annotation.label),
-        fps=float(source.layout["fps"]),
+        fps=float(source.layout.get("fps", "nan")),
         extra=tuple(sorted((name, unicodedata.normalize("NFC", text)) for name, text in annotation.extra.items())),
     )
 
@@ -81,18 +81,33 @@ def _frames(source: Source, annotation: Annotation, folder: Folder) -> tuple[int
         if number is None and text and text.casefold() not in source.layout["missing"]:
             raise ClipError(FailureCode.ANNOTATION_RANGE, _bad_cell(annotation, name))
         numbers.append(number)
-    onset, apex, offset = _named_by_files(numbers, source.layout.get("counted"), folder)
+    counted = source.layout.get("counted")
+    if counted is not None:
+        numbers, how = _named_by_files(numbers, counted, folder)
+        if how:
+            source.renumbered.setdefault(how, []).append(annotation.clip_id)
+    onset, apex, offset = numbers
     return onset, apex, offset
 
 
-def _named_by_files(numbers: list[int | None], counted: int | None, folder: Folder) -> list[int | None]:
-    """The same frames, by the numbers of their files where they were counted within the clip."""
+def _named_by_files(numbers: list[int | None], counted: int, folder: Folder) -> tuple[list[int | None], str]:
+    """The same frames by the numbers of their files, and what the numbers counted, empty where they are those of files.
+
+    Where neither the clip's own frames nor a recording of which the folder holds just this clip can be meant, the numbers stay:
+    they name files that are missing.
+    """
     given = [number for number in numbers if number is not None]
-    if counted is None or all(folder.holds(number) for number in given):
-        return numbers
-    if min(given) < counted or max(given) - counted >= len(folder.numbers):
-        return numbers  # nor can they count its frames: they name files that are missing
-    return [None if number is None else int(folder.numbers[number - counted]) for number in numbers]
+    onset, _, offset = numbers
+    length = len(folder.numbers)
+    if not given or all(folder.holds(number) for number in given):
+        return numbers, ""
+    if folder.first != counted and counted <= min(given) and max(given) < counted + length:
+        start, how = counted, f"their own frames from {counted}, written as the numbers of the files"
+    elif onset == min(given) and offset == max(given) and offset - onset + 1 == length:
+        start, how = onset, "frames of a recording, moved so that the onset is the first file"
+    else:
+        return numbers, ""
+    return [None if number is None else int(folder.numbers[number - start]) for number in numbers], how
 
 
 def _check_frame(where: str, name: str, number: int, folder: Folder) -> None:

@@ -10,18 +10,15 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from flowkit import classes
 from flowkit.datasets import corrections as table
-from flowkit.datasets.base import Annotation, DataSet, Event, Reading, Source
+from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source, named
 from flowkit.datasets.folders import Folder, fold_path, gaps, layout_of, several_layouts, some_folders
 from flowkit.datasets.numbering import impossible, to_clip
 from flowkit.errors import ClipError, ConfigError, ManifestError
 from flowkit.manifest import Clip
-
-MAX_NAMED: Final = 6
-"""Clips named in a note before the rest is only counted."""
 
 
 def read(
@@ -182,16 +179,13 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
             groups.of(source.name, label)
         except ConfigError as error:
             source.note(f"{number} clips: {error}")
+    for how, names in source.renumbered.items():
+        source.note(f"{len(names)} clips count {how}: {named(names)}.")
     flat = [c.clip_id for c in clips if c.apex is not None and c.apex in (c.onset, c.offset)]
     if flat:
-        source.note(f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {_named(flat)}.")
+        source.note(f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {named(flat)}.")
     holes = {c.clip_id: gaps(places[c.clip_id], c.onset, c.offset or c.onset) for c in clips}
     holes = {name: number for name, number in holes.items() if number}
     if holes:
-        listed = _named([f"{name} ({number})" for name, number in holes.items()])
+        listed = named([f"{name} ({number})" for name, number in holes.items()])
         source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {listed}.")
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

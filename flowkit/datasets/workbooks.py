@@ -88,6 +88,9 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
         There is none, or there are several.
     """
     fitting = fitting_files(there, form)
+    if not fitting:
+        for name in there:
+            refuse(root / name, form)
     if len(fitting) == 1:
         return root / fitting[0]
     if fitting:
@@ -115,6 +118,18 @@ def fitting_files(there: Sequence[str], form: Mapping[str, Any]) -> list[str]:
     return next(filter(None, by_pattern), [])
 
 
+def refuse(path: Path, form: Mapping[str, Any]) -> None:
+    """Raise for a file that layouts.toml says not to read, such as an older version.
+
+    Raises
+    ------
+    ManifestError
+    """
+    for pattern, reason in form.get("refused", {}).items():
+        if _fits(path.name, pattern):
+            raise ManifestError(f"{path}: annotation must be another file; got {reason}.")
+
+
 def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
     """The rows of an annotation file, without the blank ones.
 
@@ -136,7 +151,7 @@ def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
     EnvironmentMissing
         openpyxl is not installed.
     """
-    sheet = _read_csv(path) if path.suffix.lower() == ".csv" else _read_workbook(path, form.get("sheets", ()))
+    sheet = _read_csv(path) if path.suffix.lower() == ".csv" else _read_workbook(path, form)
     first, columns = _find_columns(path, sheet, form)
     used = set(columns.values())
     empty = [(row, column) for row, column in sheet.formulas if row >= first and column in used]
@@ -233,10 +248,10 @@ def _read_csv(path: Path) -> _Sheet:
         raise ManifestError(f"{path}: file must be CSV in UTF-8; got {error}. Save it as such.") from error
 
 
-def _read_workbook(path: Path, sheets: Sequence[str]) -> _Sheet:
+def _read_workbook(path: Path, form: Mapping[str, Any]) -> _Sheet:
     _check_file(path)
     values = _load(path, data_only=True)
-    name = _choose_sheet(path, values, sheets)
+    name = _choose_sheet(path, values, form.get("sheets", ()), form.get("other_sheets", ()))
     grid = list(values[name].iter_rows(values_only=True))
     return _Sheet(name, grid, frozenset(_formulas_without_value(path, name, grid)))
 
@@ -296,13 +311,18 @@ def _load(path: Path, *, data_only: bool) -> Any:
         raise ManifestError(_damaged(path, error)) from error
 
 
-def _choose_sheet(path: Path, workbook: Any, sheets: Sequence[str]) -> str:
-    """A sheet of one of these names; else the only one that is not empty."""
+def _choose_sheet(path: Path, workbook: Any, sheets: Sequence[str], others: Sequence[str]) -> str:
+    """A sheet of one of these names; else the only one that is not empty, and not known as one of the others."""
     by_name: dict[str, str] = {_plain(sheet.title): sheet.title for sheet in workbook.worksheets}
     for name in sheets:
         if _plain(name) in by_name:
             return by_name[_plain(name)]
-    filled = [sheet.title for sheet in workbook.worksheets if sheet.max_row > 1 or sheet["A1"].value is not None]
+    passed = {_plain(name) for name in others}
+    filled = [
+        sheet.title
+        for sheet in workbook.worksheets
+        if _plain(sheet.title) not in passed and (sheet.max_row > 1 or sheet["A1"].value is not None)
+    ]
     if len(filled) == 1:
         return str(filled[0])
     raise ManifestError(

@@ -16,6 +16,11 @@ import numpy as np
 import xlsxwriter
 from PIL import Image
 
+from flowkit.check import CheckReport, check_manifest
+from flowkit.config import FrameConfig
+from flowkit.datasets import Reading
+from flowkit.manifest import write_manifest
+
 Value = str | int | float | None
 
 
@@ -69,6 +74,12 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
         status = path.stat()
         found[str(path)] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+def checked(reading: Reading, folder: Path) -> CheckReport:
+    """What `flowkit check` says of the manifest of a reading, with the policy for clips that have no apex."""
+    write_manifest(folder / "clips.csv", reading.clips)
+    return check_manifest(folder / "clips.csv", reading.root, FrameConfig(missing_apex="midpoint"))
 
 
 # --- CASME II

@@ -1,0 +1,70 @@
+"""CAS(ME)^2: three sheets without headers; two of them say which folder belongs to a participant and a stimulus.
+
+Clips are intervals of long videos: one folder of frames holds many, macro-expressions among them, which are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from flowkit.datasets.base import Annotation, Source, counted, named
+from flowkit.datasets.workbooks import Row
+
+MICRO = "micro"
+"""What the type of a micro-expression begins with."""
+
+
+def annotate(source: Source) -> Iterator[Annotation]:
+    """Every row of a micro-expression whose participant and stimulus the naming rules know."""
+    subjects = {_number(row["participant"]): row["subject"] for row in source.table("subjects")}
+    videos = {row["stimulus"].casefold(): row["code"].zfill(4) for row in source.table("videos")}
+    others: Counter[str] = Counter()
+    unreturned = []
+    for row in source.table():
+        if not row["kind"].casefold().startswith(MICRO):
+            others[row["kind"] or "no type"] += 1
+            continue
+        subject = subjects.get(_number(row["participant"]), "")
+        code = videos.get(row["clip"].split("_")[0].casefold(), "")
+        if not subject or not code:
+            missing = f"stimulus of {row['clip']} must have a row in the sheet naming rule2"
+            if not subject:
+                missing = f"participant {row['participant']} must have a row in the sheet naming rule1"
+            source.leave_out(
+                f"{source.name}/{row['participant']}/{row['clip']}",
+                f"{row.where}: {missing}; got none. Correct a copy of the file, and name it with --workbook.",
+            )
+            continue
+        annotation = _annotation(source, row, subject, code)
+        if row["offset"] == "0":
+            unreturned.append(annotation.clip_id)
+        yield annotation
+    if others:
+        source.note(f"{others.total()} rows are not of micro-expressions and are passed over: {counted(others)}.")
+    if unreturned:
+        source.note(
+            f"{len(unreturned)} clips have offset 0, never back at rest, and end with their apex: {named(unreturned)}."
+        )
+
+
+def _annotation(source: Source, row: Row, subject: str, code: str) -> Annotation:
+    apex = "" if row["apex"] == "0" else row["apex"]
+    return Annotation(
+        dataset=source.name,
+        subject=subject,
+        clip=row["clip"],
+        onset=row["onset"],
+        apex=apex,
+        offset=apex if row["offset"] == "0" else row["offset"],
+        label=row["label"],
+        where=row.where,
+        folders=source.tails(subject=subject, number=subject.lstrip("sS"), code=code),
+        extra={"action_units": row["action_units"], "self_report": row["self_report"]},
+        serial=row["onset"],
+    )
+
+
+def _number(text: str) -> str:
+    """A participant's number without leading zeros."""
+    return text.lstrip("0") or text

@@ -1,0 +1,37 @@
+"""DFME: one row a clip, numbered from 0 in its own folder, without an offset column; test sets have no labels.
+
+The names of files and columns are those of the only public loader that we know, and plain data: layouts.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from flowkit.datasets.base import LAST, Annotation, Source
+
+UNLABELLED: Final = "unlabelled"
+
+
+def annotate(source: Source) -> Iterator[Annotation]:
+    """Every row of the sheet; where it has no offset, the clip ends with its last frame."""
+    ended = 0
+    for row in source.table():
+        ended += not row["offset"]
+        yield Annotation(
+            dataset=source.name,
+            subject=row["subject"],
+            clip=row["clip"],
+            onset=row["onset"],
+            apex=row["apex"],
+            offset=row["offset"] or LAST,
+            label=row["label"] or UNLABELLED,
+            where=row.where,
+            folders=source.tails(subject=row["subject"], clip=row["clip"]),
+            extra={
+                "action_units": row["action_units"],
+                "offset_source": "annotated" if row["offset"] else "last frame",
+            },
+        )
+    if ended:
+        source.note(f"{ended} clips have no offset in the sheet and end with the last frame of their folder.")

@@ -1,0 +1,58 @@
+"""4DME: one row a clip of the grey video; emotions may be joint, and action units marked (k) were there all the time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from flowkit.datasets.base import Annotation, Source, named
+from flowkit.datasets.workbooks import Row
+
+_STATIC: Final = re.compile(r"\(\s*k\s*\)", re.IGNORECASE)
+_UNIT_COLUMN: Final = re.compile("AU([0-9]+)")
+
+
+def annotate(source: Source) -> Iterator[Annotation]:
+    """Every row of the sheet."""
+    contradicting = []
+    for row in source.table():
+        annotation = Annotation(
+            dataset=source.name,
+            subject=row["subject"],
+            clip=row["clip"],
+            onset=row["onset"],
+            apex=row["apex"],
+            offset=row["offset"],
+            label=row["label"],
+            where=row.where,
+            folders=source.tails(subject=row["subject"], clip=row["clip"]),
+            extra={"action_units": row["action_units"], "moving_units": moving_units(row["action_units"])},
+        )
+        if _contradicts(row):
+            contradicting.append(annotation.clip_id)
+        yield annotation
+    if contradicting:
+        source.note(
+            f"{len(contradicting)} rows have a cell of action units that contradicts their columns AU1, AU2 and so on, perhaps "
+            f"one of another row: {named(contradicting)}."
+        )
+
+
+def moving_units(text: str) -> str:
+    """Action units without those marked as static.
+
+    Examples
+    --------
+    >>> moving_units("AUR2+12(k)+45")
+    'AUR2+45'
+    """
+    return "+".join(unit.strip() for unit in text.split("+") if not _STATIC.search(unit))
+
+
+def _contradicts(row: Row) -> bool:
+    """Whether the columns of the units say something else than their cell; units without a column never do."""
+    columns = {match[1]: text for name, text in row.cells.items() if (match := _UNIT_COLUMN.fullmatch(name)) and text}
+    named_units = {str(int(number)) for number in re.findall("[0-9]+", row["action_units"])}
+    marked = {number for number, text in columns.items() if text != "0"}
+    return bool(columns) and named_units & set(columns) != marked
