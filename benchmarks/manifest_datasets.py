@@ -32,8 +32,9 @@ reading = read_dataset("casme2", Path(sys.argv[1]))
 read = time.perf_counter()
 write_manifest(Path(sys.argv[2]), reading.clips)
 written = time.perf_counter()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(len(reading.clips), reading.left_out, imported - began, read - imported, written - read, peak)
+used = resource.getrusage(resource.RUSAGE_SELF)
+cpu = used.ru_utime + used.ru_stime
+print(len(reading.clips), reading.left_out, imported - began, read - imported, written - read, cpu, used.ru_maxrss / 1024)
 """
 LIMIT_S, LIMIT_MIB = 60.0, 1024.0
 
@@ -51,14 +52,13 @@ def make(root: Path, clips: int, frames: int) -> int:
         "Action Units",
         "Estimated Emotion",
     )
-    length = -(-frames // clips)
     made = 0
     with xlsxwriter.Workbook(root / "CASME2-coding-20140508.xlsx") as book:
         sheet = book.add_worksheet("Sheet1")
         sheet.write_row(0, 0, header)
         for clip in range(clips):
             subject, first = clip // 25 + 1, 1 + clip % 50
-            count = min(length, frames - made)
+            count = (frames - made) // (clips - clip)
             last = first + count - 1
             row = (f"{subject:02d}", f"EP{clip:05d}", "", first, (first + last) // 2, last, "", "4+7", "disgust")
             sheet.write_row(clip + 1, 0, row)
@@ -77,7 +77,7 @@ def measure(root: Path, manifest: Path) -> dict[str, Any]:
         [sys.executable, "-c", MEASURE, str(root), str(manifest)], check=True, capture_output=True, text=True
     )
     seconds = time.perf_counter() - began
-    clips, left_out, imports, read, write, peak = map(float, done.stdout.split())
+    clips, left_out, imports, read, write, cpu, peak = map(float, done.stdout.split())
     manifest.unlink()
     return {
         "clips": int(clips),
@@ -86,6 +86,7 @@ def measure(root: Path, manifest: Path) -> dict[str, Any]:
         "import_s": round(imports, 2),
         "read_s": round(read, 2),
         "write_s": round(write, 2),
+        "cpu_s": round(cpu, 2),
         "peak_mib": round(peak, 1),
     }
 

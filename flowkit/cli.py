@@ -238,6 +238,8 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     grouping = given.pop("grouping")
     folders = _folders_of(dataset, root, given.pop("roots"))
     check_out(out, folders.values(), overwrite=overwrite)
+    if sys.stderr.isatty():  # a large set on a slow disk takes minutes
+        click.echo(f"Looking through {', '.join(map(str, folders.values()))} ...", err=True)
     reading = _read_set(dataset, folders, given)
     preview = None if grouping is None else _class_counts(reading, grouping)
     write_manifest(out, reading.clips, overwrite=overwrite)

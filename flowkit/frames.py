@@ -43,7 +43,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 """What counts as an image in a folder of frames, in any case."""
 
 Grey = npt.NDArray[np.float32]
-
+_DIGITS = re.compile("[0-9]+")
 _CHUNK = 2**20
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -280,10 +280,10 @@ def frame_number(name: str) -> int | None:
     >>> frame_number("reg_img0046.jpg")
     46
     """
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - one Path a file would cost more than listing the folder
-    if suffix.lower() not in SUFFIXES or name.startswith("."):
+    dot = name.rfind(".")
+    if name[dot:].lower() not in SUFFIXES or name.startswith("."):
         return None
-    digits = re.findall("[0-9]+", stem)
+    digits = _DIGITS.findall(name, 0, dot)
     return int(digits[-1]) if digits else None
 
 

@@ -13,9 +13,12 @@ import hashlib, pathlib, sys
 import flowkit, flowkit_kernels, fmanet, flowkit.cli
 from flowkit.synth import SynthConfig, synthesise
 from flowkit.landmarks import FaceLandmarker
+from flowkit.datasets.base import layout
+from flowkit.datasets.corrections import corrections
 assert all("site" in module.__file__ for module in (flowkit, flowkit_kernels, fmanet)), flowkit.__file__
 synthesise(pathlib.Path("clips"), SynthConfig(subjects=1, classes=("smile",), key_frames_only=True))
 FaceLandmarker("").close()
+assert layout("casme2")["title"] and corrections("casme2")
 folder = pathlib.Path(flowkit.__file__).parent
 from flowkit.expected import expectations
 assert expectations()[0]["casme2"].editions

@@ -48,9 +48,9 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
                 touched.setdefault("poor", []).append(f"{annotation.clip_id} ({number})")
         yield annotation
     if others:
-        source.note(f"rows that are not of micro-expressions, passed over, {others.total()}: {counted(others)}.")
+        source.note(f"{others.total()} rows are not of micro-expressions and are passed over: {counted(others)}.")
     for word, clips in touched.items():
-        source.note(f"clips with frames that the authors call {word}, {len(clips)}: {named(clips)}.")
+        source.note(f"{len(clips)} clips hold frames that the authors call {word}: {named(clips)}.")
 
 
 def annotate_c(source: Source) -> Iterator[Annotation]:

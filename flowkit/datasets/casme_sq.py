@@ -41,10 +41,10 @@ def annotate(source: Source) -> Iterator[Annotation]:
             unreturned.append(annotation.clip_id)
         yield annotation
     if others:
-        source.note(f"rows that are not of micro-expressions, passed over, {others.total()}: {counted(others)}.")
+        source.note(f"{others.total()} rows are not of micro-expressions and are passed over: {counted(others)}.")
     if unreturned:
         source.note(
-            f"clips with offset 0, never back at rest, whose apex is their end, {len(unreturned)}: {named(unreturned)}."
+            f"{len(unreturned)} clips have offset 0, never back at rest, and end with their apex: {named(unreturned)}."
         )
 
 

@@ -34,6 +34,4 @@ def annotate(source: Source) -> Iterator[Annotation]:
             },
         )
     if ended:
-        source.note(
-            f"clips without an offset in the sheet, for whom the last frame of their folder is the offset: {ended}."
-        )
+        source.note(f"{ended} clips have no offset in the sheet and end with the last frame of their folder.")

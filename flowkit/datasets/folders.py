@@ -154,19 +154,19 @@ class FolderIndex:
         below, numbers = [], []
         for entry in entries:
             name = entry.name
-            if name.startswith("."):
+            number = frame_number(name)
+            if number is not None and not entry.is_dir():
+                if number <= LARGEST:
+                    numbers.append(number)
+            elif name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            elif entry.is_dir(follow_symlinks=False):
                 if name.isprintable():  # what is not cannot stand in a manifest
                     below.append(f"{place}/{name}" if place else name)
             elif entry.is_symlink() and entry.is_dir():
                 self.links += 1
-            else:
-                number = frame_number(name)
-                if number is not None and number <= LARGEST:
-                    numbers.append(number)
-                elif name.lower().endswith(suffixes) and not name.startswith("~$"):
-                    self.spreadsheets.append(f"{place}/{name}" if place else name)
+            elif name.lower().endswith(suffixes) and not name.startswith("~$"):
+                self.spreadsheets.append(f"{place}/{name}" if place else name)
         if numbers:
             self.folders.append(Folder(place or ".", np.sort(np.array(numbers, dtype=np.int64))))
         elif not below:

@@ -34,8 +34,8 @@ def annotate(source: Source) -> Iterator[Annotation]:
         yield annotation
     if contradicting:
         source.note(
-            "rows whose cell of action units and whose columns AU1, AU2 and so on contradict each other, "
-            f"perhaps cells in the wrong row, {len(contradicting)}: {named(contradicting)}."
+            f"{len(contradicting)} rows have a cell of action units that contradicts their columns AU1, AU2 and so on, perhaps "
+            f"one of another row: {named(contradicting)}."
         )
 
 

@@ -34,7 +34,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
         )
     if contradicting:
         source.note(
-            f"rows whose subject is not the one that the clip names, which counts, {len(contradicting)}: {named(contradicting)}."
+            f"{len(contradicting)} rows have another subject than their clip names, which counts: {named(contradicting)}."
         )
 
 

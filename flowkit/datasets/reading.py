@@ -178,14 +178,14 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
         try:
             groups.of(source.name, label)
         except ConfigError as error:
-            source.note(f"label of clips, {number}: {error}")
+            source.note(f"{number} clips: {error}")
     for how, names in source.renumbered.items():
-        source.note(f"clips whose numbers count {how}, {len(names)}: {named(names)}.")
+        source.note(f"{len(names)} clips count {how}: {named(names)}.")
     flat = [c.clip_id for c in clips if c.apex is not None and c.apex in (c.onset, c.offset)]
     if flat:
-        source.note(f"clips with a phase of no length (the apex is onset or offset), {len(flat)}: {named(flat)}.")
+        source.note(f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {named(flat)}.")
     holes = {c.clip_id: gaps(places[c.clip_id], c.onset, c.offset or c.onset) for c in clips}
     holes = {name: number for name, number in holes.items() if number}
     if holes:
         listed = named([f"{name} ({number})" for name, number in holes.items()])
-        source.note(f"clips that lack frames between onset and offset, {len(holes)}: {listed}.")
+        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {listed}.")

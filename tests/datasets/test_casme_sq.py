@@ -110,7 +110,7 @@ def test_participants_are_numbers_or_text(tmp_path: Path, participant: made_up.V
 def test_macro_expressions_are_counted_and_left_out(tmp_path: Path) -> None:
     reading = read_dataset("casme-sq", casme_sq(tmp_path))
     assert len(reading.clips) == 3
-    assert "rows that are not of micro-expressions, passed over, 1: macro-expression (1)." in notes(reading)
+    assert "1 rows are not of micro-expressions and are passed over: macro-expression (1)." in notes(reading)
     assert reading.left_out == 0
 
 
@@ -118,7 +118,7 @@ def test_offset_0_makes_the_apex_the_end(tmp_path: Path) -> None:
     reading = read_dataset("casme-sq", casme_sq(tmp_path))
     clip = by_name(reading)["casme-sq/s15/disgust1_1/10"]
     assert (clip.onset, clip.apex, clip.offset) == (10, 14, 14)
-    assert "clips with offset 0, never back at rest, whose apex is their end, 1: casme-sq/s15/disgust1_1/10." in notes(
+    assert "1 clips have offset 0, never back at rest, and end with their apex: casme-sq/s15/disgust1_1/10." in notes(
         reading
     )
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from flowkit.classes import groupings
-from flowkit.datasets import DATASETS
+from flowkit.datasets import COMPOSITE, DATASETS
 from flowkit.datasets.corrections import COLUMNS, FILE
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "README.md")
 TABLE = Path(__file__).parents[2] / "flowkit" / "datasets" / FILE
 
 
@@ -44,7 +44,12 @@ def test_a_page_lists_the_corrections_that_are_applied(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_names_data_sets_and_groupings_that_exist(page: Path) -> None:
-    assert set(commands(page)) <= DATASETS.keys()
+    assert set(commands(page)) <= {*DATASETS, COMPOSITE}
     tables = re.findall(r"^\| `([a-z0-9][a-z0-9-]*)` \|.*\|.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert tables
     assert set(tables) <= set(groupings())
+
+
+@pytest.mark.parametrize("name", [*DATASETS, COMPOSITE])
+def test_every_data_set_has_a_page(name: str) -> None:
+    assert any(name in commands(page) for page in PAGES)

@@ -94,7 +94,7 @@ def test_cells_of_units_in_the_wrong_row_are_named_and_nothing_is_changed(tmp_pa
     cells = [list(row) for row in ROWS]
     cells[0][6], cells[3][6] = cells[3][6], cells[0][6]
     reading = read_dataset("4dme", fourdme(tmp_path, cells))
-    assert "contradict each other, perhaps cells in the wrong row, 2: " in notes(reading)
+    assert "2 rows have a cell of action units that contradicts their columns" in notes(reading)
     assert "4dme/S01/S01_1st_001_01_1, 4dme/S02/S02_1st_002_01_1" in notes(reading)
     assert dict(by_name(reading)["4dme/S01/S01_1st_001_01_1"].extra)["action_units"] == "AU4"
 

@@ -98,7 +98,7 @@ def test_the_clip_s_name_says_whose_it_is(tmp_path: Path) -> None:
     rows = [*ROWS[:2], ("S04", *ROWS[2][1:])]
     reading = read_dataset("mmew", mmew(tmp_path, rows))
     assert "mmew/S05/S05-02-001" in by_name(reading)
-    assert "rows whose subject is not the one that the clip names, which counts, 1: S05-02-001 (S04)." in notes(reading)
+    assert "1 rows have another subject than their clip names, which counts: S05-02-001 (S04)." in notes(reading)
 
 
 def test_numbers_that_count_the_recording_are_moved_to_the_clip_s_files(tmp_path: Path) -> None:
@@ -107,9 +107,8 @@ def test_numbers_that_count_the_recording_are_moved_to_the_clip_s_files(tmp_path
     moved, counted = by_name(reading)["mmew/S07/S07-03-001"], by_name(reading)["mmew/S03/S03-01-002"]
     assert (moved.onset, moved.apex, moved.offset) == (1, 10, 31)
     assert (counted.onset, counted.apex, counted.offset) == (1, 9, 20)
-    assert (
-        "clips whose numbers count frames of a recording, moved so that the onset is the first file, 1: mmew/S07/S07-03-001."
-        in (notes(reading))
+    assert "1 clips count frames of a recording, moved so that the onset is the first file: mmew/S07/S07-03-001." in (
+        notes(reading)
     )
 
 
@@ -121,9 +120,8 @@ def test_numbers_that_count_the_clip_become_those_of_its_files(tmp_path: Path) -
     reading = read_dataset("mmew", root)
     clip = by_name(reading)["mmew/S05/S05-02-001"]
     assert (clip.onset, clip.apex, clip.offset) == (201, 204, 208)
-    assert (
-        "clips whose numbers count their own frames from 1, written as the numbers of the files, 1: mmew/S05/S05-02-001."
-        in notes(reading)
+    assert "1 clips count their own frames from 1, written as the numbers of the files: mmew/S05/S05-02-001." in notes(
+        reading
     )
 
 

@@ -57,7 +57,7 @@ def test_blank_rows_go_in_silence_and_stray_ones_with_a_note(tmp_path: Path) -> 
 def test_a_label_that_the_set_has_not_is_noted_with_what_may_be_meant(tmp_path: Path) -> None:
     rows = [(*row[:8], "hapiness") if row[8] == "happiness" else row for row in made_up.CASME2_ROWS]
     noted = said(read_dataset("casme2", made_up.casme2(tmp_path, "Cropped", rows=rows)), "note")
-    assert "label of clips, 1: " in noted
+    assert "1 clips: classes 3-class: label of casme2 must be one of" in noted
     assert "'hapiness'. Did you mean happiness" in noted
 
 

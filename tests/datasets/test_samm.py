@@ -30,6 +30,7 @@ def test_both_file_names_and_both_kinds_of_subjects_give_the_same_clips(
     assert (clip.path, clip.subject, clip.label) == ("SAMM/006/006_1_2", "006", "Anger")
     assert dict(clip.extra) == {"action_units": "4+7+23?", "objective_class": "3"}
     assert (len(reading.clips), reading.left_out) == (8, 0)
+    assert "label" not in said(reading, "note")  # Other is others, Anger is anger: capitals and spellings never count
 
 
 @pytest.mark.parametrize("prose", [0, 12, 13])
