@@ -63,7 +63,7 @@ class Spotted:
     frames : tuple of int
         Where motion was computed, in order.
     curve : tuple of float
-        Motion there against the onset, px of a crop of `SIZE`.
+        Motion there, px of a crop of `SIZE`; against the onset or, where that was looked for, the first frame of the clip.
     flows : int
         How many flows it took.
     """
@@ -126,13 +126,12 @@ def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: boo
     numbers, offset = motion.numbers, clip.offset
     if len(numbers) < 2:
         raise nothing_to_search(clip)
+    curve = Curve(motion, numbers[0])
     if ends:
         fps = USUAL_FPS if math.isnan(sequence.fps) else sequence.fps
         step, longest = (max(1, round(seconds * fps)) for seconds in (STEP_S, LONGEST_S))
-        first, offset = find_movement(Curve(motion, numbers[0]), numbers, step, longest)
-        numbers = [number for number in numbers if first <= number <= offset]
-        motion.measure_against(first)
-    curve = Curve(motion, numbers[0])
+        onset, offset = find_movement(curve, numbers, step, longest)
+        numbers = [number for number in numbers if onset <= number <= offset]
     peak = find_peak(curve, numbers)
     apex = refine(motion.way_to(peak.number), numbers, peak.number) if curve[peak.number] > 0 else peak.number
     sampled = tuple(sorted(curve))
@@ -199,11 +198,6 @@ class _Motion:
             return float(np.sum(way * change[region])) / length
 
         return gone
-
-    def measure_against(self, number: int) -> None:
-        """Take another frame for the onset; crop and regions stay where they are."""
-        if number != self.numbers[0]:
-            self._anchor = dataclasses.replace(self._anchor, onset=self._face(number).pixels[1])
 
     def _face(self, number: int) -> Face:
         """Onset and another frame, aligned."""
