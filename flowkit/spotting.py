@@ -54,10 +54,8 @@ class Spotted:
 
     Attributes
     ----------
-    onset, apex : int
-        Frame numbers.
-    offset : int or None
-        None where the clip had none and none was looked for.
+    onset, apex, offset : int
+        Frame numbers: onset and offset are the clip's, unless they were looked for; then `offset` is never None.
     confidence : float
         0 to 1; see `search.Peak`.
     frames : tuple of int
@@ -123,7 +121,7 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
 def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: bool = False) -> Spotted:
     """As `spot`, of frames that are open already."""
     motion = _Motion(aligner, clip, sequence)
-    numbers, offset = motion.numbers, clip.offset
+    numbers, onset, offset = motion.numbers, clip.onset, clip.offset
     if len(numbers) < 2:
         raise nothing_to_search(clip)
     curve = Curve(motion, numbers[0])
@@ -136,7 +134,7 @@ def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: boo
     apex = refine(motion.way_to(peak.number), numbers, peak.number) if curve[peak.number] > 0 else peak.number
     sampled = tuple(sorted(curve))
     values = tuple(round(curve[number], 4) for number in sampled)
-    return Spotted(numbers[0], apex, offset, round(peak.confidence, 4), sampled, values, motion.flows)
+    return Spotted(onset, apex, offset, round(peak.confidence, 4), sampled, values, motion.flows)
 
 
 @contextmanager
