@@ -24,7 +24,8 @@ SMOOTHING = 1.5
 """Standard deviation, in frames, of the Gaussian with which it smooths; in short clips a twentieth of the clip, at least half a
 frame."""
 EDGE = 0.2
-"""A movement begins and ends at this share of its height above rest: lower, and noise at rest is taken for movement."""
+"""A movement begins and ends at this share of its height above the lowest value on that side: lower, and noise at rest is taken
+for movement."""
 
 
 class Curve(dict[int, float]):
@@ -140,20 +141,24 @@ def find_movement(curve: Curve, numbers: Sequence[int], step: int, longest: int)
     Returns
     -------
     onset, offset : int
-        Frames at rest before and behind the movement, or the first and the last frame where it reaches that far.
+        Frames close to rest before and behind the movement: to what the motion comes back or, where it never does, to where it
+        stays; or the first and the last frame where the movement reaches that far.
     """
     last = len(numbers) - 1
     places = [*range(0, last, step), last]
     values = np.array(
         [curve[numbers[max(place, 1)]] for place in places]
     )  # the 0 of the first frame is no rest: no noise
-    rest = _rest(values, max(1, round(longest / step)))
-    best = int(np.argmax(values - rest))
-    level = float(rest[best] + EDGE * (values[best] - rest[best]))
-    return (
-        numbers[_crossing(curve, numbers, places[best::-1], level)],
-        numbers[_crossing(curve, numbers, places[best:], level)],
-    )
+    reach = max(1, round(longest / step))
+    best = int(np.argmax(values - _rest(values, reach)))
+    before, after = range(best, max(best - reach, 0) - 1, -1), range(best, min(best + reach, len(places) - 1) + 1)
+
+    def end(side: range) -> int:
+        lowest = float(values[list(side)].min())
+        level = lowest + EDGE * (float(values[best]) - lowest)
+        return numbers[_crossing(curve, numbers, [places[i] for i in side], level)]
+
+    return end(before), end(after)
 
 
 def _rest(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:

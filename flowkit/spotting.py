@@ -54,16 +54,14 @@ class Spotted:
 
     Attributes
     ----------
-    onset, apex : int
-        Frame numbers.
-    offset : int or None
-        None where the clip had none and none was looked for.
+    onset, apex, offset : int
+        Frame numbers: onset and offset are the clip's, unless they were looked for; then `offset` is never None.
     confidence : float
         0 to 1; see `search.Peak`.
     frames : tuple of int
         Where motion was computed, in order.
     curve : tuple of float
-        Motion there against the onset, px of a crop of `SIZE`.
+        Motion there, px of a crop of `SIZE`; against the onset or, where that was looked for, the first frame of the clip.
     flows : int
         How many flows it took.
     """
@@ -123,21 +121,20 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
 def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: bool = False) -> Spotted:
     """As `spot`, of frames that are open already."""
     motion = _Motion(aligner, clip, sequence)
-    numbers, offset = motion.numbers, clip.offset
+    numbers, onset, offset = motion.numbers, clip.onset, clip.offset
     if len(numbers) < 2:
         raise nothing_to_search(clip)
+    curve = Curve(motion, numbers[0])
     if ends:
         fps = USUAL_FPS if math.isnan(sequence.fps) else sequence.fps
         step, longest = (max(1, round(seconds * fps)) for seconds in (STEP_S, LONGEST_S))
-        first, offset = find_movement(Curve(motion, numbers[0]), numbers, step, longest)
-        numbers = [number for number in numbers if first <= number <= offset]
-        motion.measure_against(first)
-    curve = Curve(motion, numbers[0])
+        onset, offset = find_movement(curve, numbers, step, longest)
+        numbers = [number for number in numbers if onset <= number <= offset]
     peak = find_peak(curve, numbers)
     apex = refine(motion.way_to(peak.number), numbers, peak.number) if curve[peak.number] > 0 else peak.number
     sampled = tuple(sorted(curve))
     values = tuple(round(curve[number], 4) for number in sampled)
-    return Spotted(numbers[0], apex, offset, round(peak.confidence, 4), sampled, values, motion.flows)
+    return Spotted(onset, apex, offset, round(peak.confidence, 4), sampled, values, motion.flows)
 
 
 @contextmanager
@@ -199,11 +196,6 @@ class _Motion:
             return float(np.sum(way * change[region])) / length
 
         return gone
-
-    def measure_against(self, number: int) -> None:
-        """Take another frame for the onset; crop and regions stay where they are."""
-        if number != self.numbers[0]:
-            self._anchor = dataclasses.replace(self._anchor, onset=self._face(number).pixels[1])
 
     def _face(self, number: int) -> Face:
         """Onset and another frame, aligned."""

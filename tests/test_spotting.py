@@ -128,6 +128,9 @@ def test_where_nothing_moves_confidence_is_near_0(tmp_path: Path, seed: int) -> 
     assert clip.onset < found.apex < 39
     assert found.confidence < 0.2
     assert max(found.curve) < 0.1 or seed >= 0
+    long = found_in(tmp_path / "clips.csv", NONE, clip, ends=True)
+    assert long.onset < long.apex <= long.offset
+    assert long.confidence < 0.3
 
 
 @pytest.mark.parametrize(("count", "apex"), [(3, 1), (2, 1)])
