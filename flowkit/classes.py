@@ -291,7 +291,7 @@ def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:
             left[_fold(label)] = left.get(_fold(label), 0) + number
         else:
             count[name] += number
-    _refuse(problems)
+    _refuse(list(dict.fromkeys(problems)))  # a data set that is not known is no news at each of its labels
     return Preview(groups.classes, counts, left_out)
 
 

@@ -202,3 +202,12 @@ def test_reading_groupings_costs_neither_torch_nor_hdf5() -> None:
     code = f"import sys; sys.path[:0] = {sys.path!r}; {code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "set()"
+
+
+def test_a_data_set_that_a_grouping_does_not_know_is_told_once() -> None:
+    clips = [("samm", "anger"), ("samm", "fear"), ("casme2", "rage"), ("casme2", "joy")]
+    with pytest.raises(ConfigError) as caught:
+        preview(grouping("casme2-5"), clips)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert [line for line in lines if "got 'samm'" in line] == lines[2:]
