@@ -37,7 +37,7 @@ def check_out(out: Path, roots: Iterable[Path], *, overwrite: bool) -> None:
 
 def next_commands(reading: Reading, out: Path) -> list[str]:
     """`flowkit check` and `flowkit extract` for the manifest, ready to be typed."""
-    apex = ["--missing-apex", "midpoint"] if reading.without_apex else []
+    apex = ["--missing-apex", "spot"] if reading.without_apex else []
     root = ["--root", str(reading.root)]
     shards = out.with_name(f"{out.stem}_flow")
     return [

@@ -53,7 +53,7 @@ def test_a_set_without_apex_passes_check_with_the_flag_that_is_printed(tmp_path:
     root, out = made_up.smic(tmp_path / "SMIC", empty=False), tmp_path / "smic.csv"
     done = manifest("smic-hs", root, "--out", out)
     check, extract = (shlex.split(line) for line in done.out.splitlines()[-2:])
-    assert extract[-2:] == ["--missing-apex", "midpoint"]
+    assert extract[-2:] == ["--missing-apex", "spot"]
     assert flowkit(*check[1:]).code == 0
     assert flowkit("check", out, "--root", root).code == 1
 
@@ -90,8 +90,8 @@ def test_no_fixes_leaves_errors_and_says_what_cannot_be_used(tmp_path: Path, cas
     assert done.err.startswith(
         "Left out: casme2/sub16/EP01_08: CASME2-coding-20140508.xlsx: Sheet1 row 8: offset must be"
     )
-    assert done.out.rstrip().endswith("--missing-apex midpoint")
-    assert flowkit("check", out, "--root", casme2, "--missing-apex", "midpoint").code == 0
+    assert done.out.rstrip().endswith("--missing-apex spot")
+    assert flowkit("check", out, "--root", casme2, "--missing-apex", "spot").code == 0
 
 
 def test_nothing_is_ever_written_into_a_data_set(tmp_path: Path, casme2: Path) -> None:
