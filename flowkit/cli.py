@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from flowkit import __version__
-from flowkit.commit import FULL, disk_full
+from flowkit.cli_output import (
+    show_bench,
+    show_check,
+    show_completion,
+    show_events,
+    show_preview,
+    show_reading,
+    show_summary,
+    show_unfinished,
+)
 from flowkit.config import load_config
-from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, Interrupted, Terminated
+from flowkit.errors import ConfigError, FlowkitError, Interrupted
+from flowkit.terminal import (
+    FOLDER,
+    Commands,
+    F,
+    fail,
+    show_mapping,
+    show_rows,
+    signals,
+    sigterm_as_ctrl_c,
+    with_options,
+)
 
-MAX_LISTED = 20
-"""Notes printed for people before the rest is only counted."""
-F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
 LATER = {
     "cluster": "Dask comes with a later version",
@@ -37,42 +48,7 @@ LATER = {
 }
 
 
-class _Commands(click.Group):
-    """A group whose errors all end the same way: one message on stderr, the exit code of the error's class."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a user needs them, not of the alphabet."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and end as its error says."""
-        try:
-            return super().invoke(ctx)
-        except FlowkitError as error:
-            fail(error)
-        except (KeyboardInterrupt, click.Abort):
-            fail(Interrupted("flowkit: command was interrupted. Run it again."))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
-            sys.exit(1)
-        except OSError as error:
-            fail(_system_error(error))
-
-
-def _system_error(error: OSError) -> FlowkitError:
-    path = Path(str(error.filename or "files"))
-    if error.errno in FULL:
-        return disk_full(path)
-    return EnvironmentMissing(f"{path}: must be usable; got {error.strerror}. Check the disk and the permissions.")
-
-
-def fail(error: FlowkitError) -> NoReturn:
-    """End the process with an error's message and exit code."""
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(error.exit_code)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="flowkit")
 def main() -> None:
     """Dual-phase optical flow and MM-COF of micro-expression clips.
@@ -171,15 +147,6 @@ ALIGN_AND_STORE_SETTINGS = [
 """With FRAME_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
 
 
-def _options(settings: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
-    def add(command: F) -> F:
-        for option in reversed(settings):
-            command = option(command)
-        return command
-
-    return add
-
-
 def _later_options(command: F) -> F:
     for name in reversed(LATER):
         command = click.option(f"--{name}", name, metavar="...", help="Not part of this version.")(command)
@@ -249,8 +216,8 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
         document = {"manifest": str(out), **reading.to_dict(), "classes": classes, "next": commands}
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
-        _show_events(reading.events)
-        _show_reading(reading, out, preview, commands)
+        show_events(reading.events)
+        show_reading(reading, out, preview, commands)
     sys.exit(1 if reading.left_out else 0)
 
 
@@ -279,7 +246,7 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     show_default=True,
     help="Share of clips that may fail before the run stops, after a shard.",
 )
-@_options([*FRAME_SETTINGS, *ALIGN_AND_STORE_SETTINGS])
+@with_options([*FRAME_SETTINGS, *ALIGN_AND_STORE_SETTINGS])
 @_later_options
 def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
@@ -306,10 +273,10 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     )
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     if dry_run:
-        _show_preview(preview(manifest, out, config, options), as_json)
+        show_preview(preview(manifest, out, config, options), as_json)
         return
     stop = Stop()
-    with StderrProgress() as reporter, _signals(stop):
+    with StderrProgress() as reporter, signals(stop):
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
         stale = summary.computed or not (out / "report.html").exists()
         if stale and not isinstance(summary.stopped, Interrupted):
@@ -317,7 +284,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
     else:
-        _show_summary(summary.to_dict())
+        show_summary(summary.to_dict())
     if summary.stopped is not None:
         fail(summary.stopped)
     sys.exit(summary.exit_code)
@@ -331,7 +298,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--config", "config_file", type=FILE, help="Settings as TOML.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
-@_options(FRAME_SETTINGS)
+@with_options(FRAME_SETTINGS)
 def check(
     manifest: Path,
     root: Path | None,
@@ -361,7 +328,7 @@ def check(
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:
-        _show_check(report)
+        show_check(report)
     sys.exit(1 if report.problems else 0)
 
 
@@ -383,7 +350,7 @@ def check(
 @click.option(
     "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time for a clip."
 )
-@_options([*READ_SETTINGS, *ALIGN_SETTINGS])
+@with_options([*READ_SETTINGS, *ALIGN_SETTINGS])
 def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> None:
     """Find the apex of each clip of MANIFEST whose apex is empty, and write the completed manifest to --out.
 
@@ -404,7 +371,7 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
     )
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     stop = Stop("spot")
-    with StderrProgress() as reporter, _signals(stop):
+    with StderrProgress() as reporter, signals(stop):
         done = complete(manifest, out, config.frames, config.align, options, ends=ends, reporter=reporter, stop=stop)
         root = options.root or manifest.parent
         if root.resolve() != out.absolute().parent.resolve():
@@ -412,7 +379,7 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:
-        _show_completion(done)
+        show_completion(done)
     sys.exit(1 if done.failed else 0)
 
 
@@ -428,8 +395,8 @@ def inspect(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
     else:
         how = ("backend", "fingerprint", "settings", "versions", "machine", "device")
-        _show_mapping("Made with", {name: found[name] for name in how})
-        _show_mapping(f"\nShards in {folder}", {name: found[name] for name in found if name not in how})
+        show_mapping("Made with", {name: found[name] for name in how})
+        show_mapping(f"\nShards in {folder}", {name: found[name] for name in found if name not in how})
 
 
 @main.command(short_help="Whether every stored byte is still right.")
@@ -519,7 +486,7 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:
-        _show_mapping("flowkit import stst", done.to_dict())
+        show_mapping("flowkit import stst", done.to_dict())
     sys.exit(done.exit_code)
 
 
@@ -552,14 +519,14 @@ def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     from flowkit.exports import export as run
     from flowkit.progress import StderrProgress
 
-    with StderrProgress() as reporter, _sigterm_as_ctrl_c():
+    with StderrProgress() as reporter, sigterm_as_ctrl_c():
         done = run(folder, out, reporter=reporter, **given)
     for problem in done.corrupt:
         click.echo(f"Damaged: {problem}", err=True)
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:
-        _show_mapping("flowkit export", done.to_dict())
+        show_mapping("flowkit export", done.to_dict())
     sys.exit(done.exit_code)
 
 
@@ -665,18 +632,18 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     options = _bench_options(given, comparing=stored is not None)
     before = _baseline(out, stored, tolerance, options)
     result: dict[str, Any] = {}
-    with _sigterm_as_ctrl_c():
+    with sigterm_as_ctrl_c():
         try:
             _measure(options, given["backends"], result)
         except (KeyboardInterrupt, FlowkitError):
-            _show_unfinished(result, as_json)
+            show_unfinished(result, as_json)
             raise
     problems = benchmark.troubles(result)
     compared = benchmark.compare(before, benchmark.Baseline.of(result), tolerance) if before else None
     if as_json:
         click.echo(json.dumps({**result, "compared": compared.to_dict()} if compared else result, indent=1))
     else:
-        _show_bench(result, compared)
+        show_bench(result, compared)
     for problem in problems:
         click.echo(f"Not right: {problem}.", err=True)
     if out is not None and problems:
@@ -700,7 +667,7 @@ def doctor(as_json: bool) -> None:
         rows = [{"name": f.name, "status": f.status, "detail": f.detail, "next_step": f.next_step} for f in findings]
         click.echo(json.dumps(rows, indent=1))
     else:
-        _show_rows(
+        show_rows(
             "flowkit doctor",
             ("what", "status", "found", "next step"),
             [(f.name, f.status, f.detail, f.next_step) for f in findings],
@@ -759,38 +726,6 @@ def _class_counts(reading: Any, grouping: str) -> Any:
     return classes.preview(classes.grouping(grouping), [(clip.dataset, clip.label) for clip in reading.clips])
 
 
-def _show_events(events: Sequence[Any]) -> None:
-    """What was done, on stderr: rows that are left out first."""
-    order = ("left out", "refused", "applied", "note")
-    for event in sorted(events, key=lambda event: order.index(event.kind))[:MAX_LISTED]:
-        text = str(event)
-        click.echo(text[0].upper() + text[1:], err=True)
-    if len(events) > MAX_LISTED:
-        click.echo(f"... and {len(events) - MAX_LISTED} more; --json has them all.", err=True)
-
-
-def _show_reading(reading: Any, out: Path, preview: Any, commands: Sequence[str]) -> None:
-    """The manifest's path, counts, and what comes next."""
-    click.echo(out)
-    places = ", ".join(reading.layouts) if reading.layouts else "-"
-    click.echo(
-        f"{reading.title}: {len(reading.clips)} clips of {len(reading.counts('subject'))} subjects, {reading.left_out} left out, "
-        f"{reading.without_apex} without an apex; frames in {places}"
-    )
-    labels = Counter((clip.dataset, clip.label) for clip in reading.clips)
-    ordered = sorted(labels.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
-    _show_rows("", ("data set", "label", "clips"), [(name, label, str(count)) for (name, label), count in ordered])
-    if preview is not None:
-        rows = [(name, cls, str(count)) for name, counts in preview.counts.items() for cls, count in counts.items()]
-        rows += [
-            (name, f"(left out: {label})", str(count))
-            for name, counts in preview.left_out.items()
-            for label, count in counts.items()
-        ]
-        _show_rows("", ("data set", "class", "clips"), rows)
-    click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
-
-
 def _counted(reporter: Any) -> Callable[[int, int], None]:
     """A callback that is told (done, in all), for a reporter that counts steps."""
 
@@ -800,26 +735,6 @@ def _counted(reporter: Any) -> Callable[[int, int], None]:
         reporter.advance(1, 0)
 
     return count
-
-
-@contextmanager
-def _signals(stop: Any) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask for an orderly end; the second Ctrl-C ends at once."""
-
-    def interrupt(*_: object) -> None:
-        click.echo("Stopping; press Ctrl-C again to stop at once.", err=True)
-        stop.request(Interrupted)
-        signal.signal(signal.SIGINT, lambda *_: os._exit(Interrupted.exit_code))
-
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop.request(Terminated)),
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _refuse_later(given: dict[str, Any]) -> None:
@@ -837,127 +752,6 @@ def _write_report(out: Path, reporter: Any) -> None:
     for problem in result.corrupt:
         reporter.note(f"Warning: {problem}")
     reporter.note(f"Report: {result.path}")
-
-
-def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-    else:
-        _show_mapping("Would do (nothing was written)", found)
-
-
-def _show_summary(found: Mapping[str, Any]) -> None:
-    click.echo(
-        f"{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not done. "
-        f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({found['clips_per_s']:.1f} clips/s)."
-    )
-    clips = found["stage_clips"]
-    if any(clips.values()):
-        per_clip = (f"{name} {1000 * s / clips[name]:.0f}" for name, s in found["stage_seconds"].items() if clips[name])
-        click.echo(f"Milliseconds a clip, added up over processes: {', '.join(per_clip)}.")
-    if found["bound_by"]:
-        click.echo(_bottleneck(found))
-    if found["phases_invalid"]:
-        click.echo(f"Clips with an invalid phase: {found['phases_invalid']} (see phase_valid).")
-    for code, count in found["failure_codes"].items():
-        click.echo(f"  {count} x {code}")
-    for path in (Path(found["out"]) / name for name in ("shards", "failures.csv", "report.html")):
-        if path.exists():
-            click.echo(str(path))
-
-
-def _bottleneck(found: Mapping[str, Any]) -> str:
-    """Which stage bounds the run, and what the others could do."""
-    from flowkit.run import FEED
-
-    rates = {name: f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" for name, rate in found["stage_clips_per_s"].items()}
-    if FEED in rates:
-        rates[FEED] += f" with {found['workers']} worker" + "s" * (found["workers"] > 1)
-    bound = found["bound_by"]
-    others = ", ".join(f"{name} {rate}" for name, rate in rates.items() if name != bound)
-    return f"Bound by {bound}: {rates[bound]} clips/s; {others}."
-
-
-def _show_check(report: Any) -> None:
-    """Counts, classes, what is expected, problems and notes, each a table; long ones are cut and say so."""
-    counts = ("clips", "subjects", "datasets", "labels", "sizes", "rates")
-    found = {name: getattr(report, name) for name in counts}
-    kinds = Counter(str(note.kind) for note in report.notes)
-    _show_mapping("flowkit check", {**found, "problems": len(report.problems), "notes": dict(kinds)})
-    _show_census(report.census)
-    if report.problems:
-        rows = [(str(p.line), p.clip_id, str(p.code), p.message) for p in report.problems]
-        _show_rows(f"\n{len(rows)} problems", ("line", "clip", "code", "what"), rows)
-    if report.notes:
-        rows = [(str(n.line), n.clip_id, str(n.kind), n.message) for n in report.notes[:MAX_LISTED]]
-        _show_rows(f"\n{len(report.notes)} notes", ("line", "clip", "kind", "what"), rows)
-    if len(report.notes) > MAX_LISTED:
-        click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
-
-
-def _show_completion(done: Any) -> None:
-    kept = done.clips - len(done.spotted) - len(done.failed)
-    click.echo(f"{done.clips} clips: {kept} had an apex, {len(done.spotted)} spotted, {len(done.failed)} failed.")
-    if done.spotted:
-        ranked = sorted((found.confidence, clip_id) for clip_id, found in done.spotted.items())
-        middle = ranked[len(ranked) // 2][0]
-        click.echo(f"Confidence: median {middle:.2f}, lowest {ranked[0][0]:.2f} ({ranked[0][1]}).")
-    if done.failed:
-        rows = [(str(clip.line), clip.clip_id, str(error.code), error.message) for clip, error in done.failed]
-        _show_rows("", ("line", "clip", "code", "what"), rows)
-    click.echo(done.out)
-
-
-def _show_census(census: Any) -> None:
-    from flowkit.expected import CHECKED
-
-    rows = [
-        (dataset, name, n)
-        for dataset, counts in census.classes.items()
-        if any(counts.values())
-        for name, n in counts.items()
-    ]
-    for what, counts_of in (("left out", census.left_out), ("not known", census.unknown)):
-        rows += [(dataset, f"{what}: {name}", n) for dataset, counts in counts_of.items() for name, n in counts.items()]
-    rows += [(dataset, "no label", n) for dataset, n in census.unlabelled.items()]
-    _show_rows(
-        f"\nClasses ({census.grouping})",
-        ("data set", "class", "clips"),
-        [tuple(map(str, row)) for row in rows[: 2 * MAX_LISTED]],
-    )
-    if len(rows) > 2 * MAX_LISTED:
-        click.echo(f"... and {len(rows) - 2 * MAX_LISTED} more; --json has them all.")
-    for text in census.why_unknown[:MAX_LISTED]:
-        click.echo(f"Not known: {text}")
-    for comparison in census.expected:
-        edition = comparison.edition
-        click.echo(f"\n{comparison.dataset} beside {edition.name}: {edition.about} ({CHECKED[edition.checked]})")
-        lines = [("clips", comparison.clips, edition.clips), ("subjects", comparison.subjects, edition.subjects)]
-        lines += [(name, found, wanted) for name, (found, wanted) in comparison.counts.items()]
-        cells = [(name, str(found), "?" if wanted is None else str(wanted)) for name, found, wanted in lines]
-        _show_rows("", ("", "found", "expected"), cells)
-        click.echo("\n".join(comparison.explanations) or "As expected.")
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that nothing temporary stays behind, but ends with its own exit code."""
-    came = []
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning up short
-        came.append(True)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if came:
-            raise Terminated("flowkit: command was stopped by SIGTERM. Run it again.") from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _bench_options(given: Mapping[str, Any], comparing: bool) -> Any:
@@ -1007,57 +801,6 @@ def _measure(options: Any, backends: Sequence[str], result: dict[str, Any]) -> N
             run_end_to_end(backends, reporter.note, result)
         else:
             run(options, reporter.note, result)
-
-
-def _show_unfinished(result: Mapping[str, Any], as_json: bool) -> None:
-    """What was measured of a benchmark that was stopped."""
-    if as_json and result:
-        click.echo(json.dumps(result, indent=1))
-    elif result.get("rows") or result.get("end_to_end"):
-        _show_bench(result, None)
-
-
-def _show_bench(result: Mapping[str, Any], compared: Any) -> None:
-    from flowkit import bench as benchmark
-
-    machine = result["machine"]
-    gpus = "".join(f", {name}: {device.get('name', '?')}" for name, device in machine["devices"].items())
-    stopped = ", stopped before its end" if result["interrupted"] else ""
-    click.echo(f"flowkit bench, {machine['processor']}, {machine['cores']} cores{gpus}{stopped}")
-    if "end_to_end" in result:
-        _show_rows("", benchmark.END_TO_END_COLUMNS, benchmark.end_to_end_table(result), whole=True)
-        notes = benchmark.end_to_end_notes(result)
-    else:
-        _show_rows("", benchmark.COLUMNS, benchmark.table(result), whole=True)
-        notes = benchmark.notes(result)
-    click.echo("\n".join(notes))
-    if compared is not None:
-        click.echo("\nCompared")
-        _show_rows("", benchmark.COMPARED_COLUMNS, benchmark.comparison_table(compared), whole=True)
-        click.echo("\n".join(benchmark.comparison_notes(compared)))
-
-
-def _show_mapping(title: str, values: Mapping[str, Any]) -> None:
-    _show_rows(title, ("", ""), list(_flat(values)))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + str(name), "-" if value in ({}, [], None, "") else str(value)
-
-
-def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
-    """Print a table; `whole`: in lines as long as they need be, whatever the terminal's width."""
-    table = Table(*header, title=title, title_justify="left", show_header=any(header), box=None, pad_edge=False)
-    table.collapse_padding = whole
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    # A pipe gets whole lines: a path cut at column 80 is of no use to a program.
-    width = None if sys.stdout.isatty() and not whole else 400
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 if __name__ == "__main__":

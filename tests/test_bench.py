@@ -26,7 +26,8 @@ from click.testing import CliRunner, Result
 from conftest import start
 from flowkit import bench
 from flowkit.bench import Baseline, BenchOptions, Case, Difference, RightAnswer, compare
-from flowkit.cli import _show_bench, main
+from flowkit.cli import main
+from flowkit.cli_output import show_bench
 from flowkit_kernels import available_backends, cpu, timing
 from flowkit_kernels.backend import GPU_BACKENDS
 from flowkit_kernels.errors import DeviceLost, DeviceOutOfMemory
@@ -486,7 +487,7 @@ def test_the_tables_of_a_gpu_fit_80_columns(stored: Path, capsys: pytest.Capture
     row |= {"op": "mmcof", "items_per_s": 123456.7, "pixel_iterations_per_s": 1.234567e11, "copy_share": 1.67891}
     spread = Spread(**row["seconds"])
     compared = bench.Comparison((bench.Ratio(Case(**row["case"]), spread, spread, 1.0, "slower"),), 0, 0, "")
-    _show_bench(document, compared)
+    show_bench(document, compared)
     rows = [line for line in capsys.readouterr().out.splitlines() if " numba-cuda " in line]
     assert len(rows) == 2
     assert rows[0].split()[5:11] == ["0.123", "1235", "123457", "123", "168", "%"]

@@ -32,7 +32,18 @@ FLOWKIT_FOR_FMANET = {
     "flowkit",
     *(
         f"flowkit.{name}"
-        for name in ("shards", "classes", "errors", "executors", "commit", "page", "pictures", "progress", "stop")
+        for name in (
+            "shards",
+            "classes",
+            "errors",
+            "executors",
+            "commit",
+            "page",
+            "pictures",
+            "progress",
+            "stop",
+            "terminal",
+        )
     ),
 }
 LONGEST_FUNCTION = 60

@@ -8,70 +8,26 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from flowkit import __version__
-from flowkit.commit import FULL, disk_full
-from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, Interrupted, Terminated
+from flowkit.errors import ConfigError
+from flowkit.terminal import FOLDER, Commands, fail, show_mapping, show_rows, signals, with_options
 
-F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
-EXTRA = ("torch", "safetensors")
-"""Packages of the extra `train`."""
 
 
-class _Commands(click.Group):
-    """A group whose errors all end the same way: one message on stderr, the exit code of the error's class."""
+class _Commands(Commands):
+    """Of fmanet."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a user needs them, not of the alphabet."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and end as its error says."""
-        try:
-            return super().invoke(ctx)
-        except FlowkitError as error:
-            fail(error)
-        except (KeyboardInterrupt, click.Abort):
-            fail(Interrupted("fmanet: command was interrupted. Run it again."))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
-            sys.exit(1)
-        except OSError as error:
-            fail(_system_error(error))
-        except ModuleNotFoundError as error:
-            if error.name not in EXTRA:
-                raise
-            fail(
-                EnvironmentMissing(
-                    f"fmanet: the package {error.name} must be installed; got none. Install flowkit-mer with the extra train."
-                )
-            )
-
-
-def _system_error(error: OSError) -> FlowkitError:
-    path = Path(str(error.filename or "files"))
-    if error.errno in FULL:
-        return disk_full(path)
-    return EnvironmentMissing(f"{path}: must be usable; got {error.strerror}. Check the disk and the permissions.")
-
-
-def fail(error: FlowkitError) -> NoReturn:
-    """End the process with an error's message and exit code."""
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(error.exit_code)
+    program = "fmanet"
+    extra = "train"
+    packages = ("torch", "safetensors")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -150,26 +106,17 @@ RUN_OPTIONS = [
 ]
 
 
-def _options(settings: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
-    def add(command: F) -> F:
-        for option in reversed(settings):
-            command = option(command)
-        return command
-
-    return add
-
-
 @main.command(short_help="Train a network for each fold and seed; goes on where it was stopped.")
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="The run folder; a run that was stopped goes on there.")
-@_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS])
+@with_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS])
 @click.option(
     "--keep-epochs",
     is_flag=True,
     default=None,
     help="Also store what each epoch predicts, for evaluate --report-leaky; never used in training.",
 )
-@_options(RUN_OPTIONS)
+@with_options(RUN_OPTIONS)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Train on SHARDS, one network for each fold and seed, and score what they predict of the clips held out.
@@ -192,7 +139,7 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
         _show_preview(preview(source, out, settings, options), as_json)
         return
     stop = Stop("train")
-    with StderrProgress("networks") as reporter, _signals(stop):
+    with StderrProgress("networks") as reporter, signals(stop):
         summary = train_run(source, out, settings, options, reporter=reporter, stop=stop)
     if summary.scores is not None:
         write_report(out)
@@ -289,8 +236,8 @@ def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) 
 @main.command(short_help="What each part of the method is worth.")
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the runs, one a row.")
-@_options(TRAIN_SETTINGS)
-@_options(RUN_OPTIONS)
+@with_options(TRAIN_SETTINGS)
+@with_options(RUN_OPTIONS)
 def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
     """Train the ladder on SHARDS, from one phase alone to FMANet, and compare each row with the one before.
 
@@ -307,7 +254,7 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
     settings = _settings(shards, given)
     source = _source(shards, settings)
     stop = Stop("train")
-    with StderrProgress("networks") as reporter, _signals(stop):
+    with StderrProgress("networks") as reporter, signals(stop):
         for row in ladder(settings):
             reporter.note(f"{row.title}:")
             summary = train_run(source, out / row.folder, row.settings, options, reporter=reporter, stop=stop)
@@ -319,7 +266,7 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
     if as_json:
         click.echo(json.dumps(compared, indent=1))
     else:
-        _show_rows("What each part is worth", COLUMNS, table(compared))
+        show_rows("What each part is worth", COLUMNS, table(compared))
         click.echo(str(out / "ablation.json"))
 
 
@@ -343,31 +290,11 @@ def _source(shards: Sequence[Path], settings: Any) -> Any:
     return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size)
 
 
-@contextmanager
-def _signals(stop: Any) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask for an orderly end; the second Ctrl-C ends at once."""
-
-    def interrupt(*_: object) -> None:
-        click.echo("Stopping; press Ctrl-C again to stop at once.", err=True)
-        stop.request(Interrupted)
-        signal.signal(signal.SIGINT, lambda *_: os._exit(Interrupted.exit_code))
-
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop.request(Terminated)),
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        _show_rows("Would do (nothing was written)", ("", ""), list(_flat(found)))
+        show_mapping("Would do (nothing was written)", found)
 
 
 def _show_summary(found: Mapping[str, Any]) -> None:
@@ -386,9 +313,9 @@ def _show_summary(found: Mapping[str, Any]) -> None:
 def _show_scores(scores: Mapping[str, Any]) -> None:
     from fmanet.results import CLASS_COLUMNS, SCORE_COLUMNS, SUBJECT_COLUMNS, class_table, score_table, subject_table
 
-    _show_rows("Scores of held-out clips, pooled over folds", SCORE_COLUMNS, score_table(scores))
-    _show_rows("\nClasses (average over seeds)", CLASS_COLUMNS, class_table(scores))
-    _show_rows("\nSubjects (average over seeds)", SUBJECT_COLUMNS, subject_table(scores))
+    show_rows("Scores of held-out clips, pooled over folds", SCORE_COLUMNS, score_table(scores))
+    show_rows("\nClasses (average over seeds)", CLASS_COLUMNS, class_table(scores))
+    show_rows("\nSubjects (average over seeds)", SUBJECT_COLUMNS, subject_table(scores))
 
 
 def _show_leaky(leaky: Mapping[str, Any]) -> None:
@@ -399,23 +326,6 @@ def _show_leaky(leaky: Mapping[str, Any]) -> None:
     for seed, found in leaky["seeds"].items():
         click.echo(f"LEAKY  seed {seed}: UF1 {found['uf1']:.4f}, UAR {found['uar']:.4f}, ACC {found['acc']:.4f}")
     click.echo(f"LEAKY  mean over seeds: UF1 {leaky['mean_uf1']:.4f}; honest: {leaky['honest_mean_uf1']:.4f}")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + str(name), "-" if value in ({}, [], None, "") else str(value)
-
-
-def _show_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    click.echo(title)
-    table = Table(*header, show_header=any(header), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    # A pipe gets whole lines: a path cut at column 80 is of no use to a program.
-    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 400).print(table)
 
 
 if __name__ == "__main__":
