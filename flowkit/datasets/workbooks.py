@@ -7,8 +7,6 @@ text and as numbers. Formulas count by the value that the spreadsheet program st
 from __future__ import annotations
 
 import csv
-import difflib
-import re
 import struct
 import warnings
 import zipfile
@@ -19,14 +17,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from flowkit.datasets.columns import cell_text, find_columns, plain, some
 from flowkit.errors import EnvironmentMissing, ManifestError
 
 SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
 MAX_UNPACKED_BYTES: Final = 256 << 20
 """An annotation workbook is a megabyte; one that unpacks to more than this is a bomb."""
-HEADER_WITHIN: Final = 60
-"""The header stands in one of so many first rows."""
-MAX_LISTED: Final = 8
 _OLE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
 """First bytes of an .xls file, and of an .xlsx file with a password."""
 _DAMAGE: Final = (
@@ -95,7 +91,7 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
         return root / fitting[0]
     if fitting:
         raise ManifestError(
-            f"{root}: {what} must be one file; got {len(fitting)}: {_some(fitting)}. Name the one to read with --workbook."
+            f"{root}: {what} must be one file; got {len(fitting)}: {some(fitting)}. Name the one to read with --workbook."
         )
     patterns = " or ".join(form["files"])
     old = [
@@ -107,7 +103,7 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
     if old:
         raise ManifestError(f"{root / old[0]}: {_unreadable_kind(Path(old[0]))}")
     raise ManifestError(
-        f"{root}: folder must hold {what}, a file named {patterns}; got {_some(there) or 'no spreadsheet'}. Check the folder, or "
+        f"{root}: folder must hold {what}, a file named {patterns}; got {some(there) or 'no spreadsheet'}. Check the folder, or "
         "name the file with --workbook."
     )
 
@@ -152,13 +148,13 @@ def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
         openpyxl is not installed.
     """
     sheet = _read_csv(path) if path.suffix.lower() == ".csv" else _read_workbook(path, form)
-    first, columns = _find_columns(path, sheet, form)
+    first, columns = find_columns(f"{path}: {sheet.name or 'file'}", sheet.grid, form)
     used = set(columns.values())
     empty = [(row, column) for row, column in sheet.formulas if row >= first and column in used]
     if empty:
         cells = [sheet.cell_name(*cell) for cell in sorted(empty)]
         raise ManifestError(
-            f"{path}: formulas must have stored values; got {len(cells)} without: {_some(cells)}. Open the file in a spreadsheet "
+            f"{path}: formulas must have stored values; got {len(cells)} without: {some(cells)}. Open the file in a spreadsheet "
             "program, save it there, and run again."
         )
     return list(_rows(path, sheet, first, columns))
@@ -166,73 +162,9 @@ def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
 
 def _rows(path: Path, sheet: _Sheet, first: int, columns: Mapping[str, int]) -> Iterator[Row]:
     for number, line in enumerate(sheet.grid[first:], start=first + 1):
-        cells = {name: _text(line[column]) for name, column in columns.items() if column < len(line)}
+        cells = {name: cell_text(line[column]) for name, column in columns.items() if column < len(line)}
         if any(cells.values()):
             yield Row(f"{path.name}: {sheet.name} row {number}" if sheet.name else f"{path.name}:{number}", cells)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else " ".join(str(value).split())
-
-
-# --- columns
-
-
-def _find_columns(path: Path, sheet: _Sheet, form: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
-    """Index of the first row of data, and of the column of each name."""
-    wanted: dict[str, Any] = {**form["columns"], **form.get("optional", {})}
-    if all(isinstance(place, int) for place in wanted.values()):
-        return 0, _by_number(path, sheet, wanted)
-    best: tuple[int, int] = (-1, 0)
-    for number, line in enumerate(sheet.grid[:HEADER_WITHIN]):
-        there: dict[str, int] = {}
-        for column, value in enumerate(line):
-            there.setdefault(_plain(_text(value)), column)
-        found = {
-            name: there[_plain(spelling)]
-            for name, spellings in wanted.items()
-            for spelling in reversed(spellings)
-            if _plain(spelling) in there
-        }
-        held = sum(name in found for name in form["columns"])
-        if held == len(form["columns"]):
-            return number + 1, found
-        best = max(best, (held, -number))
-    raise ManifestError(_no_header(path, sheet, form["columns"], -best[1]))
-
-
-def _by_number(path: Path, sheet: _Sheet, wanted: Mapping[str, int]) -> dict[str, int]:
-    width = max(map(len, sheet.grid), default=0)
-    if width < max(wanted.values()):
-        names = ", ".join(f"{number} {name}" for name, number in wanted.items())
-        raise ManifestError(
-            f"{path}: {sheet.name or 'file'} must have the columns {names}, and no header; got {width} columns. Check that it is "
-            "the right file."
-        )
-    return {name: number - 1 for name, number in wanted.items()}
-
-
-def _no_header(path: Path, sheet: _Sheet, columns: Mapping[str, Sequence[str]], nearest: int) -> str:
-    header = [_text(value) for value in sheet.grid[nearest]] if sheet.grid else []
-    plain = {_plain(text): text for text in header if text}
-    advice = []
-    for spellings in columns.values():
-        if not {_plain(spelling) for spelling in spellings} & set(plain):
-            near = difflib.get_close_matches(_plain(spellings[0]), plain, 1, 0.6)
-            advice.append(f"{spellings[0]} (is it {plain[near[0]]!r}?)" if near else spellings[0])
-    names = ", ".join(spellings[0] for spellings in columns.values())
-    return (
-        f"{path}: {sheet.name or 'file'} must have a header with {names} in one of its first {HEADER_WITHIN} rows; got row "
-        f"{nearest + 1} as the nearest, with {_some([text for text in header if text]) or 'nothing'}. It lacks "
-        f"{', '.join(advice) or 'columns'}. Check that it is the right file, or rename its columns in a copy and name that with "
-        "--workbook."
-    )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[\s_]+", "", text.casefold())
 
 
 # --- files
@@ -313,21 +245,21 @@ def _load(path: Path, *, data_only: bool) -> Any:
 
 def _choose_sheet(path: Path, workbook: Any, sheets: Sequence[str], others: Sequence[str]) -> str:
     """A sheet of one of these names; else the only one that is not empty, and not known as one of the others."""
-    by_name: dict[str, str] = {_plain(sheet.title): sheet.title for sheet in workbook.worksheets}
+    by_name: dict[str, str] = {plain(sheet.title): sheet.title for sheet in workbook.worksheets}
     for name in sheets:
-        if _plain(name) in by_name:
-            return by_name[_plain(name)]
-    passed = {_plain(name) for name in others}
+        if plain(name) in by_name:
+            return by_name[plain(name)]
+    passed = {plain(name) for name in others}
     filled = [
         sheet.title
         for sheet in workbook.worksheets
-        if _plain(sheet.title) not in passed and (sheet.max_row > 1 or sheet["A1"].value is not None)
+        if plain(sheet.title) not in passed and (sheet.max_row > 1 or sheet["A1"].value is not None)
     ]
     if len(filled) == 1:
         return str(filled[0])
     raise ManifestError(
         f"{path}: workbook must have a sheet named {' or '.join(sheets) or 'anything, alone'}; got "
-        f"{_some([sheet.title for sheet in workbook.worksheets])}. Check that it is the right file, or name another with "
+        f"{some([sheet.title for sheet in workbook.worksheets])}. Check that it is the right file, or name another with "
         "--workbook."
     )
 
@@ -350,8 +282,3 @@ def _cannot_open(path: Path, error: OSError) -> str:
 def _damaged(path: Path, error: BaseException) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"{path}: workbook must be a whole .xlsx file; got a damaged one ({reason:.120}). Get it again, or save it anew."
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
