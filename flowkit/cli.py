@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 import click
 
@@ -192,6 +194,8 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
       megc2019                        CASME II, SAMM and SMIC-HS together, 442 clips:
                                       --root casme2=DIR --root samm=DIR --root smic-hs=DIR
                                       (--workbook and --frames likewise: SET=...)
+      videos                          own recordings without annotation: onset, apex and offset
+                                      of the strongest movement in each are found, labels are not
 
     Known errors are corrected, each only where the file still has it; what was done, and each row that cannot be used, is
     said. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever written in ROOT.
@@ -200,8 +204,11 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     missing; 74 disk full.
     """  # noqa: D301 - click wants the character
     from flowkit.datasets.handover import check_out, next_commands
+    from flowkit.datasets.videos import NAME as VIDEOS
     from flowkit.manifest import write_manifest
 
+    if dataset.casefold() == VIDEOS:
+        _manifest_of_videos(root, out, as_json, overwrite, given)
     grouping = given.pop("grouping")
     folders = _folders_of(dataset, root, given.pop("roots"))
     check_out(out, folders.values(), overwrite=overwrite)
@@ -210,7 +217,7 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     reading = _read_set(dataset, folders, given)
     preview = None if grouping is None else _class_counts(reading, grouping)
     write_manifest(out, reading.clips, overwrite=overwrite)
-    commands = next_commands(reading, out)
+    commands = next_commands(out, reading.root, without_apex=bool(reading.without_apex))
     if as_json:
         classes = None if preview is None else {"counts": preview.counts, "left_out": preview.left_out}
         document = {"manifest": str(out), **reading.to_dict(), "classes": classes, "next": commands}
@@ -673,6 +680,41 @@ def doctor(as_json: bool) -> None:
             [(f.name, f.status, f.detail, f.next_step) for f in findings],
         )
     sys.exit(3 if any(f.status == "missing" for f in findings) else 0)
+
+
+def _manifest_of_videos(
+    root: Path | None, out: Path, as_json: bool, overwrite: bool, given: Mapping[str, Any]
+) -> NoReturn:
+    """List the recordings under a folder, and spot the strongest movement of each."""
+    from flowkit.completion import complete
+    from flowkit.datasets.handover import check_out, next_commands
+    from flowkit.datasets.videos import NAME, list_videos
+    from flowkit.manifest import write_manifest
+    from flowkit.progress import StderrProgress
+    from flowkit.run import RunOptions
+    from flowkit.stop import Stop
+
+    if root is None or any(value for name, value in given.items() if name != "fixes"):
+        raise ConfigError(
+            f"{NAME}: a folder alone must follow; got more, or none. Write: flowkit manifest {NAME} DIR --out FILE"
+        )
+    check_out(out, [root], overwrite=overwrite)
+    clips, events = list_videos(root)
+    config, stop = load_config(), Stop("manifest")
+    with TemporaryDirectory() as folder, StderrProgress() as reporter, signals(stop):
+        listing = Path(folder) / "videos.csv"
+        write_manifest(listing, clips)
+        options = RunOptions(root=root, overwrite=overwrite)
+        done = complete(listing, out, config.frames, config.align, options, ends=True, reporter=reporter, stop=stop)
+    commands = next_commands(out, root, without_apex=False)
+    if as_json:
+        document = {**done.to_dict(), "events": [dataclasses.asdict(event) for event in events], "next": commands}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        show_events(events)
+        show_completion(done)
+        click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
+    sys.exit(1 if done.failed or events else 0)
 
 
 def _folders_of(dataset: str, root: Path | None, roots: Sequence[str]) -> dict[str, Path]:

@@ -30,6 +30,9 @@ LAST: Final = "last"
 MAX_NAMED: Final = 6
 """Clips named in a note before the rest is only counted."""
 
+UNLABELLED: Final = "unlabelled"
+"""Label of a clip of which nobody says what it shows; no grouping but "raw" takes it."""
+
 Kind = Literal["applied", "refused", "left out", "note"]
 
 
@@ -216,7 +219,7 @@ class Source:
 
     def has(self, name: str) -> bool:
         """Whether there is a file for a table of layouts.toml."""
-        return bool(fitting_files(self._everything.spreadsheets, self.layout[name]))
+        return bool(fitting_files(self._everything.files, self.layout[name]))
 
     def table(self, name: str = "main") -> list[Row]:
         """Rows of an annotation file.
@@ -239,7 +242,7 @@ class Source:
     def lists(self, name: str) -> list[Path]:
         """Text files of a name in `lists` of layouts.toml, wherever they lie under the root."""
         wanted = self.layout["lists"][name].casefold()
-        there = (self.root / path for path in self._everything.spreadsheets)
+        there = (self.root / path for path in self._everything.files)
         return [path for path in there if path.name.casefold() == wanted]
 
     def tails(self, **values: str) -> tuple[str, ...]:
@@ -259,7 +262,7 @@ class Source:
         form = self.layout[name]
         if name != "main" or self._workbook is None:
             what = f"the annotation of {self.layout['title']}"
-            return find_file(self.root, self._everything.spreadsheets, form, what)
+            return find_file(self.root, self._everything.files, form, what)
         refuse(self._workbook, form)
         return self._workbook
 

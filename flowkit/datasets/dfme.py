@@ -6,11 +6,8 @@ The names of files and columns are those of the only public loader that we know,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
-from flowkit.datasets.base import LAST, Annotation, Source
-
-UNLABELLED: Final = "unlabelled"
+from flowkit.datasets.base import LAST, UNLABELLED, Annotation, Source
 
 
 def annotate(source: Source) -> Iterator[Annotation]:

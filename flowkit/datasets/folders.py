@@ -1,4 +1,4 @@
-"""One walk over a data set: which folders hold numbered images, and which spreadsheets lie there.
+"""One walk over a data set: which folders hold numbered images, and which other files lie there.
 
 Folders are looked up by the last parts of their path, so that a set is found wherever below the root it lies. Parts are compared
 folded: capitals, leading zeros of numbers, and the sign that joins words never count.
@@ -68,7 +68,7 @@ class FolderIndex:
         In order of their paths.
     empty : list of str
         Folders with nothing in them that counts: no numbered image, no sub-folder.
-    spreadsheets : list of str
+    files : list of str
         Relative paths.
     links : int
         Links to folders, which are not followed.
@@ -79,7 +79,7 @@ class FolderIndex:
     root: Path
     folders: list[Folder] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
-    spreadsheets: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     links: int = 0
     unreadable: list[str] = field(default_factory=list)
     _by_name: dict[str, list[tuple[tuple[str, ...], Folder]]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class FolderIndex:
         ----------
         root : Path
         suffixes : sequence of str
-            Of the files that count as spreadsheets.
+            Of the files that are listed: spreadsheets, or videos.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class FolderIndex:
 
     def within(self, place: str) -> FolderIndex:
         """The part of the index under a folder, relative to the same root."""
-        part = FolderIndex(self.root, spreadsheets=self.spreadsheets, links=self.links, unreadable=self.unreadable)
+        part = FolderIndex(self.root, files=self.files, links=self.links, unreadable=self.unreadable)
         part.folders = [folder for folder in self.folders if _under(folder.path, place)]
         part.empty = [path for path in self.empty if _under(path, place)]
         part._order()
@@ -166,7 +166,7 @@ class FolderIndex:
             elif entry.is_symlink() and entry.is_dir():
                 self.links += 1
             elif name.lower().endswith(suffixes) and not name.startswith("~$"):
-                self.spreadsheets.append(f"{place}/{name}" if place else name)
+                self.files.append(f"{place}/{name}" if place else name)
         if numbers:
             self.folders.append(Folder(place or ".", np.sort(np.array(numbers, dtype=np.int64))))
         elif not below:
@@ -176,7 +176,7 @@ class FolderIndex:
     def _order(self) -> None:
         self.folders.sort(key=lambda folder: folder.path)
         self.empty.sort()
-        self.spreadsheets.sort()
+        self.files.sort()
         for folder in self.folders:
             parts = self.parts(folder)
             self._by_name.setdefault(parts[-1], []).append((parts, folder))

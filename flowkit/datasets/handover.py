@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from flowkit.datasets.base import Reading
 from flowkit.errors import ConfigError
 
 
@@ -35,10 +34,10 @@ def check_out(out: Path, roots: Iterable[Path], *, overwrite: bool) -> None:
         raise ConfigError(f"--out: folder must be writable; got {folder}. Check the permissions.")
 
 
-def next_commands(reading: Reading, out: Path) -> list[str]:
-    """`flowkit check` and `flowkit extract` for the manifest, ready to be typed."""
-    apex = ["--missing-apex", "spot"] if reading.without_apex else []
-    root = ["--root", str(reading.root)]
+def next_commands(out: Path, folder: Path, *, without_apex: bool) -> list[str]:
+    """`flowkit check` and `flowkit extract` for a manifest whose paths start from a folder, ready to be typed."""
+    apex = ["--missing-apex", "spot"] if without_apex else []
+    root = ["--root", str(folder)]
     shards = out.with_name(f"{out.stem}_flow")
     return [
         shlex.join(["flowkit", "check", str(out), *root, *apex]),

@@ -13,7 +13,8 @@ from flowkit.datasets import COMPOSITE, DATASETS
 from flowkit.datasets.corrections import COLUMNS, FILE
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets"
-PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "README.md")
+PAGES = sorted(path for path in DOCS.glob("*.md") if path.name not in ("README.md", "videos.md"))
+"""Of data sets that others annotated."""
 TABLE = Path(__file__).parents[2] / "flowkit" / "datasets" / FILE
 
 

@@ -94,7 +94,7 @@ def test_empty_folders_and_spreadsheets_are_known(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     index = scan(tmp_path)
     assert index.empty == ["s18/s18_sur_03"]
-    assert index.spreadsheets == ["a.csv", "b.XLSX"]
+    assert index.files == ["a.csv", "b.XLSX"]
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_bytes(b"")], ids=["nothing", "a file"])
