@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -227,8 +226,8 @@ def show(result: dict[str, Any]) -> None:
     )
 
 
-def main() -> int:
-    """Measure, print, store; 1 if a cheap rule is better at some level."""
+def main() -> None:
+    """Measure, print, store; where a cheap rule is better, that is said."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, default=5, help="eight clips each")
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
@@ -251,8 +250,7 @@ def main() -> int:
     print(f"{time.perf_counter() - start:.0f} s")
     if options.out:
         machine.write(options.out, "spotting", {"fps": FPS, "levels": levels, "still": still, "long": ends})
-    return 0 if all(one["best"] for one in levels) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
