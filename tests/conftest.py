@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,7 +42,13 @@ def start(*arguments: str | Path, before: tuple[str, ...] = (), **environment: s
         text=True,
         env={**os.environ, "PYTHONPATH": paths, **environment},
         start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
     )
+
+
+def _hear_ctrl_c() -> None:
+    """Whoever starts the tests in the background of a shell has SIGINT ignored, and so would what the tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def flowkit(*arguments: str | Path, before: tuple[str, ...] = (), **environment: str) -> Done:

@@ -227,8 +227,10 @@ def test_extract_spots_what_has_no_apex_and_says_so(cropped: Path, tmp_path: Pat
     found = found_in(cropped, NONE, clip)
     extra = json.loads(spotted["extra"])
     assert spotted["apex"] == found.apex
-    assert extra["apex_confidence"] == found.confidence
-    assert extra["apex_curve"] == [list(pair) for pair in zip(found.frames, found.curve, strict=True)]
+    assert extra["apex_confidence"] == pytest.approx(found.confidence, abs=2e-4)
+    numbers, curve = zip(*extra["apex_curve"], strict=True)
+    assert numbers == found.frames
+    assert curve == pytest.approx(found.curve, abs=2e-4)  # OpenCV sums over more threads here than in a worker
     assert "peak_px" in extra
     assert "apex_curve" not in json.loads(given["extra"])
     again = extract(manifest, tmp_path / "one", "--root", root, "--verify-sources", "--json")
