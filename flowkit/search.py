@@ -52,8 +52,8 @@ class Curve(dict[int, float]):
 class Peak:
     """The frame of the highest value found.
 
-    `confidence` is the share of the peak's height by which the motion goes back after it: near 0 where nothing moves (the
-    values are noise, and stay) and where the motion never goes back, 1 where it goes back to nothing.
+    `confidence` is the share of the peak's height by which the motion goes back after it: 0 where it never does, 1 where it goes
+    back to nothing. It does not tell a movement from none: of noise alone, too, some part goes back (benchmarks/spotting.py).
     """
 
     number: int

@@ -98,8 +98,8 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
     Returns
     -------
     Spotted
-        The apex lies behind the onset, and before the last frame unless there is no other. Where nothing moves it lies anywhere,
-        and the confidence is near 0.
+        The apex lies behind the onset, and before the last frame unless there is no other. Where nothing moves it lies anywhere:
+        look at the curve.
 
     Raises
     ------
