@@ -362,8 +362,8 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
     """Find the apex of each clip of MANIFEST whose apex is empty, and write the completed manifest to --out.
 
     The apex is where brows, eyes and mouth have moved most since the onset, the head's own motion taken out. MANIFEST itself is not
-    touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found. The confidence is the
-    share of the motion that goes back after the apex; whether anything moved at all, the curve tells (--json).
+    touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found. The confidence is
+    the share of the motion that goes back after the apex; whether anything moved at all, the curve tells (--json).
 
     Exit codes: 0 all done; 1 written, but some clips failed and have no apex yet; 2 usage, settings or manifest; 3 environment;
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.
