@@ -146,6 +146,12 @@ def ladder(shards: Path, grouping: str, work: Path, seeds: int, given: tuple[str
     return json.loads(run("fmanet", "ablate", shards, *where, *given)), time.perf_counter() - start
 
 
+def settings_of(run_folder: Path) -> Any:
+    """Settings of a run, as its run.json has them."""
+    settings: Any = json.loads((run_folder / "run.json").read_text())["content"]["settings"]
+    return settings
+
+
 def results(name: str, work: Path, seeds: int) -> dict[str, Any]:
     """Everything of one set."""
     shards, grouping = SETS[name](work, seeds)
@@ -161,8 +167,8 @@ def results(name: str, work: Path, seeds: int) -> dict[str, Any]:
         "subjects": len({row.subject for row in whole}),
         "classes": classes,
         "seeds": seeds,
-        "settings": json.loads((work / "ladder" / compared["rows"][-1]["folder"] / "run.json").read_text())["settings"],
-        "configurations_tried": len(tables),
+        "settings": settings_of(work / "ladder" / compared["rows"][-1]["folder"]),
+        "rows_trained": len(tables),
         "seconds_of_this_call": round(seconds, 1),
         "yardsticks": {
             title: {**scored(rows, classes), "fmanet_against_it": against(whole, rows, classes)}
