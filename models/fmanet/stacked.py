@@ -5,8 +5,8 @@ another's held-out clips, and without dropout the result is that of training alo
 masks here.) The networks of a group must take equally many steps an epoch; `grouped` sees to that.
 
 A batch shared by all networks, in which each weighs its held-out clips 0, would be faster, but would bring held-out clips into
-the training code. On a CPU nothing is gained (11 k parameters, 28 x 28, 282 clips, one thread: 1.0 times the speed of one after
-the other at batch 16, 0.8 at 32, 0.7 at 64): there, one-thread processes side by side are the way, and the default.
+the training code. On a CPU next to nothing is gained (benchmarks/training.py: 1.1 times the speed of one after the other at batch
+16, 0.9 at 32, 0.8 at 64): there, one-thread processes side by side are the way, and the default.
 """
 
 from __future__ import annotations
