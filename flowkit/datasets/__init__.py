@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, reading, samm, smic
+from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, reading, samm, smic, videos
 from flowkit.datasets.base import DataSet, Event, Reading, layout
 from flowkit.errors import ManifestError
 
@@ -49,7 +49,7 @@ def find_dataset(name: str) -> DataSet:
     if known not in DATASETS:
         near = difflib.get_close_matches(known, DATASETS, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
-        raise ManifestError(f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE))}; got {name!r}.{hint}")
+        raise ManifestError(f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE, videos.NAME))}; got {name!r}.{hint}")
     return DATASETS[known]
 
 
