@@ -49,7 +49,9 @@ def find_dataset(name: str) -> DataSet:
     if known not in DATASETS:
         near = difflib.get_close_matches(known, DATASETS, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
-        raise ManifestError(f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE, videos.NAME))}; got {name!r}.{hint}")
+        raise ManifestError(
+            f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE, videos.NAME))}; got {name!r}.{hint}"
+        )
     return DATASETS[known]
 
 
