@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -321,10 +322,21 @@ def test_what_a_full_disk_leaves_is_whole_and_the_command_says_so(
     assert export(shards, out, "npz").written == 9
 
 
+SLOWLY = """
+import sys, time
+from flowkit import cli, commit
+replace = commit.replace_file
+commit.replace_file = lambda path, content: (time.sleep(0.05), replace(path, content))[1]
+sys.argv = sys.argv[3:]  # behind this come python -m flowkit.cli
+cli.main()
+"""
+"""The command, so slow that a signal finds it at work, however late it comes."""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_an_export_that_is_stopped_leaves_whole_files_and_goes_on(tmp_path: Path, number: int, code: int) -> None:
-    shards, out = build_folder(tmp_path / "in", clips=60, size=224, shard_clips=20, labels=LABELS), tmp_path / "out"
-    process = start("export", shards, "--format", "npz", "--out", out)
+    shards, out = build_folder(tmp_path / "in", clips=60, size=64, shard_clips=20, labels=LABELS), tmp_path / "out"
+    process = start("export", shards, "--format", "npz", "--out", out, before=(sys.executable, "-c", SLOWLY))
     deadline = time.monotonic() + 60
     while len(list(out.glob("clips/[!.]*.npz"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
