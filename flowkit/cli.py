@@ -525,9 +525,11 @@ def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     """
     from flowkit.exports import export as run
     from flowkit.progress import StderrProgress
+    from flowkit.stop import Stop
 
-    with StderrProgress() as reporter, sigterm_as_ctrl_c():
-        done = run(folder, out, reporter=reporter, **given)
+    stop = Stop("export")
+    with StderrProgress() as reporter, signals(stop):
+        done = run(folder, out, reporter=reporter, stop=stop, **given)
     for problem in done.corrupt:
         click.echo(f"Damaged: {problem}", err=True)
     if as_json:

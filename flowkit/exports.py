@@ -25,6 +25,7 @@ from flowkit.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.plan import read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.shards import Sample, Shard, ShardFolder
+from flowkit.stop import Stop
 
 FormatName = Literal["stst", "png", "npz"]
 MARKER: Final = "export.json"
@@ -82,6 +83,7 @@ def export(
     *,
     folds: bool = False,
     reporter: Reporter | None = None,
+    stop: Stop | None = None,
 ) -> Exported:
     """Every clip of a folder of shards, as files of another format.
 
@@ -96,6 +98,8 @@ def export(
         With "stst", also link the rises into a folder for each subject held out, as the published programs read them.
     reporter : Reporter, optional
         Told of the course; silent by default.
+    stop : Stop, optional
+        Asked before each clip: no exception is raised in a signal handler, where Python may lose it.
 
     Returns
     -------
@@ -108,13 +112,16 @@ def export(
     ShardCorrupt
         run.json or the plan is damaged.
     DiskFull
+    Interrupted
+        What is written stays, whole.
     """
     if format_name not in FORMATS:
         known = ", ".join(get_args(FormatName))
         raise ConfigError(f"export: format must be one of {known}; got {format_name!r}. Correct it.")
     if folds and format_name != "stst":
         raise ConfigError(f"export: --folds must come with --format stst; got {format_name}. Leave one out.")
-    source, out, reporter = ShardFolder.open(folder), Path(out), reporter or Silent()
+    source, out = ShardFolder.open(folder), Path(out)
+    reporter, stop = reporter or Silent(), stop or Stop("export")
     form: Format = FORMATS[format_name]()
     _take_folder(out, source, form, format_name)
     done = Exported(out, format_name, clips=len(source.clips()))
@@ -122,7 +129,7 @@ def export(
     reporter.start(done.clips)
     try:
         for shard in source.shards():
-            _export_shard(shard, form, done, rows, reporter)
+            _export_shard(shard, form, done, rows, reporter, stop)
     finally:
         reporter.finish()
     commit.replace_file(out / form.list_file, _csv([form.columns, *sorted(rows, key=str)]))
@@ -132,12 +139,13 @@ def export(
 
 
 def _export_shard(
-    shard: Shard, form: Format, done: Exported, rows: list[tuple[object, ...]], reporter: Reporter
+    shard: Shard, form: Format, done: Exported, rows: list[tuple[object, ...]], reporter: Reporter, stop: Stop
 ) -> None:
     try:
         with shard:
             units = shard.units
             for sample in shard.samples():
+                stop.check()
                 try:
                     rows.append(_export_clip(sample, units, form, done))
                 except Refused as refusal:
