@@ -130,6 +130,9 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         if came:
             raise Terminated("flowkit: command was stopped by SIGTERM. Run it again.") from None
         raise
+    else:
+        if came:  # Python lost the exception in a callback
+            raise Terminated("flowkit: command was told to stop by SIGTERM, and had ended before it did. Run it again.")
     finally:
         signal.signal(signal.SIGTERM, before)
 
