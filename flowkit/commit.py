@@ -45,16 +45,16 @@ class Record:
     path : Path
         Of the record itself.
     content : dict
-        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, host, device, times.
+        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, run, host, device, times.
     """
 
     task: int
     path: Path
     content: dict[str, Any]
 
-    def made_here_since(self, began: float) -> bool:
-        """Whether a process of this machine began the task at that time (of `time.time`) or later."""
-        return bool(self.content["host"] == platform.node() and self.content["began"] >= began)
+    def is_of(self, run: str) -> bool:
+        """Whether that run committed the task, and not another one that was faster; records of version 0.1 do not say."""
+        return self.content.get("run") == run
 
     @property
     def data_path(self) -> Path | None:
@@ -73,7 +73,7 @@ def record_path(out: Path, task: int) -> Path:
     return task_folder(out, task) / f"{task:06d}.json"
 
 
-def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> tuple[Record, bool]:
+def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> Record:
     """Commit a task: its data file first, its record last.
 
     Parameters
@@ -89,8 +89,6 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
     -------
     Record
         The one on disk: that of another run, if it was faster.
-    bool
-        Whether it is this one.
 
     Raises
     ------
@@ -109,7 +107,7 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
     _die_here("before_record")
     record = {"schema": SCHEMA, "task": task, "file": file, **content}
     path = record_path(out, task)
-    created = publish_file(path, encode(record))
+    publish_file(path, encode(record))
     _die_here("after_record")
     found = read_record(path)
     if found is None:
@@ -119,7 +117,7 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
             f"{path}: record must be of this run's settings and clips; got another's. Two runs with different settings or "
             "manifests worked on this folder: use an --out for each."
         )
-    return found, created
+    return found
 
 
 def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -165,7 +166,7 @@ class _Run:
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
         self.found: dict[str, dict[str, Any]] = {}  # what each GPU is
-        self.began = time.time()
+        self.name = uuid.uuid4().hex
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
@@ -318,6 +319,7 @@ class _Run:
             threads=options.cores(options.threads),
             batch=options.batch,
             timeout_s=options.timeout_s,
+            run=self.name,
             devices=self.found,
         )
         placement = place(self.config.backend, self.devices)
@@ -335,7 +337,7 @@ class _Run:
         self.summary.ok += ok
         self.summary.failed += failed
         self.failed_now += failed
-        self.summary.computed += (ok + failed) * placed.ours
+        self.summary.computed += (ok + failed) * placed.record.is_of(self.name)
         self.summary.not_started -= ok + failed
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
@@ -345,7 +347,7 @@ class _Run:
         for task in [task for task in tasks if task.index not in self.counted]:
             record = commit.read_record(commit.record_path(self.out, task.index))
             if record is not None and record.content["key"] == task.key:
-                self._count(Placed(task, record, record.made_here_since(self.began), StageSeconds()))
+                self._count(Placed(task, record, StageSeconds()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -65,6 +64,8 @@ class Job:
         As in `RunOptions`.
     timeout_s : float
         Longest time for reading and aligning one clip.
+    run : str
+        Names the run, in its commit records.
     devices : mapping
         What each GPU is, by its index as text.
     """
@@ -77,16 +78,16 @@ class Job:
     threads: int
     batch: int
     timeout_s: float
+    run: str = ""
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A task that is done: its commit record, whether that is this run's, and what its stages took."""
+    """A task that is done: its commit record, and what its stages took."""
 
     task: Task
     record: commit.Record
-    ours: bool
     stage_seconds: StageSeconds
 
 
@@ -158,9 +159,9 @@ def _carry_out(
     device: str = "",
 ) -> Placed:
     seconds = StageSeconds()
-    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter, device)
+    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter, job.run, device)
     try:
-        record, ours = run_task(task, partial(_outcomes, feed, poll, blamed), job.out, work)
+        record = run_task(task, partial(_outcomes, feed, poll, blamed), job.out, work)
     except WorkerStartError as error:
         poll()  # a signal to the whole process group ends workers too
         raise EnvironmentMissing(
@@ -168,7 +169,7 @@ def _carry_out(
         ) from error
     finally:
         feed.cancel()  # nothing is left of it, unless another run committed the task
-    return Placed(task, record, ours, seconds)
+    return Placed(task, record, seconds)
 
 
 def _outcomes(
@@ -321,7 +322,7 @@ class _Device:
             window=1,
             attempts=1,  # how often a task is tried is decided here
             parents=True,
-            spent=_spent,
+            spent=partial(_spent, job.run),
             changed=changed,
         )
 
@@ -341,7 +342,7 @@ class _Device:
         if self.task is None:
             return
         self._reserve = waiting.popleft() if waiting else None
-        self._deaths, self._suspected, self._blamed, self._began = 0, Counter(), {}, time.time()
+        self._deaths, self._suspected, self._blamed = 0, Counter(), {}
         self._submit(self.task)
 
     def _submit(self, task: Task) -> None:
@@ -376,8 +377,6 @@ class _Device:
             self._mourn(self.task, outcome.detail, waiting, reporter)
             return
         self.task = None
-        if self._deaths and placed.record.made_here_since(self._began):
-            placed = replace(placed, ours=True)  # the process died after it had committed the task
         self._tally.tell(placed.task, len(placed.task.clips), len(placed.record.content["failures"]))
         yield placed
 
@@ -444,12 +443,13 @@ class _Order:
     blamed: Mapping[str, str]
 
 
-def _spent(outcome: Outcome[Any]) -> bool:
+def _spent(run: str, outcome: Outcome[Any]) -> bool:
     """Whether a process is good for nothing more: its hold on the GPU is gone, or the GPU's memory was not enough."""
     if outcome.value is None:
         return isinstance(outcome.error, DeviceLost)
     done: Placed = outcome.value
-    return done.ours and any(failure["code"] == FailureCode.GPU_OOM for failure in done.record.content["failures"])
+    failures = done.record.content["failures"]
+    return done.record.is_of(run) and any(failure["code"] == FailureCode.GPU_OOM for failure in failures)
 
 
 class _Counts(Silent):

@@ -23,7 +23,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_a_record_names_its_data_by_content(tmp_path: Path) -> None:
-    record, _ = commit.publish(tmp_path, 12, b"numbers", CONTENT)
+    record = commit.publish(tmp_path, 12, b"numbers", CONTENT)
     assert record.path == tmp_path / "shards" / "000" / "000012.json"
     assert record.data_path is not None
     assert record.data_path.read_bytes() == b"numbers"
@@ -32,9 +32,11 @@ def test_a_record_names_its_data_by_content(tmp_path: Path) -> None:
 
 
 def test_the_first_commit_of_a_task_counts(tmp_path: Path) -> None:
-    first, ours = commit.publish(tmp_path, 0, b"mine", {**CONTENT, "host": "mine"})
-    second, ours_too = commit.publish(tmp_path, 0, b"mine", {**CONTENT, "host": "theirs"})
-    assert (second, ours, ours_too) == (first, True, False)
+    first = commit.publish(tmp_path, 0, b"mine", {**CONTENT, "run": "mine"})
+    second = commit.publish(tmp_path, 0, b"mine", {**CONTENT, "run": "theirs"})
+    assert second == first
+    assert second.is_of("mine")
+    assert not second.is_of("theirs")
 
 
 def test_a_record_of_other_settings_is_no_success(tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_a_death_at_any_step_leaves_all_or_nothing(tmp_path: Path, step: str) ->
 
 @pytest.mark.parametrize("damage", ["torn record", "flipped record", "short data", "no data"])
 def test_a_damaged_commit_counts_as_none_and_is_kept_aside(tmp_path: Path, damage: str) -> None:
-    record, _ = commit.publish(tmp_path, 0, b"numbers", CONTENT)
+    record = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     data = record.data_path
     assert data is not None
     if damage == "torn record":
@@ -75,13 +77,13 @@ def test_a_damaged_commit_counts_as_none_and_is_kept_aside(tmp_path: Path, damag
     assert commit.read_records(tmp_path) == []
     (invalid,) = commit.invalid_records(tmp_path)
     assert commit.quarantine(invalid).parent == tmp_path / "quarantine"
-    again, _ = commit.publish(tmp_path, 0, b"numbers", CONTENT)
+    again = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     assert again.data_path is not None
     assert again.data_path.read_bytes() == b"numbers"
 
 
 def test_a_record_of_a_newer_version_is_refused_not_redone(tmp_path: Path) -> None:
-    record, _ = commit.publish(tmp_path, 0, b"numbers", CONTENT)
+    record = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     content = json.loads(record.path.read_bytes())["content"]
     record.path.write_bytes(commit.encode({**content, "schema": commit.SCHEMA + 1}))
     with pytest.raises(SchemaTooNew, match="newer flowkit"):
@@ -152,7 +154,7 @@ def test_overwrite_refuses_a_folder_that_is_not_flowkits(tmp_path: Path) -> None
 
 
 def test_a_record_may_not_name_a_file_elsewhere(tmp_path: Path) -> None:
-    record, _ = commit.publish(tmp_path, 0, b"numbers", CONTENT)
+    record = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     (tmp_path / "outside.h5").write_bytes(b"numbers")
     file = {**record.content["file"], "name": "../../outside.h5"}
     record.path.write_bytes(commit.encode({**record.content, "file": file}))
