@@ -45,7 +45,6 @@ from flowkit.terminal import (
 
 FILE = click.Path(path_type=Path)
 LATER = {
-    "cluster": "Dask comes with a later version",
     "shard": "splitting a run over machines comes with a later version",
 }
 
@@ -247,6 +246,13 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
 )
 @click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]")
 @click.option(
+    "--cluster",
+    default="",
+    metavar="ADDRESS",
+    help="Dask cluster that computes: local, tcp://host:8786, or a scheduler file. --workers and --threads are then for each "
+    "of its threads.  [default: this process]",
+)
+@click.option(
     "--max-error-rate",
     type=float,
     default=0.1,
@@ -276,7 +282,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
         timeout_s=given.pop("timeout"),
         devices=() if devices is None else parse_devices(devices),
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
-        **{name: given.pop(name) for name in ("verify_sources", "max_error_rate")},
+        **{name: given.pop(name) for name in ("verify_sources", "max_error_rate", "cluster")},
     )
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     if dry_run:

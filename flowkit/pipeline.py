@@ -9,7 +9,6 @@ puts the task: here, or in one process a GPU.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
 import uuid
 from collections import Counter
@@ -25,6 +24,7 @@ from flowkit.config import BackendName, ExtractConfig, differences
 from flowkit.errors import (
     BackendUnavailable,
     ClipError,
+    ClusterLost,
     ConfigError,
     DeviceLost,
     Interrupted,
@@ -35,16 +35,16 @@ from flowkit.errors import (
 from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
 from flowkit.index import finalise
-from flowkit.machine import describe_devices, other_devices, processor, versions
+from flowkit.machine import other_devices
 from flowkit.manifest import read_manifest
-from flowkit.placement import Job, Placed, place
+from flowkit.placement import Job, Placed
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
+from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
 from flowkit.task import StageSeconds
-from flowkit_kernels import resolve_backend
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 
@@ -88,8 +88,8 @@ def extract(
         Before anything is computed.
     BackendUnavailable, EnvironmentMissing
         A backend, a library or the folder cannot be used.
-    DiskFull, DeviceLost
-        What was committed stays. A GPU that is lost during the run is the summary's `stopped`.
+    DiskFull, DeviceLost, ClusterLost
+        What was committed stays. A GPU, or a cluster, that is lost during the run is the summary's `stopped`.
 
     Examples
     --------
@@ -98,10 +98,10 @@ def extract(
     >>> summary.ok, summary.failed  # doctest: +SKIP
     (200, 0)
     """
-    run = _Run(
-        Path(manifest), Path(out), config or ExtractConfig(), options or RunOptions(), reporter or Silent(), stop
-    )
-    return run.carry_out()
+    options, reporter = options or RunOptions(), reporter or Silent()
+    with site_of(options, reporter) as site:
+        run = _Run(Path(manifest), Path(out), config or ExtractConfig(), options, reporter, stop, site)
+        return run.carry_out()
 
 
 def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, options: RunOptions) -> dict[str, Any]:
@@ -111,11 +111,12 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
     ------
     ManifestError, ConfigError, SettingsChanged, BackendUnavailable
     """
-    run = _Run(Path(manifest), Path(out), config, options, Silent(), None)
+    with site_of(options, Silent()) as site:
+        run = _Run(Path(manifest), Path(out), config, options, Silent(), None, site)
+        found = site.survey(run.config.backend, run.devices, run.stop.check).devices
     plan = run.plan([] if run.fresh else commit.read_records(run.out))
     clips = sum(len(task.clips) for task in plan.pending)
     size = run.config.align.size
-    found = describe_devices(run.config.backend, run.devices)
     return {
         "out": str(out),
         "planned": len(run.clips),
@@ -144,7 +145,9 @@ class _Run:
         options: RunOptions,
         reporter: Reporter,
         stop: Stop | None,
+        site: Site,
     ) -> None:
+        self.site = site
         self.clips = read_manifest(manifest)
         self.out = out
         self.options = options
@@ -156,7 +159,7 @@ class _Run:
         check_needs(config.align)
         stored = None if options.overwrite else read_run(out)
         self.asked_for = config.backend
-        self.config = _resolved(config, stored, out)
+        self.config = self._resolved(config, stored)
         self.devices = _devices(options.devices, self.config.backend)
         self.settings = self.config.to_dict()
         self.fingerprint = self.config.fingerprint()
@@ -165,7 +168,6 @@ class _Run:
             self.fresh = _refuse_changes(self.settings, stored, out)
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
-        self.found: dict[str, dict[str, Any]] = {}  # what each GPU is
         self.name = uuid.uuid4().hex
         self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
 
@@ -186,7 +188,7 @@ class _Run:
         plan = self._prepare()
         try:
             self._run_tasks(plan.pending)
-        except (Interrupted, TooManyFailures, DeviceLost) as error:
+        except (Interrupted, TooManyFailures, DeviceLost, ClusterLost) as error:
             self.summary.stopped = error
             self._count_unreported(plan.pending)
         finally:
@@ -201,12 +203,12 @@ class _Run:
         return self.summary
 
     def _prepare(self) -> Plan:
-        self.found = describe_devices(self.config.backend, self.devices, self.stop.check)
+        self.survey = self.site.survey(self.config.backend, self.devices, self.stop.check)
         if self.fresh:
             commit.discard(self.out)
         commit.probe(self.out)
         commit.remove_stale_temporaries(self.out)
-        self._store_run(self.found)
+        self._store_run()
         self.fresh = False
         records, invalid = commit.scan(self.out)
         for path in invalid:
@@ -226,8 +228,8 @@ class _Run:
         self.reporter.start(self.pending)
         return plan
 
-    def _store_run(self, devices: Mapping[str, Any]) -> None:
-        versions_now = versions(self.config.backend)
+    def _store_run(self) -> None:
+        versions_now, devices = self.survey.versions, self.survey.devices
         run = {
             "schema": commit.SCHEMA,
             "fingerprint": self.fingerprint,
@@ -235,7 +237,7 @@ class _Run:
             "backend": self.config.backend,
             "versions": versions_now,
             "device": devices,
-            "machine": {"processor": processor(), "system": platform.platform()},
+            "machine": self.survey.machine,
         }
         if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
             stored = read_run(self.out)
@@ -254,7 +256,7 @@ class _Run:
             self.reporter.note("Note: the GPUs of this run are not of one model. Bytes may differ in the last bits.")
         on = "".join(f", device {index} ({what.get('name', '?')})" for index, what in devices.items())
         self.reporter.note(f"Backend {self.config.backend}{on}, settings {self.fingerprint}.")
-        if self.asked_for == "auto" and (note := auto_note()):
+        if self.asked_for == "auto" and not self.options.cluster and (note := auto_note()):
             self.reporter.note(note)
 
     def _freeze(self, records: Sequence[commit.Record]) -> Plan:
@@ -309,26 +311,46 @@ class _Run:
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             return
-        options = self.options
-        job = Job(
-            self.out,
-            self.config,
-            self.settings,
-            loader=partial(clip_loader, self.root, self.config.frames, self.config.align),
-            workers=options.cores(options.workers),
-            threads=options.cores(options.threads),
-            batch=options.batch,
-            timeout_s=options.timeout_s,
-            run=self.name,
-            devices=self.found,
-        )
-        placement = place(self.config.backend, self.devices)
+        job = self._job()
+        placement = self.site.placement(self.config.backend, self.devices, self.survey)
         self.summary.processes = min(placement.processes, len(tasks))
-        self.summary.workers = max(job.workers, self.summary.processes)
+        self.summary.workers = placement.workers(job)
         with closing(placement.run(tasks, job, self.reporter, self.stop)) as done:
             for placed in done:
                 self._count(placed)
                 self._check_failures(more=len(self.counted) < len(tasks))
+
+    def _job(self) -> Job:
+        """What the tasks need, with paths that hold in any working directory."""
+        options = self.options
+        workers, threads = self.site.staff(options, self.config.backend)
+        config = self.config.anywhere()
+        return Job(
+            self.out.absolute(),
+            config,
+            self.settings,
+            loader=partial(clip_loader, self.root.absolute(), config.frames, config.align),
+            workers=workers,
+            threads=threads,
+            batch=options.batch,
+            timeout_s=options.timeout_s,
+            run=self.name,
+            devices=self.survey.devices,
+        )
+
+    def _resolved(self, config: ExtractConfig, stored: Mapping[str, Any] | None) -> ExtractConfig:
+        """The configuration with `auto` resolved: as the folder was begun, or as the site offers."""
+        held = stored["backend"] if stored else None
+        wanted = held or "auto" if config.backend == "auto" else config.backend
+        try:
+            backend = cast(BackendName, self.site.resolve(wanted, self.stop.check))
+            return dataclasses.replace(config, backend=backend)
+        except BackendUnavailable as error:
+            if wanted != held:
+                raise
+            raise BackendUnavailable(
+                f"{error} {self.out} holds {held}: another backend needs another --out."
+            ) from error
 
     def _count(self, placed: Placed) -> None:
         content = placed.record.content
@@ -357,18 +379,6 @@ class _Run:
                 f"among {self.pending} clips. Look at {self.out / 'failures.csv'}, then pass --retry-failed, or a higher "
                 f"--max-error-rate for the {self.summary.not_started} clips that were not done."
             )
-
-
-def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None, out: Path) -> ExtractConfig:
-    """The configuration with `auto` resolved: as the folder was begun, or as this machine offers."""
-    held = stored["backend"] if stored else None
-    wanted = held or "auto" if config.backend == "auto" else config.backend
-    try:
-        return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
-    except BackendUnavailable as error:
-        if wanted != held:
-            raise
-        raise BackendUnavailable(f"{error} {out} holds {held}: another backend needs another --out.") from error
 
 
 def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:

@@ -44,6 +44,9 @@ class RunOptions:
         Longest time for reading and aligning one clip.
     devices : tuple of int
         GPUs that a GPU backend computes on, as `flowkit doctor` counts them, one process each; the first by default.
+    cluster : str
+        Dask cluster that computes: "local", an address, or a scheduler file; empty for this process. `workers` and `threads` are
+        then those of one place, one by default; with "local", `workers` are its workers.
     """
 
     root: Path | None = None
@@ -56,6 +59,7 @@ class RunOptions:
     max_error_rate: float = 0.1
     timeout_s: float = 120.0
     devices: tuple[int, ...] = ()
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         checks = {
@@ -64,6 +68,10 @@ class RunOptions:
             "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
             "max_error_rate": (0 <= self.max_error_rate <= 1, "from 0 to 1"),
             "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
+            "cluster": (
+                not (self.cluster and self.devices),
+                "without --device: a worker uses the GPU that it was given",
+            ),
             "devices": (_are_devices(self.devices), f"indices from 0 to {MAX_DEVICE}, as whole numbers, each once"),
         }
         problems = [
