@@ -8,10 +8,12 @@ that all machines see.
 from __future__ import annotations
 
 import importlib.util
+import json
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -64,8 +66,7 @@ def connect(address: str, workers: int = 0, *, tell: Callable[[str], None] = lam
             yield client
         return
     tell(f"Connecting to the Dask scheduler at {address} ...")
-    target = {"scheduler_file": address} if _is_scheduler_file(address) else {"address": address}
-    with _client(target.pop("address", None), address, **target) as client:
+    with _client(_address_in(address) if _is_scheduler_file(address) else address, address) as client:
         yield client
 
 
@@ -92,21 +93,41 @@ def _is_scheduler_file(address: str) -> bool:
     return address.endswith(".json") and "://" not in address
 
 
+def _address_in(path: str) -> str:
+    """The address in a scheduler file; Dask itself would wait for ever for one that is not there."""
+    try:
+        return str(json.loads(Path(path).read_bytes())["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EnvironmentMissing(
+            f"{path}: scheduler file must be one that dask scheduler --scheduler-file writes; got {type(error).__name__}: {error}. "
+            "Start the scheduler, or correct the path."
+        ) from error
+
+
 @contextmanager
 def _local_cluster(workers: int) -> Iterator[Any]:
-    """Workers on this machine. Whoever reaches a scheduler can run code as its owner: hence TLS, by certificates made here."""
+    """Workers on this machine. Whoever reaches a scheduler can run code as its owner: hence TLS, by certificates made here.
+
+    It always has a web server; this one has a port of its own, of this machine alone, and shows nothing.
+    """
     import dask
     from distributed import LocalCluster
 
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}),
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+                "distributed.scheduler.http.routes": [],
+                "distributed.worker.http.routes": [],
+            }
+        ),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
             security=True,
-            dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             memory_limit=0,  # Dask holds none of the data
             silence_logs="ERROR",
         ) as cluster,
@@ -115,11 +136,11 @@ def _local_cluster(workers: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _client(target: Any, name: str, **more: Any) -> Iterator[Any]:
+def _client(target: Any, name: str) -> Iterator[Any]:
     from distributed import Client
 
     try:
-        client = Client(target, timeout=CONNECT_TIMEOUT_S, set_as_default=False, **more)
+        client = Client(target, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:  # OSError: also its time-out
         raise EnvironmentMissing(
             f"cluster: a Dask scheduler must answer at {name}; got: {error}. Start one (dask scheduler; dask worker ...), or "
