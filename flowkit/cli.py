@@ -46,7 +46,6 @@ from flowkit.terminal import (
 FILE = click.Path(path_type=Path)
 LATER = {
     "cluster": "Dask comes with a later version",
-    "shard": "splitting a run over machines comes with a later version",
 }
 
 
@@ -247,6 +246,11 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
 )
 @click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]")
 @click.option(
+    "--shard",
+    metavar="i/N|slurm",
+    help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
+)
+@click.option(
     "--max-error-rate",
     type=float,
     default=0.1,
@@ -267,14 +271,18 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     from flowkit.pipeline import preview
     from flowkit.progress import StderrProgress
     from flowkit.run import RunOptions, parse_devices
+    from flowkit.sharding import array_warning, parse_share
     from flowkit.stop import Stop
 
     _refuse_later(given)
-    devices = given.pop("device")
+    devices, shard = given.pop("device"), given.pop("shard")
+    if shard is None and (warning := array_warning(os.environ)):
+        click.echo(warning, err=True)
     options = RunOptions(
         root=given.pop("root"),
         timeout_s=given.pop("timeout"),
         devices=() if devices is None else parse_devices(devices),
+        share=None if shard is None else parse_share(shard, os.environ),
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
         **{name: given.pop(name) for name in ("verify_sources", "max_error_rate")},
     )
@@ -286,7 +294,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     with StderrProgress() as reporter, signals(stop):
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
         stale = summary.computed or not (out / "report.html").exists()
-        if stale and not isinstance(summary.stopped, Interrupted):
+        if stale and options.share is None and not isinstance(summary.stopped, Interrupted):
             _write_report(out, reporter)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))

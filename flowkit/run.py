@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ConfigError, FlowkitError
+from flowkit.sharding import Share
 from flowkit.task import StageSeconds
 
 FEED = "read and align"
@@ -44,6 +45,8 @@ class RunOptions:
         Longest time for reading and aligning one clip.
     devices : tuple of int
         GPUs that a GPU backend computes on, as `flowkit doctor` counts them, one process each; the first by default.
+    share : Share, optional
+        Run this share of the tasks only, and leave what is derived from all shares (index, failures, report) alone.
     """
 
     root: Path | None = None
@@ -56,6 +59,7 @@ class RunOptions:
     max_error_rate: float = 0.1
     timeout_s: float = 120.0
     devices: tuple[int, ...] = ()
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -71,8 +75,23 @@ class RunOptions:
             for name, (ok, expectation) in checks.items()
             if not ok
         ]
+        problems += [] if self.share is None else self._not_with_share()
         if problems:
             raise ConfigError("\n".join(problems))
+
+    def _not_with_share(self) -> list[str]:
+        problems = []
+        if self.overwrite:
+            problems.append(
+                "options: --overwrite must come without --shard; got both, and each share would discard what the others made. Use "
+                "another --out, or remove the folder before the shares begin."
+            )
+        if self.retry_failed:
+            problems.append(
+                "options: --retry-failed must come without --shard; got both, and a share that begins later would try again what "
+                "another has just tried. When all shares have ended, pass it once without --shard."
+            )
+        return problems
 
     def cores(self, wanted: int) -> int:
         """A number of workers or threads, where 0 means one a core."""
@@ -106,8 +125,9 @@ def parse_devices(text: str) -> tuple[int, ...]:
 class Summary:
     """What a run did. `planned == ok + failed + not_started` always.
 
-    `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's. `workers` processes
-    read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that another run committed first.
+    `ok` and `failed` count every clip of the manifest, or of the tasks of `share`, whenever it was done; `computed` counts this
+    run's. `workers` processes read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that
+    another run committed first.
     """
 
     out: Path
@@ -124,6 +144,7 @@ class Summary:
     stopped: FlowkitError | None = None
     workers: int = 1
     processes: int = 1
+    share: Share | None = None
 
     @property
     def stage_rates(self) -> dict[str, float]:
@@ -154,6 +175,7 @@ class Summary:
         """Plain values, for JSON."""
         return {
             "out": str(self.out),
+            "shard": None if self.share is None else str(self.share),
             "planned": self.planned,
             "ok": self.ok,
             "failed": self.failed,
