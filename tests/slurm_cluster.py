@@ -6,8 +6,10 @@ Debian: `apt-get install slurm-wlm munge`. `Cluster` starts munged, slurmctld an
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,8 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])  # where Debian puts daemons, and users do not look
+PR_SET_PDEATHSIG = 1
 CPUS = 4
 """What the node claims to have: four elements run at once, whatever the machine has."""
 SETTINGS = """\
@@ -47,6 +50,7 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
+SlurmdTimeout=30
 KillWait=10
 MinJobAge=3600
 OverTimeLimit=0
@@ -65,7 +69,7 @@ def wait_until(what: str, holds: Callable[[], bool], seconds: float = 300) -> No
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.3)
 
 
 class Cluster:
@@ -115,8 +119,10 @@ class Cluster:
         return self.run("sbatch", "--parsable", *arguments, **environment).strip()
 
     def job(self, name: str) -> dict[str, str]:
-        """What scontrol knows of a job, or of an element of an array (`12_3`)."""
-        text = self.run("scontrol", "--oneliner", "show", "job", name)
+        """What scontrol knows of a job, or of an element of an array (`12_3`); asked again where a busy SLURM gives no answer."""
+        text = ""
+        while not text:
+            text = self.run("scontrol", "--oneliner", "show", "job", name, check=False)
         return dict(part.split("=", 1) for part in text.split() if "=" in part)
 
     def state(self, name: str) -> str:
@@ -139,18 +145,18 @@ class Cluster:
         )
 
     def lose_node(self) -> None:
-        """Everything on the node dies at once, as if the power was cut; the controller is not told."""
+        """Everything on the node dies at once, as if the power was cut; the controller finds out by itself."""
         self._end("slurmd", signal.SIGKILL)
         self._kill_steps()
 
     def _configure(self) -> None:
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
-        ports = list(_free_ports(2))
+        ports = _free_ports()
         settings = SETTINGS.format(
             host=socket.gethostname().partition(".")[0],
-            controller_port=ports[0],
-            node_port=ports[1],
+            controller_port=next(ports),
+            node_port=next(ports),
             user=getpass.getuser(),
             folder=self.folder,
             cpus=CPUS,
@@ -169,7 +175,12 @@ class Cluster:
     def _start(self, program: str, *arguments: str) -> None:
         with (self.folder / f"{program}.out").open("ab") as output:
             self._daemons[program] = subprocess.Popen(
-                [program, *arguments], env=self.environment, stdout=output, stderr=output, start_new_session=True
+                [program, *arguments],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_die_with_the_parent,
             )
 
     def _end(self, name: str, how: signal.Signals) -> None:
@@ -192,6 +203,11 @@ class Cluster:
         return {daemon.pid for daemon in self._daemons.values()}
 
 
+def _die_with_the_parent() -> None:
+    """Whoever kills the tests shall not leave daemons behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def processes_of(**wanted: str) -> list[int]:
     """Processes of this user that have these variables in their environment."""
     return [
@@ -210,9 +226,9 @@ def _processes() -> Iterator[tuple[int, Mapping[str, str]]]:
         yield int(path.parent.name), dict(part.split("=", 1) for part in parts if "=" in part)
 
 
-def _free_ports(count: int) -> Iterator[int]:
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            yield listener.getsockname()[1]
+def _free_ports() -> Iterator[int]:
+    """Ports that nobody listens on, below those that systems give to clients: such a one could connect to itself."""
+    for port in random.sample(range(20_000, 32_000), 12_000):
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            yield port
