@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test test-slow test-gpu bench bench-gpu system clean
+.PHONY: demo test test-slow test-gpu test-slurm bench bench-gpu system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
@@ -26,6 +26,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Starts a SLURM of its own and ends it again: sudo apt-get install -y slurm-wlm munge
+test-slurm: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slurm
 
 # On a machine with an NVIDIA GPU; for a driver that runs CUDA 12 at most, see docs/gpu.md.
 test-gpu: $(VENV)/.gpu

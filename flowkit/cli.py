@@ -34,7 +34,6 @@ from flowkit.errors import ConfigError, FlowkitError, Interrupted
 from flowkit.terminal import (
     FOLDER,
     Commands,
-    F,
     fail,
     show_mapping,
     show_rows,
@@ -44,9 +43,6 @@ from flowkit.terminal import (
 )
 
 FILE = click.Path(path_type=Path)
-LATER = {
-    "shard": "splitting a run over machines comes with a later version",
-}
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -148,12 +144,6 @@ ALIGN_AND_STORE_SETTINGS = [
 """With FRAME_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
 
 
-def _later_options(command: F) -> F:
-    for name in reversed(LATER):
-        command = click.option(f"--{name}", name, metavar="...", help="Not part of this version.")(command)
-    return command
-
-
 @main.command(short_help="A data set's annotation and frames as a manifest.")
 @click.argument("dataset")
 @click.argument("root", type=FOLDER, required=False)
@@ -253,6 +243,11 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     "of its threads.  [default: this process]",
 )
 @click.option(
+    "--shard",
+    metavar="i/N|slurm",
+    help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
+)
+@click.option(
     "--max-error-rate",
     type=float,
     default=0.1,
@@ -260,7 +255,6 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     help="Share of clips that may fail before the run stops, after a shard.",
 )
 @with_options([*FRAME_SETTINGS, *ALIGN_AND_STORE_SETTINGS])
-@_later_options
 def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
 
@@ -273,14 +267,17 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     from flowkit.pipeline import preview
     from flowkit.progress import StderrProgress
     from flowkit.run import RunOptions, parse_devices
+    from flowkit.sharding import array_warning, parse_share
     from flowkit.stop import Stop
 
-    _refuse_later(given)
-    devices = given.pop("device")
+    devices, shard = given.pop("device"), given.pop("shard")
+    if shard is None and (warning := array_warning(os.environ)):
+        click.echo(warning, err=True)
     options = RunOptions(
         root=given.pop("root"),
         timeout_s=given.pop("timeout"),
         devices=() if devices is None else parse_devices(devices),
+        share=None if shard is None else parse_share(shard, os.environ),
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
         **{name: given.pop(name) for name in ("verify_sources", "max_error_rate", "cluster")},
     )
@@ -292,7 +289,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     with StderrProgress() as reporter, signals(stop):
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
         stale = summary.computed or not (out / "report.html").exists()
-        if stale and not isinstance(summary.stopped, Interrupted):
+        if stale and options.share is None and not isinstance(summary.stopped, Interrupted):
             _write_report(out, reporter)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
@@ -785,14 +782,6 @@ def _counted(reporter: Any) -> Callable[[int, int], None]:
         reporter.advance(1, 0)
 
     return count
-
-
-def _refuse_later(given: dict[str, Any]) -> None:
-    problems = [
-        f"--{name}: {why}; leave it out for now." for name, why in LATER.items() if given.pop(name, None) is not None
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 def _write_report(out: Path, reporter: Any) -> None:

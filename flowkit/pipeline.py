@@ -114,12 +114,14 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
     with site_of(options, Silent()) as site:
         run = _Run(Path(manifest), Path(out), config, options, Silent(), None, site)
         found = site.survey(run.config.backend, run.devices, run.stop.check).devices
-    plan = run.plan([] if run.fresh else commit.read_records(run.out))
+    records = [] if run.fresh else commit.read_records(run.out)
+    plan = run.part(run.plan(records), records)
     clips = sum(len(task.clips) for task in plan.pending)
     size = run.config.align.size
     return {
         "out": str(out),
-        "planned": len(run.clips),
+        "shard": None if options.share is None else str(options.share),
+        "planned": clips + len(plan.ok) + len(plan.failed),
         "ok": len(plan.ok),
         "failed": len(plan.failed),
         "pending": clips,
@@ -166,10 +168,12 @@ class _Run:
         self.fresh = options.overwrite
         if stored:
             self.fresh = _refuse_changes(self.settings, stored, out)
+            if self.fresh and options.share is not None:
+                raise options.share.refuse_to_begin_anew(out, differences(stored["settings"], self.settings))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
         self.name = uuid.uuid4().hex
-        self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
+        self.summary = Summary(out, share=options.share)
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
         """Compare manifest and folder."""
@@ -181,6 +185,10 @@ class _Run:
             shard_clips=self.config.shard.clips,
             retry_failed=self.options.retry_failed,
         )
+
+    def part(self, plan: Plan, records: Sequence[commit.Record]) -> Plan:
+        """What of the plan this run is about."""
+        return plan if self.options.share is None else self.options.share.part_of(plan, records)
 
     def carry_out(self) -> Summary:
         """Prepare, run every pending task, finalise."""
@@ -194,12 +202,10 @@ class _Run:
         finally:
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - start
-        folder = finalise(self.out)
-        names = {clip.clip_id for clip in self.clips}
-        self.summary.phases_invalid = sum(
-            clip["clip_id"] in names and not all(clip["phase_valid"]) for clip in folder.clips()
-        )
-        self._warn_of_duplicates(folder)
+        if self.options.share is None:
+            self._warn_of_duplicates(finalise(self.out))
+        else:
+            self.reporter.note(self.options.share.what_comes_next(self.out))
         return self.summary
 
     def _prepare(self) -> Plan:
@@ -212,15 +218,19 @@ class _Run:
         self.fresh = False
         records, invalid = commit.scan(self.out)
         for path in invalid:
+            if self.options.share is not None and not self.options.share.takes_record(path):
+                continue  # on a network file system it may be one that another share is just publishing
             moved = commit.quarantine(path)
             self.reporter.note(
                 f"{moved}: a damaged commit record, or one whose shard is damaged, was moved here; its task runs again."
             )
         plan = self._freeze(records)
+        if self.options.share is not None:
+            self.reporter.note(self.options.share.what_is_left(plan))
         self._count_earlier(plan, records)
         if self.options.verify_sources:
             self._verify_sources(plan)
-        self.pending = sum(len(task.clips) for task in plan.pending)
+        self.pending = self.summary.not_started
         if self.config.shard.compress == "none":  # how far zstd gets is not known beforehand
             commit.check_space(
                 self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
@@ -263,12 +273,15 @@ class _Run:
         while True:
             plan = self.plan(records)
             if plan.new is None or publish_generation(self.out, plan.new):
-                return plan
+                return self.part(plan, records)
 
     def _count_earlier(self, plan: Plan, records: Sequence[commit.Record]) -> None:
         summary = self.summary
         summary.ok, summary.failed, summary.resumed = len(plan.ok), len(plan.failed), len(plan.ok)
-        summary.not_started = summary.planned - summary.ok - summary.failed
+        summary.not_started = sum(len(task.clips) for task in plan.pending)
+        summary.planned = summary.ok + summary.failed + summary.not_started
+        done = (clip for record in records for clip in record.content["clips"] if clip["clip_id"] in plan.ok)
+        summary.phases_invalid = sum(not all(clip["phase_valid"]) for clip in done)
         for failure in ShardFolder(self.out, {}, tuple(records)).failures():
             if failure["clip_id"] in plan.failed:
                 summary.failure_codes[failure["code"]] += 1
@@ -361,6 +374,7 @@ class _Run:
         self.failed_now += failed
         self.summary.computed += (ok + failed) * placed.record.is_of(self.name)
         self.summary.not_started -= ok + failed
+        self.summary.phases_invalid += sum(not all(clip["phase_valid"]) for clip in content["clips"])
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
 
