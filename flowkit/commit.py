@@ -22,15 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.garbage import no_garbage_collection
+from flowkit.rows import Rows
 
 SCHEMA = 1
 TASKS_PER_FOLDER = 1000
 RUN_FILE = "run.json"
 OWN_FOLDERS = ("shards", "plan", "quarantine")
 WRITTEN_FOLDERS = (".", "plan", "shards", "shards/[0-9]*")
-OWN_FILES = ("index.json", "failures.csv", "report.html", RUN_FILE)
+OWN_FILES = ("index.npz", "index.json", "failures.csv", "report.html", RUN_FILE)
 DATA_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}\.h5")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HEAD, _MIDDLE, _TAIL = b'{"sha256": "', b'", "content": ', b"}\n"
+_BODY = len(_HEAD) + 64 + len(_MIDDLE)
+_INDENTED_HEAD = b'{\n "sha256": "'
+"""Of version 0.1, which indented the JSON; its hash is that of the content without spaces and breaks, as `encode` writes it."""
+_STATED = re.compile(rb'\{\s*"sha256": "([0-9a-f]{64})"')
+HASH_WITHIN = 80
 NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot fsync a directory; they give no way to do better."""
 
@@ -45,7 +53,7 @@ class Record:
     path : Path
         Of the record itself.
     content : dict
-        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, host, device, times.
+        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips and failures (`Rows`), host, device, times.
     """
 
     task: int
@@ -180,8 +188,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """JSON of a record that a person can read, with the hash that proves it whole."""
-    return json.dumps({"sha256": _digest(content), "content": content}, indent=1, ensure_ascii=False).encode() + b"\n"
+    """JSON of a record, with the hash that proves it whole: that of the very bytes in which the content stands."""
+    body = json.dumps(content, sort_keys=True, default=list).encode()  # list: of `Rows`
+    return b"".join((_HEAD, hashlib.sha256(body).hexdigest().encode(), _MIDDLE, body, _TAIL))
 
 
 def decode(text: bytes) -> dict[str, Any] | None:
@@ -192,14 +201,11 @@ def decode(text: bytes) -> dict[str, Any] | None:
     SchemaTooNew
     """
     try:
-        outer = json.loads(text)
-        content: dict[str, Any] = outer["content"]
-        if _digest(content) != outer["sha256"]:
-            return None
-        schema = content["schema"]
+        content = _verified(text)
+        schema = None if content is None else content["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: thousands of brackets
         return None
-    if type(schema) is not int:
+    if content is None or type(schema) is not int:
         return None
     if schema > SCHEMA:
         raise SchemaTooNew(
@@ -208,8 +214,22 @@ def decode(text: bytes) -> dict[str, Any] | None:
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _verified(text: bytes) -> dict[str, Any] | None:
+    """The content, if its hash is right."""
+    if text.startswith(_HEAD) and text[_BODY - len(_MIDDLE) : _BODY] == _MIDDLE and text.endswith(_TAIL):
+        body = text[_BODY : -len(_TAIL)]
+        return json.loads(body) if stated_hash(text) == hashlib.sha256(body).hexdigest() else None  # type: ignore[no-any-return]
+    if not text.startswith(_INDENTED_HEAD):
+        return None
+    outer = json.loads(text)
+    canonical = json.dumps(outer["content"], sort_keys=True).encode()
+    return outer["content"] if outer["sha256"] == hashlib.sha256(canonical).hexdigest() else None
+
+
+def stated_hash(text: bytes) -> str:
+    """The hash that the first `HASH_WITHIN` bytes of an encoded file state, unproven; empty if they state none."""
+    found = _STATED.match(text)
+    return found[1].decode() if found else ""
 
 
 def read_record(path: Path) -> Record | None:
@@ -224,10 +244,14 @@ def read_record(path: Path) -> Record | None:
         content = decode(path.read_bytes())
     except FileNotFoundError:
         return None
-    if content is None or f"{content.get('task', -1):06d}" != path.stem:
+    if content is None:
         return None
-    record = Record(content["task"], path, content)
-    return record if _data_fits(record) else None
+    try:
+        rows = {name: Rows(content[name]) for name in ("clips", "failures")}
+        record = Record(content["task"], path, content | rows)
+        return record if f"{record.task:06d}" == path.stem and _data_fits(record) else None
+    except (ValueError, KeyError, TypeError):  # the form is that of no record
+        return None
 
 
 def _data_fits(record: Record) -> bool:
@@ -248,12 +272,13 @@ def scan(out: Path) -> tuple[list[Record], list[Path]]:
     The others are torn, or their data file is missing or of the wrong length: their tasks count as not done.
     """
     records, invalid = [], []
-    for path in _record_paths(out):
-        record = read_record(path)
-        if record is None:
-            invalid.append(path)
-        else:
-            records.append(record)
+    with no_garbage_collection():
+        for path in record_paths(out):
+            record = read_record(path)
+            if record is None:
+                invalid.append(path)
+            else:
+                records.append(record)
     return records, invalid
 
 
@@ -267,7 +292,8 @@ def invalid_records(out: Path) -> list[Path]:
     return scan(out)[1]
 
 
-def _record_paths(out: Path) -> list[Path]:
+def record_paths(out: Path) -> list[Path]:
+    """Every file that has the name of a commit record, by task number."""
     return sorted(out.glob("shards/[0-9]*/[0-9]*.json"))  # not the temporaries, which begin with a dot
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import csv
 import functools
-import gc
 import hashlib
 import io
 import itertools
-import json
 import math
 import operator
 import re
@@ -21,13 +19,14 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from flowkit.commit import publish_file, replace_file
 from flowkit.errors import ClipError, FailureCode, ManifestError
+from flowkit.garbage import no_garbage_collection
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
 OPTIONAL = ("fps", "source_hash")
@@ -81,18 +80,54 @@ class Clip:
 
     def row_hash(self) -> str:
         """16 hex digits over everything in the row but its place in the file."""
-        fields = [
-            self.clip_id,
-            self.path,
-            self.onset,
-            self.apex,
-            self.offset,
-            self.subject,
-            self.dataset,
-            self.label,
-        ]
-        fields += ["" if math.isnan(self.fps) else repr(self.fps), self.source_hash, self.extra]
-        return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()[:16]
+        apex = "null" if self.apex is None else self.apex
+        offset = "null" if self.offset is None else self.offset
+        fps = "" if math.isnan(self.fps) else repr(self.fps)
+        extra = ", ".join([f"[{_quoted(name)}, {_quoted(text)}]" for name, text in self.extra])
+        fields = (  # JSON, as json.dumps would write it in three times as long
+            f"[{_quoted(self.clip_id)}, {_quoted(self.path)}, {self.onset}, {apex}, {offset}, {_quoted(self.subject)}, "
+            f"{_quoted(self.dataset)}, {_quoted(self.label)}, {_quoted(fps)}, {_quoted(self.source_hash)}, [{extra}]]"
+        )
+        return hashlib.sha256(fields.encode()).hexdigest()[:16]
+
+
+class _Draft:
+    """A clip in the making: of the same layout, but not frozen yet, which lets it be filled in a quarter of the time."""
+
+    __slots__ = Clip.__slots__  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        clip_id: str,
+        path: str,
+        onset: int,
+        apex: int | None,
+        offset: int | None,
+        subject: str,
+        dataset: str,
+        label: str,
+        fps: float,
+        source_hash: str,
+        extra: tuple[tuple[str, str], ...],
+        line: int,
+    ) -> None:
+        self.clip_id = clip_id
+        self.path = path
+        self.onset = onset
+        self.apex = apex
+        self.offset = offset
+        self.subject = subject
+        self.dataset = dataset
+        self.label = label
+        self.fps = fps
+        self.source_hash = source_hash
+        self.extra = extra
+        self.line = line
+
+    def frozen(self) -> Clip:
+        """The clip that it now is."""
+        self.__class__ = Clip  # type: ignore[assignment]
+        return cast(Clip, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +238,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
     problems = _Problems()
     clips: dict[str, Clip] = {}
     try:
-        with _no_garbage_collection():
+        with no_garbage_collection():
             for clip in _rows(path, problems):
                 first = clips.setdefault(clip.clip_id, clip)
                 if first is not clip:
@@ -294,18 +329,6 @@ class _Problems:
         if self.count:
             more = [f"... and {self.count - MAX_LISTED} more."] if self.count > MAX_LISTED else []
             raise ManifestError("\n".join([*self._listed, *more]))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A million small objects come and none goes: looking through all of them again and again finds nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Header:
@@ -428,7 +451,7 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
     clip_id, path, onset, apex, offset, subject, dataset, label = header.required(cells)
     if not (clip_id and path and subject and dataset) or path_problem(path):
         raise ValueError
-    return Clip(
+    return _Draft(
         clip_id,
         path,
         _frame_number(onset),
@@ -441,7 +464,7 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
         cells[header.source_hash].lower() if header.source_hash is not None else "",
         tuple([(name, cells[place]) for name, place in header.further]) if header.further else (),
         line,
-    )
+    ).frozen()
 
 
 def _undecodable_line(path: Path) -> int:

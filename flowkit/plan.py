@@ -17,7 +17,9 @@ from typing import Any
 
 from flowkit.commit import SCHEMA, Record, decode, encode, publish_file
 from flowkit.errors import ManifestError, ShardCorrupt
+from flowkit.garbage import no_garbage_collection
 from flowkit.manifest import MAX_LISTED, Clip
+from flowkit.rows import column
 
 Entry = tuple[str, str]
 """Clip id and row hash: what a generation says of a clip."""
@@ -101,26 +103,39 @@ def make_plan(
     ShardCorrupt
         A record does not belong to this plan and these settings.
     """
-    records = list(records)
+    with no_garbage_collection():
+        return _compared(clips, list(records), generations, fingerprint, shard_clips, retry_failed)
+
+
+def _compared(
+    clips: Sequence[Clip],
+    records: Sequence[Record],
+    generations: Sequence[Generation],
+    fingerprint: str,
+    shard_clips: int,
+    retry_failed: bool,
+) -> Plan:
     problems = unplanned(records, generations, fingerprint)
     if problems:
         raise ShardCorrupt("\n".join(problems[:MAX_LISTED]))
     rows = {clip.clip_id: clip.row_hash() for clip in clips}
-    by_id = {clip.clip_id: clip for clip in clips}
     done_tasks, ok, failed = _committed(records)
-    _refuse_changed(by_id, rows, ok)
+    _refuse_changed(clips, rows, ok)
     open_tasks = _open_tasks(generations, done_tasks, rows, ok)
-    covered = {entry[0] for _, entries in open_tasks for entry in entries}
+    covered = {name for _, entries in open_tasks for name, _ in entries}
     settled = {name for name, row in failed.items() if not retry_failed and rows.get(name) == row}
-    rest = [(n, rows[n]) for n in by_id if n not in ok and n not in covered and n not in settled]
+    rest = [
+        (name, row) for name, row in rows.items() if not (name in ok or name in covered or name in settled)
+    ]
     new = _generation(generations, rest, shard_clips)
     if new is not None:
         open_tasks += list(enumerate(new.tasks, new.first_task))
-    planned = {entry[0] for _, entries in open_tasks for entry in entries}
+        covered.update(name for name, _ in rest)
+    by_id = {clip.clip_id: clip for clip in clips} if open_tasks else {}
     return Plan(
         pending=tuple(_task(index, entries, by_id, fingerprint) for index, entries in open_tasks),
         ok=frozenset(rows.keys() & ok.keys()),
-        failed=frozenset((rows.keys() & failed.keys()) - ok.keys() - planned),
+        failed=frozenset(name for name in failed if name in rows and name not in ok and name not in covered),
         foreign=frozenset(ok.keys() - rows.keys()),
         new=new,
     )
@@ -128,8 +143,8 @@ def make_plan(
 
 def unplanned(records: Iterable[Record], generations: Sequence[Generation], fingerprint: str) -> list[str]:
     """A message for each record that is not that of a planned task: it was made with other settings, or the plan is gone."""
-    keys = {
-        index: _key(entries, fingerprint)
+    planned = {
+        index: entries
         for generation in generations
         for index, entries in enumerate(generation.tasks, generation.first_task)
     }
@@ -137,7 +152,7 @@ def unplanned(records: Iterable[Record], generations: Sequence[Generation], fing
         f"{record.path}: record must belong to the plan and the settings of its folder; got another key. Use another --out, or "
         "--overwrite to begin anew."
         for record in records
-        if keys.get(record.task) != record.content["key"]
+        if record.task not in planned or record.content["key"] != _key(planned[record.task], fingerprint)
     ]
 
 
@@ -147,14 +162,15 @@ def _committed(records: Iterable[Record]) -> tuple[set[int], dict[str, str], dic
     failed: dict[str, str] = {}
     for record in records:
         tasks.add(record.task)
-        ok.update((clip["clip_id"], clip["row"]) for clip in record.content["clips"])
-        failed.update((failure["clip_id"], failure["row"]) for failure in record.content["failures"])
+        for rows, found in ((record.content["clips"], ok), (record.content["failures"], failed)):
+            found.update(zip(column(rows, "clip_id"), column(rows, "row"), strict=True))
     return tasks, ok, failed
 
 
-def _refuse_changed(by_id: Mapping[str, Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> None:
-    changed = [by_id[name].where for name, row in ok.items() if rows.get(name, row) != row]
-    if changed:
+def _refuse_changed(clips: Sequence[Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> None:
+    names = {name for name, row in ok.items() if rows.get(name, row) != row}
+    if names:
+        changed = [clip.where for clip in clips if clip.clip_id in names]
         more = f" and {len(changed) - MAX_LISTED} more" if len(changed) > MAX_LISTED else ""
         raise ManifestError(
             f"manifest: rows of committed clips must stay as they were; got other contents in {', '.join(changed[:MAX_LISTED])}"
@@ -170,9 +186,10 @@ def _open_tasks(
     covered: set[str] = set()
     for generation in generations:
         for index, entries in enumerate(generation.tasks, generation.first_task):
+            if index in done or not all(rows.get(name) == row for name, row in entries):
+                continue
             names = {name for name, _ in entries}
-            fits = all(rows.get(name) == row for name, row in entries)
-            if index not in done and fits and not names & ok.keys() and not names & covered:
+            if ok.keys().isdisjoint(names) and covered.isdisjoint(names):
                 found.append((index, entries))
                 covered |= names
     return found
@@ -204,16 +221,22 @@ def read_generations(out: Path) -> list[Generation]:
         One is missing or damaged: which task holds which clip would be a guess.
     """
     found = []
-    for number, path in enumerate(sorted(out.glob("plan/[0-9]*.json"))):
-        content = decode(path.read_bytes())
-        if content is None or content.get("number") != number:
-            raise ShardCorrupt(
-                f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
-                "another --out."
-            )
-        tasks = tuple(tuple((name, row) for name, row in task) for task in content["tasks"])
-        found.append(Generation(number, content["first_task"], tasks))
+    with no_garbage_collection():
+        for number, path in enumerate(plan_paths(out)):
+            content = decode(path.read_bytes())
+            if content is None or content.get("number") != number:
+                raise ShardCorrupt(
+                    f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
+                    "another --out."
+                )
+            tasks = tuple(tuple([(name, row) for name, row in task]) for task in content["tasks"])
+            found.append(Generation(number, content["first_task"], tasks))
     return found
+
+
+def plan_paths(out: Path) -> list[Path]:
+    """Every file that has the name of a generation, in order."""
+    return sorted(out.glob("plan/[0-9]*.json"))
 
 
 def publish_generation(out: Path, generation: Generation) -> bool:
