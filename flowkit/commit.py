@@ -31,6 +31,7 @@ RUN_FILE = "run.json"
 OWN_FOLDERS = ("shards", "plan", "quarantine")
 WRITTEN_FOLDERS = (".", "plan", "shards", "shards/[0-9]*")
 OWN_FILES = ("index.npz", "index.json", "failures.csv", "report.html", RUN_FILE)
+_LISTED = re.compile(r"\d.*\.(json|h5)|run\.json")
 DATA_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}\.h5")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEAD, _MIDDLE, _TAIL = b'{"sha256": "', b'", "content": ', b"}\n"
@@ -38,7 +39,6 @@ _BODY = len(_HEAD) + 64 + len(_MIDDLE)
 _INDENTED_HEAD = b'{\n "sha256": "'
 """Of version 0.1, which indented the JSON; its hash is that of the content without spaces and breaks, as `encode` writes it."""
 _STATED = re.compile(rb'\{\s*"sha256": "([0-9a-f]{64})"')
-HASH_WITHIN = 80
 NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot fsync a directory; they give no way to do better."""
 
@@ -201,11 +201,11 @@ def decode(text: bytes) -> dict[str, Any] | None:
     SchemaTooNew
     """
     try:
-        content = _verified(text)
-        schema = None if content is None else content["schema"]
+        content: dict[str, Any] = _verified(text)
+        schema = content["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: thousands of brackets
         return None
-    if content is None or type(schema) is not int:
+    if type(schema) is not int:
         return None
     if schema > SCHEMA:
         raise SchemaTooNew(
@@ -214,22 +214,17 @@ def decode(text: bytes) -> dict[str, Any] | None:
     return content
 
 
-def _verified(text: bytes) -> dict[str, Any] | None:
+def _verified(text: bytes) -> Any:
     """The content, if its hash is right."""
-    if text.startswith(_HEAD) and text[_BODY - len(_MIDDLE) : _BODY] == _MIDDLE and text.endswith(_TAIL):
-        body = text[_BODY : -len(_TAIL)]
-        return json.loads(body) if stated_hash(text) == hashlib.sha256(body).hexdigest() else None  # type: ignore[no-any-return]
+    hash_end = _BODY - len(_MIDDLE)
+    if text.startswith(_HEAD) and text[hash_end:_BODY] == _MIDDLE and text.endswith(_TAIL):
+        stated, body = text[len(_HEAD) : hash_end], text[_BODY : -len(_TAIL)]
+        return json.loads(body) if stated == hashlib.sha256(body).hexdigest().encode() else None
     if not text.startswith(_INDENTED_HEAD):
         return None
     outer = json.loads(text)
-    canonical = json.dumps(outer["content"], sort_keys=True).encode()
-    return outer["content"] if outer["sha256"] == hashlib.sha256(canonical).hexdigest() else None
-
-
-def stated_hash(text: bytes) -> str:
-    """The hash that the first `HASH_WITHIN` bytes of an encoded file state, unproven; empty if they state none."""
-    found = _STATED.match(text)
-    return found[1].decode() if found else ""
+    body = json.dumps(outer["content"], sort_keys=True).encode()
+    return outer["content"] if outer["sha256"] == hashlib.sha256(body).hexdigest() else None
 
 
 def read_record(path: Path) -> Record | None:
@@ -273,7 +268,7 @@ def scan(out: Path) -> tuple[list[Record], list[Path]]:
     """
     records, invalid = [], []
     with no_garbage_collection():
-        for path in record_paths(out):
+        for path in sorted(out.glob("shards/[0-9]*/[0-9]*.json")):  # not the temporaries, which begin with a dot
             record = read_record(path)
             if record is None:
                 invalid.append(path)
@@ -292,9 +287,29 @@ def invalid_records(out: Path) -> list[Path]:
     return scan(out)[1]
 
 
-def record_paths(out: Path) -> list[Path]:
-    """Every file that has the name of a commit record, by task number."""
-    return sorted(out.glob("shards/[0-9]*/[0-9]*.json"))  # not the temporaries, which begin with a dot
+def listing(out: Path) -> list[tuple[str, int, str]]:
+    """Name, bytes and stated hash of each file that makes out what a folder holds, sorted: run, plan, records, shards.
+
+    Shards state no hash here: their names do. Nothing is read but the beginnings of the others.
+    """
+    found = []
+    for folder in (out, out / "plan", *out.glob("shards/[0-9]*")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if _LISTED.fullmatch(entry.name):
+                    name = Path(entry.path).relative_to(out).as_posix()
+                    with contextlib.suppress(FileNotFoundError):  # moved by another run in this moment
+                        found.append((name, entry.stat().st_size, _stated_hash(entry.path)))
+    return sorted(found)
+
+
+def _stated_hash(path: str) -> str:
+    """The hash that an encoded file states at its beginning, unproven; empty if it is no such file."""
+    if path.endswith(".h5"):
+        return ""
+    with Path(path).open("rb", buffering=0) as file:
+        found = _STATED.match(file.read(_BODY))
+    return found[1].decode() if found else ""
 
 
 def quarantine(path: Path) -> Path:

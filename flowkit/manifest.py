@@ -94,7 +94,7 @@ class Clip:
 class _Draft:
     """A clip in the making: of the same layout, but not frozen yet, which lets it be filled in a quarter of the time."""
 
-    __slots__ = Clip.__slots__  # type: ignore[attr-defined]
+    __slots__ = Clip.__slots__
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -33,7 +32,7 @@ from flowkit.errors import (
 )
 from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
-from flowkit.index import finalise
+from flowkit.index import Index, finalise
 from flowkit.machine import describe_devices, other_devices, processor, versions
 from flowkit.manifest import read_manifest
 from flowkit.placement import Job, Placed, place
@@ -191,12 +190,10 @@ class _Run:
         finally:
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - start
-        folder = finalise(self.out)
+        index = finalise(self.out)
         names = {clip.clip_id for clip in self.clips}
-        self.summary.phases_invalid = sum(
-            clip["clip_id"] in names and not all(clip["phase_valid"]) for clip in folder.clips()
-        )
-        self._warn_of_duplicates(folder)
+        self.summary.phases_invalid = sum(name in names for name in index.clip_ids(index.phase_missing()))
+        self._warn_of_duplicates(index)
         return self.summary
 
     def _prepare(self) -> Plan:
@@ -282,7 +279,7 @@ class _Run:
     def _verify_sources(self, plan: Plan) -> None:
         by_id = {clip.clip_id: clip for clip in self.clips}
         problems = []
-        for done in ShardFolder.open(self.out).clips():
+        for done in ShardFolder.open(self.out).each_clip():
             if done["clip_id"] in plan.ok:
                 self.stop.check()
                 clip = dataclasses.replace(by_id[done["clip_id"]], source_hash=done["source_hash"])
@@ -297,9 +294,8 @@ class _Run:
                 "Restore them, or use another --out."
             )
 
-    def _warn_of_duplicates(self, folder: ShardFolder) -> None:
-        twice = [name for name, count in Counter(clip["clip_id"] for clip in folder.clips()).items() if count > 1]
-        if twice:
+    def _warn_of_duplicates(self, index: Index) -> None:
+        if twice := index.repeated():
             self.reporter.note(
                 f"Warning: {self.out}: each clip must be stored once; got {len(twice)} stored twice, {twice[0]} first. Two "
                 "runs with different manifests worked here at once: use another --out."

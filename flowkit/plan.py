@@ -124,9 +124,7 @@ def _compared(
     open_tasks = _open_tasks(generations, done_tasks, rows, ok)
     covered = {name for _, entries in open_tasks for name, _ in entries}
     settled = {name for name, row in failed.items() if not retry_failed and rows.get(name) == row}
-    rest = [
-        (name, row) for name, row in rows.items() if not (name in ok or name in covered or name in settled)
-    ]
+    rest = [(name, row) for name, row in rows.items() if not (name in ok or name in covered or name in settled)]
     new = _generation(generations, rest, shard_clips)
     if new is not None:
         open_tasks += list(enumerate(new.tasks, new.first_task))
@@ -222,7 +220,7 @@ def read_generations(out: Path) -> list[Generation]:
     """
     found = []
     with no_garbage_collection():
-        for number, path in enumerate(plan_paths(out)):
+        for number, path in enumerate(sorted(out.glob("plan/[0-9]*.json"))):
             content = decode(path.read_bytes())
             if content is None or content.get("number") != number:
                 raise ShardCorrupt(
@@ -232,11 +230,6 @@ def read_generations(out: Path) -> list[Generation]:
             tasks = tuple(tuple([(name, row) for name, row in task]) for task in content["tasks"])
             found.append(Generation(number, content["first_task"], tasks))
     return found
-
-
-def plan_paths(out: Path) -> list[Path]:
-    """Every file that has the name of a generation, in order."""
-    return sorted(out.glob("plan/[0-9]*.json"))
 
 
 def publish_generation(out: Path, generation: Generation) -> bool:
