@@ -128,13 +128,12 @@ def _compared(
     new = _generation(generations, rest, shard_clips)
     if new is not None:
         open_tasks += list(enumerate(new.tasks, new.first_task))
-        covered.update(name for name, _ in rest)
     by_id = {clip.clip_id: clip for clip in clips} if open_tasks else {}
     return Plan(
         pending=tuple(_task(index, entries, by_id, fingerprint) for index, entries in open_tasks),
-        ok=frozenset(rows.keys() & ok.keys()),
-        failed=frozenset(name for name in failed if name in rows and name not in ok and name not in covered),
-        foreign=frozenset(ok.keys() - rows.keys()),
+        ok=frozenset(name for name in ok if name in rows),
+        failed=frozenset(settled.difference(ok, covered)),
+        foreign=frozenset(name for name in ok if name not in rows),
         new=new,
     )
 

@@ -6,27 +6,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, overload
 
+SAMPLED = 16
+"""Values of a column in which a text must repeat for the others to be looked at: ids and hashes never do."""
+
 
 class Rows(Sequence[dict[str, Any]]):
     """A sequence of dicts with the same keys, each made when it is asked for; equal texts of a column are stored once.
 
     Parameters
     ----------
-    rows : sequence of mapping
+    rows : sequence of dict
 
     Raises
     ------
-    ValueError
-        They are no mappings, or not all have the keys of the first.
+    ValueError, KeyError
+        They are no dicts, or not all have the keys of the first.
     """
 
     __slots__ = ("_columns", "_length")
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        if not all(isinstance(row, Mapping) for row in rows):
-            raise ValueError("rows: each must be a mapping; got something else.")
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        if set(map(type, rows)) - {dict}:
+            raise ValueError("rows: each must be a dict; got something else.")
         names = tuple(rows[0]) if rows else ()
-        if any(row.keys() != rows[0].keys() for row in rows):
+        if set(map(len, rows)) - {len(names)}:
             raise ValueError(f"rows: each must have the keys {', '.join(names)}; got others.")
         self._length = len(rows)
         self._columns = {name: _shared([*map(itemgetter(name), rows)]) for name in names}
@@ -74,10 +77,10 @@ def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 
 def _shared(values: list[Any]) -> list[Any]:
-    """The same values; of equal texts, and of equal lists of plain values, one object for all."""
+    """The same values; of equal texts, and of equal lists of plain values, one object for all, unless they hardly repeat."""
     kinds = set(map(type, values))
     first: dict[Any, Any] = {}
-    if kinds == {str}:
+    if kinds == {str} and len(set(values[:SAMPLED])) < len(values[:SAMPLED]):
         return [*map(first.setdefault, values, values)]
     if kinds == {list}:
         try:
