@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from flowkit.commit import publish_file, replace_file
 from flowkit.errors import ClipError, FailureCode, ManifestError
@@ -136,7 +136,7 @@ class _Draft:
     def frozen(self) -> Clip:
         """The clip that it now is."""
         self.__class__ = Clip  # type: ignore[assignment]
-        return cast(Clip, self)
+        return self  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,20 +120,26 @@ def _compared(
         raise ShardCorrupt("\n".join(problems[:MAX_LISTED]))
     rows = {clip.clip_id: clip.row_hash() for clip in clips}
     done_tasks, ok, failed = _committed(records)
-    _refuse_changed(clips, rows, ok)
+    foreign = _refuse_changed(clips, rows, ok)
     open_tasks = _open_tasks(generations, done_tasks, rows, ok)
     covered = {name for _, entries in open_tasks for name, _ in entries}
     settled = {name for name, row in failed.items() if not retry_failed and rows.get(name) == row}
-    rest = [(name, row) for name, row in rows.items() if not (name in ok or name in covered or name in settled)]
-    new = _generation(generations, rest, shard_clips)
-    if new is not None:
-        open_tasks += list(enumerate(new.tasks, new.first_task))
+    seen = covered.union(settled, ok)
+    rest = [clip for clip in clips if clip.clip_id not in seen]
+    new = _generation(generations, [(clip.clip_id, rows[clip.clip_id]) for clip in rest], shard_clips)
     by_id = {clip.clip_id: clip for clip in clips} if open_tasks else {}
+    pending = [
+        _task(index, entries, [by_id[name] for name, _ in entries], fingerprint) for index, entries in open_tasks
+    ]
+    if new is not None:
+        for number, entries in enumerate(new.tasks):
+            chosen = rest[number * shard_clips : (number + 1) * shard_clips]
+            pending.append(_task(new.first_task + number, entries, chosen, fingerprint))
     return Plan(
-        pending=tuple(_task(index, entries, by_id, fingerprint) for index, entries in open_tasks),
-        ok=frozenset(name for name in ok if name in rows),
+        pending=tuple(pending),
+        ok=frozenset(ok) - foreign,
         failed=frozenset(settled.difference(ok, covered)),
-        foreign=frozenset(name for name in ok if name not in rows),
+        foreign=foreign,
         new=new,
     )
 
@@ -164,15 +170,17 @@ def _committed(records: Iterable[Record]) -> tuple[set[int], dict[str, str], dic
     return tasks, ok, failed
 
 
-def _refuse_changed(clips: Sequence[Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> None:
-    names = {name for name, row in ok.items() if rows.get(name, row) != row}
-    if names:
-        changed = [clip.where for clip in clips if clip.clip_id in names]
+def _refuse_changed(clips: Sequence[Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> frozenset[str]:
+    """Committed clips that the manifest does not name; those that it names must have the row that they had."""
+    differ = {name for name, row in ok.items() if rows.get(name) != row}
+    changed = [clip.where for clip in clips if clip.clip_id in differ] if differ else []
+    if changed:
         more = f" and {len(changed) - MAX_LISTED} more" if len(changed) > MAX_LISTED else ""
         raise ManifestError(
             f"manifest: rows of committed clips must stay as they were; got other contents in {', '.join(changed[:MAX_LISTED])}"
             f"{more}. Use another --out, or --overwrite to discard all shards."
         )
+    return frozenset(differ)
 
 
 def _open_tasks(
@@ -200,9 +208,8 @@ def _generation(before: Sequence[Generation], entries: Sequence[Entry], shard_cl
     return Generation(len(before), first, tasks)
 
 
-def _task(index: int, entries: Sequence[Entry], by_id: Mapping[str, Clip], fingerprint: str) -> Task:
-    clips = tuple(by_id[name] for name, _ in entries)
-    return Task(index, clips, _key(entries, fingerprint))
+def _task(index: int, entries: Sequence[Entry], clips: Sequence[Clip], fingerprint: str) -> Task:
+    return Task(index, tuple(clips), _key(entries, fingerprint))
 
 
 def _key(entries: Sequence[Entry], fingerprint: str) -> str:
