@@ -79,23 +79,19 @@ def _manifest_rows(clips: int) -> Iterator[tuple[object, ...]]:
 
 
 def build(manifest: Path, out: Path, *, tasks: slice = slice(None)) -> None:
-    """Plan the clips of a manifest and commit some of the tasks, as `flowkit extract` with `FLAGS` would; or commit more of them."""
-    if not out.exists():
-        commit.probe(out)
-        run = {
-            **{"schema": commit.SCHEMA, "fingerprint": CONFIG.fingerprint(), "settings": CONFIG.to_dict()},
-            **{"backend": CONFIG.backend, "versions": {}, "device": {}, "machine": {}},
-        }
-        commit.publish_file(out / commit.RUN_FILE, commit.encode(run))
-    plan = _first_plan(manifest)
+    """Plan the clips of a manifest and commit some of the tasks, as `flowkit extract` with `FLAGS` would."""
+    commit.probe(out)
+    run = {
+        **{"schema": commit.SCHEMA, "fingerprint": CONFIG.fingerprint(), "settings": CONFIG.to_dict()},
+        **{"backend": CONFIG.backend, "versions": {}, "device": {}, "machine": {}},
+    }
+    commit.publish_file(out / commit.RUN_FILE, commit.encode(run))
+    clips = read_manifest(manifest)
+    plan = make_plan(clips, [], [], fingerprint=CONFIG.fingerprint(), shard_clips=CONFIG.shard.clips)
     if plan.new is not None:
         publish_generation(out, plan.new)
     for task in plan.pending[tasks]:
         _commit(out, task)
-
-
-def _first_plan(manifest: Path) -> Plan:
-    return make_plan(read_manifest(manifest), [], [], fingerprint=CONFIG.fingerprint(), shard_clips=CONFIG.shard.clips)
 
 
 def _commit(out: Path, task: Task) -> None:
