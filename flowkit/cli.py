@@ -400,7 +400,7 @@ def inspect(folder: Path, as_json: bool) -> None:
     """Say what a folder of shards holds, and with which settings it was made."""
     from flowkit.inspection import inspect as look
 
-    found = look(folder)
+    found = look(folder, lambda note: click.echo(note, err=True))
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -413,7 +413,7 @@ def inspect(folder: Path, as_json: bool) -> None:
 @click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(folder: Path, as_json: bool) -> None:
-    """Read every byte of a folder of shards and compare it with what was committed; remake index.json and failures.csv.
+    """Read every byte of a folder of shards and compare it with what was committed; remake index.npz and failures.csv.
 
     Exit codes: 0 all right; 1 something is not.
     """

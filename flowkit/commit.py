@@ -22,15 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.garbage import no_garbage_collection
+from flowkit.rows import Rows
 
 SCHEMA = 1
 TASKS_PER_FOLDER = 1000
 RUN_FILE = "run.json"
 OWN_FOLDERS = ("shards", "plan", "quarantine")
 WRITTEN_FOLDERS = (".", "plan", "shards", "shards/[0-9]*")
-OWN_FILES = ("index.json", "failures.csv", "report.html", RUN_FILE)
+OWN_FILES = ("index.npz", "index.json", "failures.csv", "report.html", RUN_FILE)
+_LISTED = re.compile(r"\d.*\.(json|h5)|run\.json")
 DATA_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}\.h5")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HEAD, _MIDDLE, _TAIL = b'{"sha256": "', b'", "content": ', b"}\n"
+_BODY = len(_HEAD) + 64 + len(_MIDDLE)
+_INDENTED_HEAD = b'{\n "sha256": "'
+"""Of version 0.1, which indented the JSON; its hash is that of the content without spaces and breaks, as `encode` writes it."""
+_STATED = re.compile(rb'\{\s*"sha256": "([0-9a-f]{64})"')
 NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot fsync a directory; they give no way to do better."""
 
@@ -45,7 +53,8 @@ class Record:
     path : Path
         Of the record itself.
     content : dict
-        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, run, host, device, times.
+        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips and failures (`Rows`), run, host, device,
+        times.
     """
 
     task: int
@@ -178,8 +187,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """JSON of a record that a person can read, with the hash that proves it whole."""
-    return json.dumps({"sha256": _digest(content), "content": content}, indent=1, ensure_ascii=False).encode() + b"\n"
+    """JSON of a record, with the hash that proves it whole: that of the very bytes in which the content stands."""
+    body = json.dumps(content, sort_keys=True, default=list).encode()  # list: of `Rows`
+    return b"".join((_HEAD, hashlib.sha256(body).hexdigest().encode(), _MIDDLE, body, _TAIL))
 
 
 def decode(text: bytes) -> dict[str, Any] | None:
@@ -190,10 +200,7 @@ def decode(text: bytes) -> dict[str, Any] | None:
     SchemaTooNew
     """
     try:
-        outer = json.loads(text)
-        content: dict[str, Any] = outer["content"]
-        if _digest(content) != outer["sha256"]:
-            return None
+        content: dict[str, Any] = _verified(text)
         schema = content["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: thousands of brackets
         return None
@@ -206,8 +213,17 @@ def decode(text: bytes) -> dict[str, Any] | None:
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _verified(text: bytes) -> Any:
+    """The content, if its hash is right."""
+    hash_end = _BODY - len(_MIDDLE)
+    if text.startswith(_HEAD) and text[hash_end:_BODY] == _MIDDLE and text.endswith(_TAIL):
+        stated, body = text[len(_HEAD) : hash_end], text[_BODY : -len(_TAIL)]
+        return json.loads(body) if stated == hashlib.sha256(body).hexdigest().encode() else None
+    if not text.startswith(_INDENTED_HEAD):
+        return None
+    outer = json.loads(text)
+    body = json.dumps(outer["content"], sort_keys=True).encode()
+    return outer["content"] if outer["sha256"] == hashlib.sha256(body).hexdigest() else None
 
 
 def read_record(path: Path) -> Record | None:
@@ -222,10 +238,14 @@ def read_record(path: Path) -> Record | None:
         content = decode(path.read_bytes())
     except FileNotFoundError:
         return None
-    if content is None or f"{content.get('task', -1):06d}" != path.stem:
+    if content is None:
         return None
-    record = Record(content["task"], path, content)
-    return record if _data_fits(record) else None
+    try:
+        rows = {name: Rows(content[name]) for name in ("clips", "failures")}
+        record = Record(content["task"], path, content | rows)
+        return record if f"{record.task:06d}" == path.stem and _data_fits(record) else None
+    except (ValueError, KeyError, TypeError):  # the form is that of no record
+        return None
 
 
 def _data_fits(record: Record) -> bool:
@@ -246,12 +266,13 @@ def scan(out: Path) -> tuple[list[Record], list[Path]]:
     The others are torn, or their data file is missing or of the wrong length: their tasks count as not done.
     """
     records, invalid = [], []
-    for path in _record_paths(out):
-        record = read_record(path)
-        if record is None:
-            invalid.append(path)
-        else:
-            records.append(record)
+    with no_garbage_collection():
+        for path in sorted(out.glob("shards/[0-9]*/[0-9]*.json")):  # not the temporaries, which begin with a dot
+            record = read_record(path)
+            if record is None:
+                invalid.append(path)
+            else:
+                records.append(record)
     return records, invalid
 
 
@@ -265,8 +286,29 @@ def invalid_records(out: Path) -> list[Path]:
     return scan(out)[1]
 
 
-def _record_paths(out: Path) -> list[Path]:
-    return sorted(out.glob("shards/[0-9]*/[0-9]*.json"))  # not the temporaries, which begin with a dot
+def listing(out: Path) -> list[tuple[str, int, str]]:
+    """Name, bytes and stated hash of each file that makes out what a folder holds, sorted: run, plan, records, shards.
+
+    Shards state no hash here: their names do. Nothing is read but the beginnings of the others.
+    """
+    found = []
+    for folder in (out, out / "plan", *out.glob("shards/[0-9]*")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if _LISTED.fullmatch(entry.name):
+                    name = Path(entry.path).relative_to(out).as_posix()
+                    with contextlib.suppress(FileNotFoundError):  # moved by another run in this moment
+                        found.append((name, entry.stat().st_size, _stated_hash(entry.path)))
+    return sorted(found)
+
+
+def _stated_hash(path: str) -> str:
+    """The hash that an encoded file states at its beginning, unproven; empty if it is no such file."""
+    if path.endswith(".h5"):
+        return ""
+    with Path(path).open("rb", buffering=0) as file:
+        found = _STATED.match(file.read(_BODY))
+    return found[1].decode() if found else ""
 
 
 def quarantine(path: Path) -> Path:

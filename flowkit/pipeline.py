@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -34,12 +33,13 @@ from flowkit.errors import (
 )
 from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
-from flowkit.index import finalise
+from flowkit.index import Index, finalise
 from flowkit.machine import other_devices
 from flowkit.manifest import read_manifest
 from flowkit.placement import Job, Placed
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
+from flowkit.rows import column
 from flowkit.run import RunOptions, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
 from flowkit.sites import Site, site_of
@@ -280,8 +280,11 @@ class _Run:
         summary.ok, summary.failed, summary.resumed = len(plan.ok), len(plan.failed), len(plan.ok)
         summary.not_started = sum(len(task.clips) for task in plan.pending)
         summary.planned = summary.ok + summary.failed + summary.not_started
-        done = (clip for record in records for clip in record.content["clips"] if clip["clip_id"] in plan.ok)
-        summary.phases_invalid = sum(not all(clip["phase_valid"]) for clip in done)
+        summary.phases_invalid = sum(
+            name in plan.ok and not all(valid)
+            for clips in (record.content["clips"] for record in records)
+            for name, valid in zip(column(clips, "clip_id"), column(clips, "phase_valid"), strict=True)
+        )
         for failure in ShardFolder(self.out, {}, tuple(records)).failures():
             if failure["clip_id"] in plan.failed:
                 summary.failure_codes[failure["code"]] += 1
@@ -298,7 +301,7 @@ class _Run:
     def _verify_sources(self, plan: Plan) -> None:
         by_id = {clip.clip_id: clip for clip in self.clips}
         problems = []
-        for done in ShardFolder.open(self.out).clips():
+        for done in ShardFolder.open(self.out).each_clip():
             if done["clip_id"] in plan.ok:
                 self.stop.check()
                 clip = dataclasses.replace(by_id[done["clip_id"]], source_hash=done["source_hash"])
@@ -313,9 +316,8 @@ class _Run:
                 "Restore them, or use another --out."
             )
 
-    def _warn_of_duplicates(self, folder: ShardFolder) -> None:
-        twice = [name for name, count in Counter(clip["clip_id"] for clip in folder.clips()).items() if count > 1]
-        if twice:
+    def _warn_of_duplicates(self, index: Index) -> None:
+        if twice := index.repeated():
             self.reporter.note(
                 f"Warning: {self.out}: each clip must be stored once; got {len(twice)} stored twice, {twice[0]} first. Two "
                 "runs with different manifests worked here at once: use another --out."
@@ -374,7 +376,7 @@ class _Run:
         self.failed_now += failed
         self.summary.computed += (ok + failed) * placed.record.is_of(self.name)
         self.summary.not_started -= ok + failed
-        self.summary.phases_invalid += sum(not all(clip["phase_valid"]) for clip in content["clips"])
+        self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
 

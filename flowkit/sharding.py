@@ -16,6 +16,7 @@ from typing import NoReturn
 from flowkit.commit import Record
 from flowkit.errors import ConfigError, SettingsChanged
 from flowkit.plan import Plan
+from flowkit.rows import column
 
 SLURM = "slurm"
 ELEMENT = "SLURM_ARRAY_TASK_ID"
@@ -67,8 +68,8 @@ class Share:
         failed: dict[str, int] = {}  # the last task in which a clip failed
         for record in records:
             if self.takes(record.task):
-                ok.update(clip["clip_id"] for clip in record.content["clips"])
-            failed.update((failure["clip_id"], record.task) for failure in record.content["failures"])
+                ok.update(column(record.content["clips"], "clip_id"))
+            failed.update(dict.fromkeys(column(record.content["failures"], "clip_id"), record.task))
         return dataclasses.replace(
             plan,
             pending=tuple(task for task in plan.pending if self.takes(task.index)),
@@ -89,7 +90,7 @@ class Share:
     def what_comes_next(self, out: Path) -> str:
         """What to tell when a run ends: nothing was written that is about all shares."""
         return (
-            f"Share {self} has ended. When all have, flowkit verify {out} makes index.json and failures.csv, and flowkit report "
+            f"Share {self} has ended. When all have, flowkit verify {out} makes index.npz and failures.csv, and flowkit report "
             f"{out} the page; flowkit inspect {out} says what is missing."
         )
 

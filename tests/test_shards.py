@@ -135,7 +135,7 @@ def recommitted(shard: Shard, tamper: Callable[[Any], None]) -> Record:
     with h5py.File(shard.path, "r+") as file:
         tamper(file)
     content = {k: v for k, v in shard.record.content.items() if k not in ("schema", "task", "file")}
-    return commit.publish(shard.path.parents[2] / "tampered", 0, shard.path.read_bytes(), content)[0]
+    return commit.publish(shard.path.parents[2] / "tampered", 0, shard.path.read_bytes(), content)
 
 
 def test_an_open_shard_travels_to_another_process(folder: ShardFolder) -> None:

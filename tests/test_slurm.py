@@ -5,7 +5,6 @@ Skipped where SLURM is not installed. Debian: `apt-get install slurm-wlm munge`,
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from conftest import SMALL, flowkit, shard_bytes
 from flowkit import commit
+from flowkit.index import Index
 from slurm_cluster import Cluster, missing_program, processes_of, wait_until
 
 SCRIPTS = Path(__file__).parents[1] / "docs" / "slurm"
@@ -105,8 +105,8 @@ class Array:
         """Nothing is lost, nothing twice, no byte other than that of one run; and the next run finds nothing to do."""
         assert shard_bytes(self.out) == expected
         assert flowkit("verify", self.out).code == 0
-        index = json.loads((self.out / "index.json").read_text())
-        assert len(index["clips"]["clip_id"]) == len(set(index["clips"]["clip_id"])) == 12
+        names = Index.load(self.out).clip_ids()
+        assert len(names) == len(set(names)) == 12
         assert not list(self.out.rglob(".tmp~*"))
 
 

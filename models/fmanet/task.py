@@ -82,7 +82,7 @@ def fitting_grouping(folders: Sequence[Path]) -> str:
     ------
     ConfigError, ShardCorrupt
     """
-    return default_grouping({clip["dataset"] for path in folders for clip in ShardFolder.open(path).clips()})
+    return default_grouping({clip["dataset"] for path in folders for clip in ShardFolder.open(path).each_clip()})
 
 
 def folds_of(protocol: ProtocolSettings, clips: Clips) -> list[Fold]:
