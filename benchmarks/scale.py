@@ -132,7 +132,7 @@ def _prepare(manifest: Path, out: Path) -> tuple[dict[str, float], dict[str, int
     from flowkit.run import RunOptions
 
     began = time.perf_counter()
-    run = _Run(manifest, out, CONFIG, RunOptions(), Silent(), None)
+    run = _Run(manifest, out, CONFIG, RunOptions(), Silent(), None, Here())
     read = time.perf_counter()
     plan = run._prepare()
     done = time.perf_counter()
