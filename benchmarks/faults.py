@@ -52,6 +52,7 @@ FLAGS = ("--align", "none", "--size", str(SIZE), "--shard-clips", "2", "--batch"
 """Three shards of two clips; a run takes two seconds, most of them to start."""
 DIED = 137
 LONGEST_S = 120.0
+COMMITS = Path(__file__).with_name("commits.py")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT")
 CALLS = ("openat", "write", "fsync", "close", "link", "unlink", "rename", "mkdir")
 
@@ -333,26 +334,6 @@ def samples(out: Path) -> dict[str, str]:
     }
 
 
-COMMITS = """
-import sys
-from pathlib import Path
-from flowkit import commit
-from flowkit.errors import FlowkitError
-out = Path(sys.argv[1])
-try:
-    commit.probe(out)
-    commit.remove_stale_temporaries(out)
-    commit.publish_file(out / "run.json", commit.encode({"schema": 1}))
-    commit.publish_file(out / "plan" / "000000.json", commit.encode({"schema": 1}))
-    commit.publish(out, 0, b"numbers", {"key": "k", "clips": [], "failures": []})
-    commit.replace_file(out / "index.json", b"{}")
-except (FlowkitError, OSError) as error:
-    sys.stderr.write(f"{type(error).__name__}: {error}")
-    sys.exit(1)
-"""
-"""What `flowkit extract` does to the disk, once for each kind of file, and nothing else."""
-
-
 def with_failing_calls(base: Path, errors: Sequence[str] = ERRORS) -> dict[str, Any]:
     """Let each system call of a commit fail once, with each error; then do it again."""
     strace = shutil.which("strace")
@@ -376,7 +357,7 @@ def with_failing_calls(base: Path, errors: Sequence[str] = ERRORS) -> dict[str, 
 
 def committing(out: Path) -> list[str]:
     """A command that commits into a folder."""
-    return [sys.executable, "-c", COMMITS, str(out)]
+    return [sys.executable, str(COMMITS), str(out)]
 
 
 def trace(strace: str, out: Path, flags: Sequence[str]) -> subprocess.CompletedProcess[str]:

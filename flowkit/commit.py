@@ -303,6 +303,8 @@ def probe(out: Path) -> None:
         except DiskFull:
             raise
         except OSError as error:
+            if error.errno in FULL:
+                raise disk_full(folder) from error
             raise EnvironmentMissing(
                 f"{folder}: --out must be a folder where files can be created and hard-linked; got {error.strerror}. "
                 "Choose another folder."
