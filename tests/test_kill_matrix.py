@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -40,6 +41,17 @@ def commits(*arguments: str | Path) -> str:
     return done.stderr
 
 
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is such a disk: thousands of fsyncs cost nothing there."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
 def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
@@ -58,15 +70,15 @@ def assert_nothing_is_lost_or_changed(out: Path, undisturbed: Path) -> None:
     assert verified.code == 0, verified.out
 
 
-def test_death_at_each_step_of_a_commit_is_all_or_nothing(tmp_path: Path) -> None:
+def test_death_at_each_step_of_a_commit_is_all_or_nothing(in_memory: Path) -> None:
     """Every step that commit.py has, of every kind of file that `extract` publishes; then once more, undisturbed."""
-    commits(tmp_path / "undisturbed")
-    said = commits(tmp_path / "killed", "--at-each-step")
+    commits(in_memory / "undisturbed")
+    said = commits(in_memory / "killed", "--at-each-step")
     deaths = re.findall(r"died at (\S+):(\w+)", said)
     assert {step for _, step in deaths} == set(re.findall(r'_die_here\([^)]*"(\w+)"\)', SOURCE)) - {"after_quarantine"}
-    expected = files(tmp_path / "undisturbed")
+    expected = files(in_memory / "undisturbed")
     assert {Path(path).name for path, _ in deaths if "~" not in path} == {Path(name).name for name in expected}
-    folders = sorted((tmp_path / "killed").iterdir())
+    folders = sorted((in_memory / "killed").iterdir())
     assert len(folders) == len(deaths) + 1 > 60
     assert [folder for folder in folders if files(folder) != expected] == []
 
@@ -80,14 +92,14 @@ def test_death_at_each_step_of_a_commit_is_all_or_nothing(tmp_path: Path) -> Non
     ids=["ENOSPC", "EIO"],
 )
 def test_any_system_call_of_a_commit_may_fail(
-    tmp_path: Path, error: int, calls: tuple[str, ...], kinds: tuple[str, ...]
+    in_memory: Path, error: int, calls: tuple[str, ...], kinds: tuple[str, ...]
 ) -> None:
     """Each call in turn, once; benchmarks/faults.py has strace do the same where there is one."""
-    commits(tmp_path / "undisturbed")
-    expected = files(tmp_path / "undisturbed")
+    commits(in_memory / "undisturbed")
+    expected = files(in_memory / "undisturbed")
     for call in calls:
-        said = commits(tmp_path / call, "--failing", call, "--error", str(error))
-        assert [folder for folder in (tmp_path / call).iterdir() if files(folder) != expected] == [], call
+        said = commits(in_memory / call, "--failing", call, "--error", str(error))
+        assert [folder for folder in (in_memory / call).iterdir() if files(folder) != expected] == [], call
         named = re.findall(r"^(\w+): ", said, re.MULTILINE)
         assert kinds[0] in named, said
         assert set(named) <= set(kinds), said
