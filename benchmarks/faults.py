@@ -382,28 +382,47 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
+def mounted(what: str | Path, place: Path, *flags: str) -> Iterator[Path]:
+    """A file system in its place.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        It cannot be mounted.
+    """
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", *flags, str(what), str(place)], check=True, **quiet())
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True, **quiet())
+
+
+def make_ext4(image: Path, *, journal: bool) -> None:
+    """An empty file system of 24 MB in a file."""
+    image.unlink(missing_ok=True)
+    with image.open("wb") as file:
+        file.truncate(24 << 20)
+    features = ["-O", "^has_journal"] if not journal else []
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", *features, str(image)], check=True, **quiet())
+
+
+@contextlib.contextmanager
 def small_disk(base: Path, form: str) -> Iterator[Path]:
     """A file system of 24 MB.
 
     Raises
     ------
     OSError, subprocess.CalledProcessError
-        It cannot be mounted.
+        It cannot be made or mounted.
     """
-    place = base / form
-    place.mkdir()
     if form == "ext4":
-        with (base / "disk").open("wb") as file:
-            file.truncate(24 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(base / "disk")], check=True, **quiet())
-        mount = ["mount", "-o", "loop", str(base / "disk"), str(place)]
+        make_ext4(base / "disk.img", journal=False)
+        flags = [base / "disk.img", base / form, "-o", "loop"]
     else:
-        mount = ["mount", "-t", form, "-o", "size=24m", "none", str(place)]
-    subprocess.run(mount, check=True, **quiet())
-    try:
+        flags = ["none", base / form, "-t", form, "-o", "size=24m"]
+    with mounted(*flags) as place:
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True, **quiet())
 
 
 def on_a_full_disk(bench: Bench, form: str, rooms: Sequence[int]) -> dict[str, Any]:
@@ -431,6 +450,43 @@ def on_a_full_disk(bench: Bench, form: str, rooms: Sequence[int]) -> dict[str, A
     except (OSError, subprocess.CalledProcessError) as error:
         return {"tried": False, "because": f"{form} could not be mounted: {error}"}
     return {"tried": True, "clean": tally.clean, "exit_codes": dict(codes), **asdict(tally)}
+
+
+def at_a_power_cut(base: Path) -> dict[str, Any]:
+    """Die at each step of a commit, on a disk of its own, and look at that disk as it was at this moment.
+
+    What the system had not handed to the device by then is lost, as when the power goes. All that a commit had reported as
+    done must be there, whole; then it is done again.
+    """
+    committed: list[str] = []
+    found = Counter(cuts=0, lost=0, **{"half committed": 0, "rerun failed": 0, "other files after the rerun": 0})
+    subprocess.run(committing(base / "uncut"), check=True, **quiet())
+    expected, disk, cut = files(base / "uncut"), base / "live", base / "cut"
+    try:
+        while True:
+            make_ext4(disk.with_suffix(".img"), journal=True)
+            with mounted(disk.with_suffix(".img"), disk, "-o", "loop,commit=600"):
+                environment = {**os.environ, "FLOWKIT_TEST_DIE_AT": str(found["cuts"] + 1)}
+                run = subprocess.run(
+                    committing(disk / "out"), env=environment, capture_output=True, text=True, check=False
+                )
+                shutil.copyfile(disk.with_suffix(".img"), cut.with_suffix(".img"))
+            if run.returncode != DIED:
+                break
+            found["cuts"] += 1
+            died = re.search(r"died at \S+/out/(\S+):(\w+)", run.stderr)
+            if died and died[2] == "after_sync" and "~" not in died[1]:
+                committed.append(died[1])
+            with mounted(cut.with_suffix(".img"), cut, "-o", "loop"):
+                now = files(cut / "out")
+                found["lost"] += sum(now.get(name) != expected[name] for name in committed)
+                found["half committed"] += bool((cut / "out").is_dir() and commit.invalid_records(cut / "out"))
+                again = subprocess.run(committing(cut / "out"), check=False, **quiet())
+                found["rerun failed"] += again.returncode != 0
+                found["other files after the rerun"] += files(cut / "out") != expected
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"tried": False, "because": f"ext4 could not be mounted: {error}"}
+    return {"tried": True, **found}
 
 
 def fill(disk: Path, room: int) -> Path:
