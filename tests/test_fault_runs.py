@@ -218,8 +218,9 @@ def test_a_run_that_is_killed_leaves_no_process_behind(undisturbed: Path, croppe
     wait_until(lambda: list(out.glob("shards/*/000000.json")))
     assert len(session(process.pid)) > 2
     process.kill()
-    process.communicate()
+    process.wait()
     wait_until(lambda: session(process.pid) == [])
+    process.communicate()
     assert extract(cropped, out).code == 0
     assert shard_bytes(out) == shard_bytes(undisturbed)
     assert leftovers(out) == []
