@@ -34,6 +34,7 @@ from flowkit.manifest import REQUIRED, Clip, read_manifest
 from flowkit.plan import Task, make_plan, publish_generation
 from flowkit.quality import Flag
 from flowkit.shards import COLUMNS, SIZE, TEXT, sample_bytes, shard_image
+from flowkit.sites import Here
 from flowkit.task import record_content
 
 CONFIG = ExtractConfig(align=AlignConfig(method="none"), shard=ShardConfig(compress="zstd"), backend="cpu")

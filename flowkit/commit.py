@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -41,6 +42,8 @@ _INDENTED_HEAD = b'{\n "sha256": "'
 _STATED = re.compile(rb'\{\s*"sha256": "([0-9a-f]{64})"')
 NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot fsync a directory; they give no way to do better."""
+_steps = itertools.count(1)
+"""Counts the steps of `_die_here`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +110,17 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
         The folder holds this task's record for other settings or clips: another run has begun the folder anew.
     """
     folder = task_folder(out, task)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     file: dict[str, Any] | None = None
     if image is not None:
         digest = hashlib.sha256(image).hexdigest()
         file = {"name": f"{task:06d}-{digest[:12]}.h5", "bytes": len(image), "sha256": digest}
         publish_file(folder / f"{task:06d}-{digest[:12]}.h5", image, replace_damaged=True)
-    _die_here("before_record")
     record = {"schema": SCHEMA, "task": task, "file": file, **content}
     path = record_path(out, task)
+    _die_here(path, "before_record")
     publish_file(path, encode(record))
-    _die_here("after_record")
+    _die_here(path, "after_record")
     found = read_record(path)
     if found is None:
         raise ShardCorrupt(f"{path}: record must read back as written; got something else. Check the disk.")
@@ -143,10 +146,7 @@ def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -
     ------
     DiskFull
     """
-    temporary = _temporary(path)
-    try:
-        _write_durably(temporary, content)
-        _die_here("after_write")
+    with _staged(path, content) as temporary:
         if replace_damaged and path.exists() and path.read_bytes() != content:
             quarantine(path)
         try:
@@ -154,15 +154,10 @@ def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -
             created = True
         except FileExistsError:
             created = False
-        _die_here("after_link")
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(path, len(content)) from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # it must not hide why writing failed
-            temporary.unlink(missing_ok=True)
+        _die_here(path, "after_link")
+    _die_here(path, "after_unlink")
     sync_folder(path.parent)
+    _die_here(path, "after_sync")
     return created
 
 
@@ -173,10 +168,18 @@ def replace_file(path: Path, content: bytes) -> None:
     ------
     DiskFull
     """
+    with _staged(path, content) as temporary:
+        temporary.replace(path)
+        _die_here(path, "after_replace")
+
+
+@contextlib.contextmanager
+def _staged(path: Path, content: bytes) -> Iterator[Path]:
+    """Keep content in a temporary file beside `path`, whole and durable, as long as the with-block lasts."""
     temporary = _temporary(path)
     try:
-        _write_durably(temporary, content)
-        temporary.replace(path)
+        _write_durably(temporary, content, path)
+        yield temporary
     except OSError as error:
         if error.errno in FULL:
             raise disk_full(path, len(content)) from error
@@ -318,6 +321,7 @@ def quarantine(path: Path) -> Path:
     target = folder / f"{path.name}.{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         path.rename(target)
+    _die_here(path, "after_quarantine")
     return target
 
 
@@ -333,12 +337,14 @@ def probe(out: Path) -> None:
     for folder in (out, out / "plan", out / "shards", task_folder(out, 0)):
         test = _temporary(folder / "probe")  # one that a killed run leaves is removed with its other temporaries
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
             publish_file(test, b"flowkit")
             test.unlink()
         except DiskFull:
             raise
         except OSError as error:
+            if error.errno in FULL:
+                raise disk_full(folder) from error
             raise EnvironmentMissing(
                 f"{folder}: --out must be a folder where files can be created and hard-linked; got {error.strerror}. "
                 "Choose another folder."
@@ -410,15 +416,30 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+def _make_folder(folder: Path) -> None:
+    """Create a folder where there is none, and those above it, each with its name made durable."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _write_durably(temporary: Path, content: bytes, path: Path) -> None:
+    """Write a file that will become `path`."""
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
+        _die_here(path, "after_create")
         view = memoryview(content)
         while view:
             view = view[os.write(handle, view) :]
+        _die_here(path, "after_write")
         os.fsync(handle)
+        _die_here(path, "after_fsync")
     finally:
         os.close(handle)  # raises what a network file system kept to itself until now
+    _die_here(path, "after_close")
 
 
 def _temporary(path: Path) -> Path:
@@ -450,7 +471,16 @@ def _owner() -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
 
-def _die_here(step: str) -> None:
-    """Fault hook of the tests: end the process as a power cut would, at a named step."""
-    if os.environ.get("FLOWKIT_TEST_DIE_AT") == step:
+def _die_here(path: Path, step: str) -> None:
+    """Fault hook of the tests: end the process at a step, as SIGKILL would, and say at which.
+
+    FLOWKIT_TEST_DIE_AT is a step (`after_link`), a step of some files (`plan/*.json:after_link`, with a pattern as of
+    `Path.match`), or a number: that of the step in this process, whichever it is.
+    """
+    wanted = os.environ.get("FLOWKIT_TEST_DIE_AT")
+    if wanted is None:
+        return
+    pattern, _, name = wanted.rpartition(":")
+    if next(_steps) == int(wanted) if wanted.isdigit() else step == name and path.match(pattern or "*"):
+        os.write(2, f"died at {path}:{step}\n".encode())
         os._exit(137)

@@ -15,7 +15,6 @@ from flowkit import commit
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
 
 CONTENT = {"key": "k", "clips": [], "failures": [], "began": 0.0, "ended": 1.0, "host": "h"}
-STEPS = ("after_write", "after_link", "before_record", "after_record")
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -43,22 +42,6 @@ def test_a_record_of_other_settings_is_no_success(tmp_path: Path) -> None:
     commit.publish(tmp_path, 0, b"mine", CONTENT)
     with pytest.raises(ShardCorrupt, match="use an --out for each"):
         commit.publish(tmp_path, 0, b"theirs", {**CONTENT, "key": "other"})
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_death_at_any_step_leaves_all_or_nothing(tmp_path: Path, step: str) -> None:
-    code = (
-        "from pathlib import Path; from flowkit import commit\n"
-        f"commit.publish(Path({str(tmp_path)!r}), 0, b'numbers', {CONTENT!r})"
-    )
-    environment = {**os.environ, "FLOWKIT_TEST_DIE_AT": step, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 137
-    assert len(commit.read_records(tmp_path)) == (step == "after_record")
-    commit.remove_stale_temporaries(tmp_path)
-    commit.publish(tmp_path, 0, b"numbers", CONTENT)
-    undisturbed = tmp_path.with_name("undisturbed")
-    commit.publish(undisturbed, 0, b"numbers", CONTENT)
-    assert files(tmp_path) == files(undisturbed)
 
 
 @pytest.mark.parametrize("damage", ["torn record", "flipped record", "short data", "no data"])
