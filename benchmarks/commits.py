@@ -30,7 +30,7 @@ def commit_one_of_each(out: Path) -> None:
     commit.publish_file(out / commit.RUN_FILE, commit.encode({"schema": commit.SCHEMA}))
     commit.publish_file(out / "plan" / "000000.json", commit.encode({"schema": commit.SCHEMA}))
     commit.publish(out, 0, b"numbers", CONTENT)
-    commit.replace_file(out / "index.json", b"{}")
+    commit.replace_file(out / "index.npz", b"{}")
 
 
 def commit_or_say_why(out: Path) -> int:

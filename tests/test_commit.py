@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 def test_only_dead_processes_temporaries_are_removed(tmp_path: Path) -> None:
     commit.probe(tmp_path)
-    mine = commit._temporary(tmp_path / "index.json")
+    mine = commit._temporary(tmp_path / "index.npz")
     dead = mine.with_name(mine.name.replace(f"~{os.getpid()}~", "~99999999~"))
     elsewhere = dead.with_name(dead.name.replace(commit._owner(), "another-host"))
     ended = subprocess.Popen([sys.executable, "-c", ""])

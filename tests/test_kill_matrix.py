@@ -117,7 +117,7 @@ STEPS_OF_A_RUN = (
     "000001-*.h5:after_unlink",
     "shards/*/000001.json:before_record",
     "shards/*/000001.json:after_record",
-    "index.json:after_write",
+    "index.npz:after_write",
     "failures.csv:after_replace",
     "report.html:after_write",
 )
