@@ -42,6 +42,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/spotting.py --out benchmarks/results/spotting.json
 	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json
 	$(BIN)/python benchmarks/manifest_scale.py --out benchmarks/results/manifest_scale.json
+	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
 	$(BIN)/python benchmarks/faults.py --out benchmarks/results/faults.json
 	$(BIN)/flowkit bench --out benchmarks/results/bench_cpu.json
 

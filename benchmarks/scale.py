@@ -79,8 +79,8 @@ def _manifest_rows(clips: int) -> Iterator[tuple[object, ...]]:
         yield (*where, onset, onset + 15, onset + 31, subject, "casme3-a", LABELS[number % len(LABELS)], "30", "4+7")
 
 
-def build(manifest: Path, out: Path, *, tasks: slice = slice(None)) -> None:
-    """Plan the clips of a manifest and commit some of the tasks, as `flowkit extract` with `FLAGS` would."""
+def build(manifest: Path, out: Path, tasks: int) -> None:
+    """Plan the clips of a manifest and commit the first tasks, as `flowkit extract` with `FLAGS` would."""
     commit.probe(out)
     run = {
         **{"schema": commit.SCHEMA, "fingerprint": CONFIG.fingerprint(), "settings": CONFIG.to_dict()},
@@ -91,7 +91,7 @@ def build(manifest: Path, out: Path, *, tasks: slice = slice(None)) -> None:
     plan = make_plan(clips, [], [], fingerprint=CONFIG.fingerprint(), shard_clips=CONFIG.shard.clips)
     if plan.new is not None:
         publish_generation(out, plan.new)
-    for task in plan.pending[tasks]:
+    for task in plan.pending[:tasks]:
         _commit(out, task)
 
 
@@ -181,7 +181,15 @@ def _refuse(note: str) -> None:
     raise SystemExit(f"scale: the index must be current; got: {note}")
 
 
-STEPS: dict[str, Callable[[Path, Path], tuple[float, dict[str, Any]]]] = {
+def step_build(manifest: Path, out: Path, tasks: str) -> tuple[float, dict[str, Any]]:
+    """Make a folder in which so many tasks are committed."""
+    began = time.perf_counter()
+    build(manifest, out, int(tasks))
+    return time.perf_counter() - began, {}
+
+
+STEPS: dict[str, Callable[..., tuple[float, dict[str, Any]]]] = {
+    "build": step_build,
     "plan": step_plan,
     "resume": step_resume,
     "finalise": step_finalise,
@@ -220,9 +228,9 @@ def command(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> dict[str, 
     return found | {"printed": {name: found["printed"][name] for name in kept if name in found["printed"]}}
 
 
-def step(name: str, manifest: Path, out: Path) -> dict[str, Any]:
+def step(name: str, manifest: Path, out: Path, *more: int) -> dict[str, Any]:
     """A step, in a process of its own."""
-    found = measure([sys.executable, __file__, "--step", name, "--in", str(manifest), str(out)])
+    found = measure([sys.executable, __file__, "--step", name, "--in", *map(str, (manifest, out, *more))])
     seconds, printed = found["printed"]
     return found | {"process_seconds": found["seconds"], "seconds": seconds, "printed": printed}
 
@@ -232,8 +240,8 @@ def measured(clips: int, folder: Path, repeats: int) -> dict[str, Any]:
     manifest, full, half = folder / "clips.csv", folder / "full", folder / "half"
     write_manifest(manifest, clips)
     tasks = -(-clips // CONFIG.shard.clips)
-    build(manifest, half, tasks=slice(tasks // 2))
-    build(manifest, full)
+    for out, share in ((half, tasks // 2), (full, tasks)):
+        step("build", manifest, out, share)  # in a process of its own: a child's peak memory is at least its parent's
     (full / "report.html").write_text("")  # else `extract` would make one from shards that hold nothing
 
     def new_folder(number: int) -> Path:
@@ -320,7 +328,7 @@ def capacity() -> str:
     """The tables of docs/capacity.md."""
     per_shard = CONFIG.shard.clips
     lines = [
-        "| crop | faces kept | bytes a clip | a shard of 256 | 1,000 clips | 10,000 | 100,000 | 1,000,000 |",
+        "| crop | faces kept | bytes a clip, texts apart | a shard of 256 | 1,000 clips | 10,000 | 100,000 | 1,000,000 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for size, faces in FORMS:
@@ -330,7 +338,7 @@ def capacity() -> str:
     record = record_bytes(per_shard)
     lines += [
         "",
-        "| clips | tasks | files under shards/ | folders | commit records | hours at "
+        "| clips | tasks | files under shards/ | folders | commit records | time at "
         + " | ".join(f"{rate:,} clips/s" for rate in RATES)
         + " |",
         "| --- |" + " --- |" * (4 + len(RATES)),
@@ -338,8 +346,8 @@ def capacity() -> str:
     for clips in CLIPS:
         tasks = -(-clips // per_shard)
         cells = [f"{clips:,}", f"{tasks:,}", f"{2 * tasks:,}", f"{-(-tasks // commit.TASKS_PER_FOLDER)}"]
-        hours = [f"{clips / rate / 3600:,.2f}" for rate in RATES]
-        lines.append("| " + " | ".join([*cells, _size(record * clips / per_shard), *hours]) + " |")
+        times = [_time(clips / rate) for rate in RATES]
+        lines.append("| " + " | ".join([*cells, _size(record * clips / per_shard), *times]) + " |")
     return "\n".join(lines)
 
 
@@ -350,6 +358,13 @@ def _size(size: float) -> str:
     return f"{size / 1e3:.3g} kB"
 
 
+def _time(seconds: float) -> str:
+    for unit, step_ in (("h", 3600), ("min", 60)):
+        if seconds >= step_:
+            return f"{seconds / step_:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
 def main() -> None:
     """Measure, print, store; or print what so many clips take."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -358,12 +373,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     parser.add_argument("--capacity", action="store_true", help="print bytes, files and hours, and measure nothing")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--in", dest="given", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--in", dest="given", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.capacity:
         sys.stdout.write(capacity() + "\n")
     elif options.step:
-        sys.stdout.write(json.dumps(STEPS[options.step](*options.given)))
+        manifest, out, *more = options.given
+        sys.stdout.write(json.dumps(STEPS[options.step](Path(manifest), Path(out), *more)))
     else:
         with tempfile.TemporaryDirectory() as folder:
             rows = measured(options.clips, Path(folder), options.repeats)

@@ -33,6 +33,7 @@ from flowkit.errors import (
 )
 from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
+from flowkit.garbage import no_garbage_collection
 from flowkit.index import Index, finalise
 from flowkit.machine import other_devices
 from flowkit.manifest import read_manifest
@@ -193,7 +194,8 @@ class _Run:
     def carry_out(self) -> Summary:
         """Prepare, run every pending task, finalise."""
         start = time.perf_counter()
-        plan = self._prepare()
+        with no_garbage_collection():
+            plan = self._prepare()
         try:
             self._run_tasks(plan.pending)
         except (Interrupted, TooManyFailures, DeviceLost, ClusterLost) as error:
