@@ -74,6 +74,12 @@ class Array:
         """Whether the element has its share, and hears signals."""
         return self.log(element).count("tasks with") > restarts
 
+    def processes(self, element: str) -> list[int]:
+        """The `flowkit extract` of an element, without its workers."""
+        job, _, task = element.partition("_")
+        found = processes_of(SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID=task)
+        return [pid for pid in found if b"flowkit.cli" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
     def committed(self) -> int:
         """Shards so far."""
         return len(commit.read_records(self.out)) if self.out.exists() else 0
@@ -168,10 +174,8 @@ def test_a_requeued_element_goes_on(array: Array, expected: dict[str, str]) -> N
 def test_a_killed_element_is_submitted_again_alone(array: Array, expected: dict[str, str]) -> None:
     job = array.submit("0-1")
     wait_until("the first shard", lambda: array.committed() > 0)
-    killed = processes_of(SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID="1")
-    for pid in killed:
-        if b"flowkit.cli" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    (extract,) = array.processes(f"{job}_1")
+    os.kill(extract, signal.SIGKILL)
     array.cluster.wait(f"{job}_1", *ENDED)
     assert array.cluster.job(f"{job}_1")["ExitCode"] == "137:0", array.log(f"{job}_1")
     array.cluster.wait(f"{job}_0", "COMPLETED")
@@ -212,14 +216,28 @@ def test_sigterm_has_the_element_requeued_by_the_script(array: Array, expected: 
 
 
 def test_a_time_limit_is_an_interruption(array: Array, expected: dict[str, str]) -> None:
-    """SLURM's shortest limit is a minute, and --signal comes up to a minute early: at once, then."""
-    job = array.submit("0", "--time=1", "--signal=B:TERM@60")
+    """SLURM's shortest limit is a minute; the run is stopped in its midst, so that no machine is done before --signal comes."""
+    job = array.submit("0", "--time=1", "--signal=B:TERM@40")
+    wait_until("it runs", lambda: array.begun(f"{job}_0"))
+    (extract,) = array.processes(f"{job}_0")
+    os.kill(extract, signal.SIGSTOP)
+    wait_until("SIGTERM waits for it", lambda: _waits(extract, signal.SIGTERM))
+    os.kill(extract, signal.SIGCONT)
     array.wait_for_restart(f"{job}_0")
     assert "Run the same command again" in array.log(f"{job}_0")
+    assert array.committed() < 12
     array.cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=60")
     array.release(f"{job}_0")
     array.cluster.wait(f"{job}_0", "COMPLETED")
     array.check(expected)
+
+
+def _waits(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal was sent to a process and has not reached it yet."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    return bool(int(status["ShdPnd"], 16) >> (number - 1) & 1)
 
 
 def test_a_cancelled_element_stays_cancelled(array: Array, expected: dict[str, str]) -> None:
