@@ -93,8 +93,8 @@ class Array:
         self.cluster.wait(element, "PENDING", "RUNNING", *ENDED)
         self.cluster.run("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
 
-    def merge(self, after: str) -> str:
-        """Run the second script when the array has ended; what it printed."""
+    def merge(self, after: str, state: str = "COMPLETED") -> str:
+        """Run the second script when the array has ended, to this end of its own; what it printed."""
         log = self.folder / "merge.log"
         job = self.cluster.submit(
             f"--dependency=afterany:{after}",
@@ -104,7 +104,7 @@ class Array:
             **self.environment,
         )
         self.cluster.wait(job, *ENDED)
-        assert self.cluster.state(job) == "COMPLETED", log.read_text()
+        assert self.cluster.state(job) == state, log.read_text()
         return log.read_text()
 
     def check(self, expected: dict[str, str]) -> None:
@@ -180,6 +180,7 @@ def test_a_killed_element_is_submitted_again_alone(array: Array, expected: dict[
     assert array.cluster.job(f"{job}_1")["ExitCode"] == "137:0", array.log(f"{job}_1")
     array.cluster.wait(f"{job}_0", "COMPLETED")
     assert array.committed() < 12
+    assert "some clips are not done: submit extract.sbatch again" in array.merge(job, "FAILED")
     again = array.submit("1")
     array.cluster.wait(f"{again}_1", "COMPLETED")
     assert "Share 0/1" in array.log(f"{again}_1")
