@@ -25,6 +25,7 @@ PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])  # where Debi
 PR_SET_PDEATHSIG = 1
 CPUS = 4
 """What the node claims to have: four elements run at once, whatever the machine has."""
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 SETTINGS = """\
 ClusterName=flowkit
 SlurmctldHost={host}(127.0.0.1)
@@ -51,6 +52,7 @@ MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
 SlurmdTimeout=30
+SchedulerParameters=sched_interval=5,bf_interval=5
 KillWait=10
 MinJobAge=3600
 OverTimeLimit=0
@@ -130,8 +132,9 @@ class Cluster:
         return self.job(name)["JobState"]
 
     def wait(self, name: str, *states: str, seconds: float = 300) -> None:
-        """Wait until a job or an element is in one of these states."""
-        wait_until(f"{name} in {states}", lambda: self.state(name) in states, seconds)
+        """Wait until a job or an element is in one of these states, and no longer than until it has ended in another."""
+        wait_until(f"{name} in {states}", lambda: self.state(name) in (*states, *ENDED), seconds)
+        assert self.state(name) in states, self.job(name)
 
     def start_node(self) -> None:
         """Start the node's daemon, and wait until jobs can run."""

@@ -17,12 +17,11 @@ import pytest
 from conftest import SMALL, flowkit, shard_bytes
 from flowkit import commit
 from flowkit.index import Index
-from slurm_cluster import Cluster, missing_program, processes_of, wait_until
+from slurm_cluster import ENDED, Cluster, missing_program, processes_of, wait_until
 
 SCRIPTS = Path(__file__).parents[1] / "docs" / "slurm"
 TINY = (*SMALL, "--shard-clips", "1", "--workers", "1", "--threads", "1", "--set", "tvl1.inner_iterations=1500")
 """Flags that cut `cropped` into 12 shards, each of which takes its time: long enough to be disturbed in the midst."""
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 pytestmark = [
     pytest.mark.slurm,
@@ -74,6 +73,12 @@ class Array:
         """Whether the element has its share, and hears signals."""
         return self.log(element).count("tasks with") > restarts
 
+    def processes(self, element: str) -> list[int]:
+        """The `flowkit extract` of an element, without its workers."""
+        job, _, task = element.partition("_")
+        found = processes_of(SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID=task)
+        return [pid for pid in found if b"flowkit.cli" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
     def committed(self) -> int:
         """Shards so far."""
         return len(commit.read_records(self.out)) if self.out.exists() else 0
@@ -84,11 +89,11 @@ class Array:
 
     def release(self, element: str) -> None:
         """SLURM lets an element that was requeued wait for two minutes; here it need not."""
-        self.cluster.wait(element, "PENDING", "RUNNING", *ENDED)
+        self.cluster.wait(element, "PENDING", "RUNNING")
         self.cluster.run("scontrol", "update", f"JobId={element}", "StartTime=now", check=False)
 
-    def merge(self, after: str) -> str:
-        """Run the second script when the array has ended; what it printed."""
+    def merge(self, after: str, state: str = "COMPLETED") -> str:
+        """Run the second script when the array has ended, to this end of its own; what it printed."""
         log = self.folder / "merge.log"
         job = self.cluster.submit(
             f"--dependency=afterany:{after}",
@@ -98,7 +103,7 @@ class Array:
             **self.environment,
         )
         self.cluster.wait(job, *ENDED)
-        assert self.cluster.state(job) == "COMPLETED", log.read_text()
+        assert self.cluster.state(job) == state, log.read_text()
         return log.read_text()
 
     def check(self, expected: dict[str, str]) -> None:
@@ -168,14 +173,13 @@ def test_a_requeued_element_goes_on(array: Array, expected: dict[str, str]) -> N
 def test_a_killed_element_is_submitted_again_alone(array: Array, expected: dict[str, str]) -> None:
     job = array.submit("0-1")
     wait_until("the first shard", lambda: array.committed() > 0)
-    killed = processes_of(SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID="1")
-    for pid in killed:
-        if b"flowkit.cli" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    (extract,) = array.processes(f"{job}_1")
+    os.kill(extract, signal.SIGKILL)
     array.cluster.wait(f"{job}_1", *ENDED)
     assert array.cluster.job(f"{job}_1")["ExitCode"] == "137:0", array.log(f"{job}_1")
     array.cluster.wait(f"{job}_0", "COMPLETED")
     assert array.committed() < 12
+    assert "some clips are not done: submit extract.sbatch again" in array.merge(job, "FAILED")
     again = array.submit("1")
     array.cluster.wait(f"{again}_1", "COMPLETED")
     assert "Share 0/1" in array.log(f"{again}_1")
@@ -191,9 +195,11 @@ def test_a_node_that_is_lost_costs_nothing(array: Array, expected: dict[str, str
     for name in ("0", "1"):
         array.wait_for_restart(f"{job}_{name}")
     array.cluster.start_node()
-    for name in ("0", "1"):
-        array.release(f"{job}_{name}")
-        array.cluster.wait(f"{job}_{name}", "COMPLETED")
+    for name in (
+        "0",
+        "1",
+    ):  # without `release`: what SLURM had to say to the lost ones would reach those that follow at once
+        array.cluster.wait(f"{job}_{name}", "COMPLETED", seconds=500)
     array.check(expected)
 
 
@@ -212,14 +218,28 @@ def test_sigterm_has_the_element_requeued_by_the_script(array: Array, expected: 
 
 
 def test_a_time_limit_is_an_interruption(array: Array, expected: dict[str, str]) -> None:
-    """SLURM's shortest limit is a minute, and --signal comes up to a minute early: at once, then."""
-    job = array.submit("0", "--time=1", "--signal=B:TERM@60")
+    """SLURM's shortest limit is a minute; the run is stopped in its midst, so that no machine is done before --signal comes."""
+    job = array.submit("0", "--time=1", "--signal=B:TERM@40")
+    wait_until("it runs", lambda: array.begun(f"{job}_0"))
+    (extract,) = array.processes(f"{job}_0")
+    os.kill(extract, signal.SIGSTOP)
+    wait_until("SIGTERM waits for it", lambda: _waits(extract, signal.SIGTERM))
+    os.kill(extract, signal.SIGCONT)
     array.wait_for_restart(f"{job}_0")
     assert "Run the same command again" in array.log(f"{job}_0")
+    assert array.committed() < 12
     array.cluster.run("scontrol", "update", f"JobId={job}_0", "TimeLimit=60")
     array.release(f"{job}_0")
     array.cluster.wait(f"{job}_0", "COMPLETED")
     array.check(expected)
+
+
+def _waits(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal was sent to a process and has not reached it yet."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    return bool(int(status["ShdPnd"], 16) >> (number - 1) & 1)
 
 
 def test_a_cancelled_element_stays_cancelled(array: Array, expected: dict[str, str]) -> None:
