@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.files import NotRegular, read_regular, stays_below
+from flowkit.forms import is_record
 
 SCHEMA = 1
 TASKS_PER_FOLDER = 1000
@@ -192,7 +194,7 @@ def decode(text: bytes) -> dict[str, Any] | None:
     SchemaTooNew
     """
     try:
-        outer = json.loads(text)
+        outer = json.loads(text.decode())  # of bytes, json would take other encodings too
         content: dict[str, Any] = outer["content"]
         if _digest(content) != outer["sha256"]:
             return None
@@ -213,7 +215,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at a path, or None if it or its data file is missing, torn or of the wrong length.
+    """The record at a path, or None if it or its data file is missing, torn, of the wrong length or form, or elsewhere.
 
     Raises
     ------
@@ -221,10 +223,12 @@ def read_record(path: Path) -> Record | None:
         It cannot be read for another reason: that is no proof that it is not valid.
     """
     try:
-        content = decode(path.read_bytes())
-    except FileNotFoundError:
+        content = decode(read_regular(path))
+    except (FileNotFoundError, NotRegular):
         return None
-    if content is None or f"{content.get('task', -1):06d}" != path.stem:
+    if content is None or not is_record(content) or f"{content['task']:06d}" != path.stem:
+        return None
+    if not stays_below(path, path.parents[1]):
         return None
     record = Record(content["task"], path, content)
     return record if _data_fits(record) else None

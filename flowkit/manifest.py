@@ -28,6 +28,7 @@ from typing import Literal
 
 from flowkit.commit import publish_file, replace_file
 from flowkit.errors import ClipError, FailureCode, ManifestError
+from flowkit.files import regular
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
 OPTIONAL = ("fps", "source_hash")
@@ -333,7 +334,7 @@ def _rows(path: Path, problems: _Problems) -> Iterator[Clip]:
     Nearly all rows are plain: one test of the whole line and a few of its cells say so. Only the others go through the CSV
     parser and a test for each cell that tells what is wrong, which takes longer.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
         number = 1
         try:
             reader = _csv_reader(file)
@@ -445,7 +446,7 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
 
 
 def _undecodable_line(path: Path) -> int:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")

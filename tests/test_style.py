@@ -37,6 +37,7 @@ FLOWKIT_FOR_FMANET = {
             "classes",
             "errors",
             "executors",
+            "files",
             "commit",
             "page",
             "pictures",
