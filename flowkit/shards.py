@@ -508,15 +508,16 @@ def _chunk_problem(dataset: Any, raw: BinaryIO) -> str:
         return f"{len(chunks)} chunks"
     for chunk in chunks:
         raw.seek(chunk.byte_offset)
-        if chunk.filter_mask or _content_bytes(raw.read(_ZSTD_HEAD_BYTES)) != wanted:
+        if chunk.filter_mask or _content_bytes(raw.read(min(chunk.size, _ZSTD_HEAD_BYTES))) != wanted:
             return f"a chunk that does not become {wanted} bytes"
     return ""
 
 
 def _content_bytes(head: bytes) -> int | None:
     """What a zstd frame says it becomes (RFC 8878, 3.1.1.1), None where it does not say."""
-    if len(head) < _ZSTD_HEAD_BYTES or head[:4] != _ZSTD_MAGIC:
+    if head[:4] != _ZSTD_MAGIC:
         return None
+    head = head.ljust(_ZSTD_HEAD_BYTES, b"\0")
     single, flag = head[4] >> 5 & 1, head[4] >> 6
     length = (single, 2, 4, 8)[flag]
     begin = 5 + (1 - single) + (0, 1, 2, 4)[head[4] & 3]
