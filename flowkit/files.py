@@ -6,13 +6,20 @@ Opening a pipe waits for whoever writes into it, a device may have no end, and e
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 MAX_JSON_BYTES = 1 << 30
 """Of a record, a plan or a run file; a plan of a million clips has a tenth of that."""
+
+
+MAX_LINE = 1 << 20
+"""Of a table."""
 
 
 class NotRegular(OSError):
@@ -52,6 +59,21 @@ def read_regular(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
         if length > limit:
             raise NotRegular(errno.EINVAL, f"a file of {length} bytes where {limit} are the most", str(path))
         return file.read()
+
+
+def lines(file: TextIO) -> Iterator[str]:
+    """Lines of a table, one after the other.
+
+    Raises
+    ------
+    csv.Error
+        One has more than `MAX_LINE` characters, or no end.
+    UnicodeDecodeError
+    """
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE and not line.endswith(("\n", "\r")):
+            raise csv.Error(f"a line of more than {MAX_LINE} characters")
+        yield line
 
 
 def stays_below(path: Path, folder: Path) -> bool:

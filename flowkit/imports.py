@@ -45,7 +45,7 @@ from flowkit import commit
 from flowkit.align import FACE
 from flowkit.config import differences
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
-from flowkit.files import regular
+from flowkit.files import lines, regular
 from flowkit.index import finalise
 from flowkit.machine import processor, versions
 from flowkit.manifest import MAX_LISTED, MAX_TEXT, Clip
@@ -249,7 +249,7 @@ def _read_list(path: Path) -> list[Clip]:
 
 def _rows(path: Path, problems: list[str]) -> Iterator[Clip]:
     with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
-        reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+        reader = csv.DictReader(lines(file), skipinitialspace=True, strict=True)
         header = [name.strip() for name in reader.fieldnames or []]
         if missing := [name for name in COLUMNS if name not in header]:
             problems.append(_header_problem(path, header, missing))

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import EnvironmentMissing, ManifestError
-from flowkit.files import read_regular, regular
+from flowkit.files import lines, read_regular, regular
 from flowkit.manifest import MAX_LISTED
 from flowkit.system import install_line, missing_system_libraries
 
@@ -152,7 +152,7 @@ def read_landmarks_file(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
     clips: dict[str, npt.NDArray[np.float32]] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
-            _read_rows(csv.reader(file, skipinitialspace=True, strict=True), path.name, clips, problems)
+            _read_rows(csv.reader(lines(file), skipinitialspace=True, strict=True), path.name, clips, problems)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"{path}: landmarks must be a readable CSV file in UTF-8; got {error}. Correct the file.")
     if problems:

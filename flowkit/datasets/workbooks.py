@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from flowkit.datasets.columns import cell_text, find_columns, plain, some
 from flowkit.errors import EnvironmentMissing, ManifestError
-from flowkit.files import regular
+from flowkit.files import lines, regular
 
 SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
 MAX_UNPACKED_BYTES: Final = 256 << 20
@@ -174,7 +174,7 @@ def _rows(path: Path, sheet: _Sheet, first: int, columns: Mapping[str, int]) -> 
 def _read_csv(path: Path) -> _Sheet:
     try:
         with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
-            return _Sheet("", list(csv.reader(file, skipinitialspace=True, strict=True)))
+            return _Sheet("", list(csv.reader(lines(file), skipinitialspace=True, strict=True)))
     except OSError as error:
         raise ManifestError(_cannot_open(path, error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
