@@ -125,6 +125,7 @@ def open_reel(path: Path, name: str) -> Iterator[Reel]:
             str(path),
             format=container_format,
             container_options={"protocol_whitelist": "file"},
+            metadata_errors="replace",  # titles and the like, which nobody reads here
         ) as container:
             yield Reel(container, name)
     except av.FFmpegError as error:
