@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
+from flowkit.files import read_regular
 
 __all__ = [
     "RAW",
@@ -33,6 +34,7 @@ __all__ = [
 RAW: Final = "raw"
 FILE: Final = "classes.toml"
 MAX_LISTED: Final = 20
+MAX_CLASSES_BYTES: Final = 1 << 20
 """Problems printed before the rest is only counted."""
 _TABLE_KEYS: Final = ("spellings", "datasets", "groupings")
 _DATASET_KEYS: Final = ("also", "labels", "spellings", "joint")
@@ -306,8 +308,8 @@ def _bundled() -> dict[str, Grouping]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_regular(path, MAX_CLASSES_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets without end
         raise ConfigError(f"{path}: classes must be a readable TOML file; got {error}. Correct it.") from error
 
 

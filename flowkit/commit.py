@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.files import NotRegular, read_regular, regular, stays_below
+from flowkit.forms import is_record
 from flowkit.garbage import no_garbage_collection
 from flowkit.rows import Rows
 
@@ -221,16 +223,16 @@ def _verified(text: bytes) -> Any:
     hash_end = _BODY - len(_MIDDLE)
     if text.startswith(_HEAD) and text[hash_end:_BODY] == _MIDDLE and text.endswith(_TAIL):
         stated, body = text[len(_HEAD) : hash_end], text[_BODY : -len(_TAIL)]
-        return json.loads(body) if stated == hashlib.sha256(body).hexdigest().encode() else None
+        return json.loads(body.decode()) if stated == hashlib.sha256(body).hexdigest().encode() else None
     if not text.startswith(_INDENTED_HEAD):
         return None
-    outer = json.loads(text)
+    outer = json.loads(text.decode())  # of bytes, json would take other encodings too
     body = json.dumps(outer["content"], sort_keys=True).encode()
     return outer["content"] if outer["sha256"] == hashlib.sha256(body).hexdigest() else None
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at a path, or None if it or its data file is missing, torn or of the wrong length.
+    """The record at a path, or None if it or its data file is missing, torn, of the wrong length or form, or elsewhere.
 
     Raises
     ------
@@ -238,17 +240,19 @@ def read_record(path: Path) -> Record | None:
         It cannot be read for another reason: that is no proof that it is not valid.
     """
     try:
-        content = decode(path.read_bytes())
-    except FileNotFoundError:
+        content = decode(read_regular(path))
+    except (FileNotFoundError, NotRegular):
         return None
-    if content is None:
+    if content is None or not is_record(content) or f"{content['task']:06d}" != path.stem:
+        return None
+    if not stays_below(path, path.parents[1]):
         return None
     try:
         rows = {name: Rows(content[name]) for name in ("clips", "failures")}
-        record = Record(content["task"], path, content | rows)
-        return record if f"{record.task:06d}" == path.stem and _data_fits(record) else None
-    except (ValueError, KeyError, TypeError):  # the form is that of no record
+    except (ValueError, KeyError):  # not all have the same keys
         return None
+    record = Record(content["task"], path, content | rows)
+    return record if _data_fits(record) else None
 
 
 def _data_fits(record: Record) -> bool:
@@ -309,8 +313,11 @@ def _stated_hash(path: str) -> str:
     """The hash that an encoded file states at its beginning, unproven; empty if it is no such file."""
     if path.endswith(".h5"):
         return ""
-    with Path(path).open("rb", buffering=0) as file:
-        found = _STATED.match(file.read(_BODY))
+    try:
+        with open(path, "rb", buffering=0, opener=regular) as file:
+            found = _STATED.match(file.read(_BODY))
+    except NotRegular:
+        return ""
     return found[1].decode() if found else ""
 
 

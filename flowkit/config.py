@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
+from flowkit.files import read_regular, regular
 from flowkit_kernels import MMCOFParams, TVL1Params
 
 BackendName = Literal["auto", "cuda", "numba-cuda", "cpu", "reference"]
 MIN_SIZE, MAX_SIZE = 32, 2048
 FILES = ("face_model", "landmarks")
 """Settings of `AlignConfig` that name a file."""
+MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +194,12 @@ def load_config(file: str | Path | None = None, assignments: Sequence[str] = (),
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+            values = tomllib.loads(read_regular(Path(file), MAX_CONFIG_BYTES).decode("utf-8"))
         except OSError as error:
             raise ConfigError(
                 f"{file}: --config must be a readable TOML file; got {error.strerror}. Check the path."
             ) from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # the second: brackets without end
             raise ConfigError(
                 f"{file}: --config must be a readable TOML file; got {error}. Correct the file."
             ) from error
@@ -234,7 +236,7 @@ def _content_name(setting: str, file: str) -> str:
     if not file:
         return ""
     try:
-        with Path(file).open("rb") as opened:
+        with open(file, "rb", opener=regular) as opened:
             return "sha256:" + hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(
@@ -250,7 +252,7 @@ def _check(ok: bool, name: str, expectation: str, value: object) -> None:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # bare words need no quotes on a command line
 
 

@@ -22,6 +22,7 @@ from flowkit import commit
 from flowkit.config import differences
 from flowkit.errors import ConfigError, SettingsChanged, ShardCorrupt
 from flowkit.export_formats import FORMATS, Format, Refused, Stst
+from flowkit.files import read_regular
 from flowkit.plan import read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.shards import Sample, Shard, ShardFolder
@@ -189,8 +190,8 @@ def _take_folder(out: Path, source: ShardFolder, form: Format, format_name: str)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: --out must be a folder; got a file. Choose another.")
     if marker.exists():
-        content = commit.decode(marker.read_bytes())
-        if content is None:
+        content = commit.decode(read_regular(marker))
+        if content is None or not isinstance(content.get("export"), dict):
             raise ConfigError(f"{marker}: file must be as it was written; got something else. Use another --out.")
         if changes := differences(content["export"], wanted):
             raise SettingsChanged(

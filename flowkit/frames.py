@@ -42,6 +42,9 @@ __all__ = [
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 """What counts as an image in a folder of frames, in any case."""
 
+MAX_IMAGE_BYTES = 1 << 29
+"""Above any uncompressed image of `MAX_PIXELS`."""
+
 Grey = npt.NDArray[np.float32]
 _DIGITS = re.compile("[0-9]+")
 _CHUNK = 2**20
@@ -368,14 +371,25 @@ def _read_image(folder: Path, names: list[str], name: str, root: Path, config: F
     if len(names) > 1:
         raise ClipError(
             FailureCode.FRAME_AMBIGUOUS,
-            f"{name}: a number must belong to one image; got {' and '.join(names)}. Remove all but one.",
-            f"{name}/{names[0]}",
+            f"{name}: a number must belong to one image; got {' and '.join(map(_shown, names))}. Remove all but one.",
+            f"{name}/{_shown(names[0])}",
         )
-    shown = f"{name}/{names[0]}"
+    shown = f"{name}/{_shown(names[0])}"
     path = _resolve(folder / names[0], shown, root, config)
-    with _unchanged(path, shown, FailureCode.IMAGE_UNREADABLE):
+    with _unchanged(path, shown, FailureCode.IMAGE_UNREADABLE) as (size, _):
+        if size > MAX_IMAGE_BYTES:
+            raise ClipError(
+                FailureCode.IMAGE_TOO_LARGE,
+                f"{shown}: image file must have at most {MAX_IMAGE_BYTES:,} bytes; got {size:,}. Replace it.",
+                shown,
+            )
         content = path.read_bytes()
     return shown, content
+
+
+def _shown(name: str) -> str:
+    """A file name as records and tables can hold it: names on disk may be any bytes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _resolve(path: Path, name: str, root: Path, config: FrameConfig, reason: str = "") -> Path:

@@ -45,6 +45,7 @@ from flowkit import commit
 from flowkit.align import FACE
 from flowkit.config import differences
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
+from flowkit.files import lines, regular
 from flowkit.index import Index, finalise
 from flowkit.machine import processor, versions
 from flowkit.manifest import MAX_LISTED, MAX_TEXT, Clip
@@ -247,8 +248,8 @@ def _read_list(path: Path) -> list[Clip]:
 
 
 def _rows(path: Path, problems: list[str]) -> Iterator[Clip]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+    with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
+        reader = csv.DictReader(lines(file), skipinitialspace=True, strict=True)
         header = [name.strip() for name in reader.fieldnames or []]
         if missing := [name for name in COLUMNS if name not in header]:
             problems.append(_header_problem(path, header, missing))

@@ -25,10 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import EnvironmentMissing, ManifestError
+from flowkit.files import lines, read_regular, regular
 from flowkit.manifest import MAX_LISTED
 from flowkit.system import install_line, missing_system_libraries
 
 POINTS = 478
+MAX_MODEL_BYTES = 1 << 28
 LEFT_EYE, RIGHT_EYE = 33, 263
 """Outer eye corners."""
 CANONICAL = {
@@ -149,8 +151,8 @@ def read_landmarks_file(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
     problems: list[str] = []
     clips: dict[str, npt.NDArray[np.float32]] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            _read_rows(csv.reader(file, skipinitialspace=True, strict=True), path.name, clips, problems)
+        with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
+            _read_rows(csv.reader(lines(file), skipinitialspace=True, strict=True), path.name, clips, problems)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"{path}: landmarks must be a readable CSV file in UTF-8; got {error}. Correct the file.")
     if problems:
@@ -231,7 +233,7 @@ def _read_model(file: str) -> bytes:
     """Content of the model: the bundled one only as it was shipped."""
     source = Path(file) if file else MODEL
     try:
-        content = source.read_bytes()
+        content = read_regular(Path(file), MAX_MODEL_BYTES) if file else MODEL.read_bytes()
     except OSError as error:
         step = "Check --face-model" if file else "Install flowkit again, or pass --face-model"
         raise EnvironmentMissing(

@@ -26,6 +26,7 @@ from typing import Literal
 
 from flowkit.commit import publish_file, replace_file
 from flowkit.errors import ClipError, FailureCode, ManifestError
+from flowkit.files import MAX_LINE, lines, regular
 from flowkit.garbage import no_garbage_collection
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
@@ -375,20 +376,20 @@ def _rows(path: Path, problems: _Problems) -> Iterator[Clip]:
     Nearly all rows are plain: one test of the whole line and a few of its cells say so. Only the others go through the CSV
     parser and a test for each cell that tells what is wrong, which takes longer.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        number = 1
+    with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
+        number, rows = 1, lines(file)
         try:
-            reader = _csv_reader(file)
+            reader = _csv_reader(rows)
             header = _usable_header([name.strip() for name in next(reader, [])], path, problems)
             number = max(1, reader.line_num)
             if header is None:
                 return
-            for line in file:
+            for line in rows:
                 number += 1
                 text = line.rstrip("\r\n")
                 clip = _plain_clip(text, header, number) if _is_plain(text) else None
                 if clip is None:
-                    reader = _csv_reader(itertools.chain((line,), file))
+                    reader = _csv_reader(itertools.chain((line,), rows))
                     cells = [cell.strip() for cell in next(reader)]
                     last = number + reader.line_num - 1
                     clip = _checked_clip(cells, header, path, last, problems)
@@ -487,8 +488,8 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
 
 
 def _undecodable_line(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open(path, "rb", opener=regular) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:

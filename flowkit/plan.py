@@ -17,6 +17,8 @@ from typing import Any
 
 from flowkit.commit import SCHEMA, Record, decode, encode, publish_file
 from flowkit.errors import ManifestError, ShardCorrupt
+from flowkit.files import NotRegular, read_regular
+from flowkit.forms import is_generation
 from flowkit.garbage import no_garbage_collection
 from flowkit.manifest import MAX_LISTED, Clip
 from flowkit.rows import column
@@ -227,8 +229,11 @@ def read_generations(out: Path) -> list[Generation]:
     found = []
     with no_garbage_collection():
         for number, path in enumerate(sorted(out.glob("plan/[0-9]*.json"))):
-            content = decode(path.read_bytes())
-            if content is None or content.get("number") != number:
+            try:
+                content = decode(read_regular(path))
+            except NotRegular:
+                content = None
+            if content is None or content.get("number") != number or not is_generation(content):
                 raise ShardCorrupt(
                     f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
                     "another --out."

@@ -1,7 +1,9 @@
 """The shard: one HDF5 file for a few hundred clips, and the contract between extraction and training.
 
 `COLUMNS` is the schema: the writer makes exactly these datasets and the reader accepts nothing else. A shard is built in
-memory (libhdf5 never touches the disk, where a full one makes it crash) and read only after its hash was checked.
+memory (libhdf5 never touches the disk, where a full one makes it crash) and read only after its hash was checked. A hash proves
+nothing where one person wrote both the file and its record, so the reader also refuses whatever would lead out of the file, load
+code, or become more than the file's own bytes allow. docs/security.md lists it.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import h5py
 import numpy as np
@@ -22,7 +26,9 @@ import numpy.typing as npt
 import xxhash
 
 from flowkit.commit import RUN_FILE, SCHEMA, Record, decode, listing, scan
-from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, ShardCorrupt
+from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, SchemaTooNew, ShardCorrupt
+from flowkit.files import NotRegular, read_regular, regular, stays_below
+from flowkit.forms import is_run
 from flowkit.rows import column as column_of
 
 SIZE: Final = -1
@@ -32,7 +38,13 @@ TEXT: Final = "text"
 MAX_TEXT_BYTES: Final = 1 << 16
 UNITS: Final = ("px", "minmax")
 """What flow may be measured in: pixels, as extraction does, or values that were min-max scaled for each picture (imports)."""
-FILTERS: Final[dict[str, set[int]]] = {"none": set(), "zstd": {32015, h5py.h5z.FILTER_SHUFFLE}}
+FILTERS: Final[dict[str, list[int]]] = {"none": [], "zstd": [h5py.h5z.FILTER_SHUFFLE, 32015]}
+"""Of chunked columns, in the order of the pipeline."""
+_ZSTD_MAGIC: Final = bytes.fromhex("28b52ffd")
+_ZSTD_HEAD_BYTES: Final = 18
+_DAMAGE: Final = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+"""What h5py raises over files that are not as they should be."""
+_plugins = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +203,9 @@ def _sample_hash(sample: Sample) -> str:
 
 
 def _check_image(image: bytes, hashes: Sequence[str], settings: Mapping[str, Any]) -> None:
+    raw = io.BytesIO(image)
     with h5py.File(io.BytesIO(image), "r") as file:
-        _check_columns(file, "shard in memory", len(hashes), settings)
+        _check_columns(file, raw, "shard in memory", len(hashes), settings)
         for row, expected in enumerate(hashes):
             sample = {name: file[name][row] for name in HASHED if name in file}
             if _sample_hash(sample) != expected:
@@ -230,6 +243,7 @@ class Shard:
         self._settings = settings
         self._verify = verify
         self._file: Any = None
+        self._names: frozenset[str] = frozenset()
         self._pid = 0
 
     def __len__(self) -> int:
@@ -261,23 +275,33 @@ class Shard:
         ------
         ShardCorrupt
         """
-        units = self._open().attrs.get("units")
+        file = self._open()
+        with _damage_told(self.path):
+            units = _attribute(file, "units", h5py.h5t.TypeStringID)
         if units not in UNITS:
             raise ShardCorrupt(
-                f"{self.path}: units must be {' or '.join(UNITS)}; got {units!r}. Do not trust this file."
+                f"{self.path}: units must be {' or '.join(UNITS)}; got {units!r:.60}. Do not trust this file."
             )
         return str(units)
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """A whole column, (N, ...); texts as str objects."""
-        dataset = self._open()[name]
-        if h5py.check_string_dtype(dataset.dtype):
-            return np.asarray(dataset.asstr()[:], dtype=object)
-        return np.asarray(dataset[:])
+        """A whole column, (N, ...); texts as str objects.
+
+        Raises
+        ------
+        ShardCorrupt
+        KeyError
+            There is none of that name.
+        """
+        with self._dataset(name) as dataset:
+            if h5py.check_string_dtype(dataset.dtype):
+                return np.asarray(dataset.asstr()[:], dtype=object)
+            return np.asarray(dataset[:])
 
     def value(self, name: str, row: int) -> Any:
         """One clip's value of a column of numbers, without a look at the clip's own hash: faster than the whole `sample`."""
-        return self._open()[name][row]
+        with self._dataset(name) as dataset:
+            return dataset[row]
 
     def sample(self, row: int) -> dict[str, Any]:
         """Every column of one clip.
@@ -287,12 +311,12 @@ class Shard:
         ShardCorrupt
             The numbers do not match the clip's own hash.
         """
-        file = self._open()
+        self._open()
         sample: dict[str, Any] = {}
         for column in COLUMNS:
-            if column.name in file:
-                dataset = file[column.name]
-                sample[column.name] = dataset.asstr()[row] if column.dtype == TEXT else dataset[row]
+            if column.name in self._names:
+                with self._dataset(column.name) as dataset:
+                    sample[column.name] = dataset.asstr()[row] if column.dtype == TEXT else dataset[row]
         if _sample_hash(sample) != sample["sample_hash"]:
             raise ShardCorrupt(
                 f"{self.path}: clip {row} ({sample['clip_id']}) must match its hash; got other numbers. Restore the file "
@@ -305,12 +329,22 @@ class Shard:
         for row in range(len(self)):
             yield self.sample(row)
 
+    @contextmanager
+    def _dataset(self, name: str) -> Iterator[Any]:
+        """A column as h5py has it; only those are ever opened that were checked."""
+        file = self._open()
+        if name not in self._names:
+            raise KeyError(name)
+        with _damage_told(self.path):
+            yield file[name]
+
     def _open(self) -> Any:
         if self._file is None or self._pid != os.getpid():
+            _refuse_elsewhere(self.path, self.record)
             if self._verify:
                 verify_file(self.path, self.record)
                 self._verify = False
-            self._file = _open_checked(self.path, len(self), self._settings)
+            self._file, self._names = _open_checked(self.path, len(self), self._settings)
             self._pid = os.getpid()
         return self._file
 
@@ -324,7 +358,7 @@ def verify_file(path: Path, record: Record) -> None:
     """
     expected = record.content["file"]
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             length = file.tell()
     except OSError as error:
@@ -336,69 +370,159 @@ def verify_file(path: Path, record: Record) -> None:
         )
 
 
-def _open_checked(path: Path, clips: int, settings: Mapping[str, Any]) -> Any:
-    """Open a shard and refuse whatever is not exactly the schema: links, virtual or external data, other shapes."""
+def _refuse_elsewhere(path: Path, record: Record) -> None:
+    if not path.is_file() or not stays_below(path, record.path.parents[1]):
+        raise ShardCorrupt(
+            f"{path}: shard must be a file among the shards of its folder; got none, or a link that leads elsewhere. Copy the "
+            "file itself to this place."
+        )
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Make one error of all that h5py raises."""
     try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise ShardCorrupt(f"{path}: shard must be an HDF5 file; got {error}. Restore it from a copy.") from error
-    try:
-        _check_schema(file, path)
-        _check_columns(file, str(path), clips, settings)
-    except ShardCorrupt:
-        file.close()
+        yield
+    except FlowkitError:
         raise
-    return file
+    except _DAMAGE as error:
+        raise ShardCorrupt(
+            f"{path}: shard must be an HDF5 file of this schema; got one that cannot be read ({error!s:.200}). Restore it from a "
+            "copy."
+        ) from error
 
 
-def _check_columns(file: Any, where: str, clips: int, settings: Mapping[str, Any]) -> None:
+@contextmanager
+def _no_plugins() -> Iterator[None]:
+    """Give libhdf5 no folder to look for filters in: it would run whatever lies there. zstd needs none."""
+    with _plugins:
+        paths = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
+        for _ in paths:
+            h5py.h5pl.remove(0)
+        try:
+            yield
+        finally:
+            for path in paths:
+                h5py.h5pl.append(path)
+
+
+def _open_checked(path: Path, clips: int, settings: Mapping[str, Any]) -> tuple[Any, frozenset[str]]:
+    """Open a shard and refuse whatever is not exactly the schema; the file, and the columns in it."""
+    with _damage_told(path), _no_plugins():
+        file = h5py.File(path, "r", locking=False)
+        try:
+            _check_schema(file, path)
+            with path.open("rb") as raw:
+                names = _check_columns(file, raw, str(path), clips, settings)
+        except BaseException:
+            file.close()
+            raise
+    return file, names
+
+
+def _check_columns(file: Any, raw: BinaryIO, where: str, clips: int, settings: Mapping[str, Any]) -> frozenset[str]:
+    """Compare each column with the schema; the names of those that there are. `raw` is the file without HDF5."""
+    names, plain_bytes = [], 0
     for column in COLUMNS:
         if column.optional and column.name not in file:
             continue
-        problem = _column_problem(file, column, clips, settings)
+        problem = _column_problem(file, raw, column, clips, settings)
         if problem:
             raise ShardCorrupt(f"{where}: {column.name} must follow the schema; got {problem}. Do not trust this file.")
+        names.append(column.name)
+        if not (column.chunked and FILTERS[settings["shard"]["compress"]]):
+            plain_bytes += file[column.name].nbytes
+    if plain_bytes > file.id.get_filesize():
+        raise ShardCorrupt(
+            f"{where}: file must hold the numbers it declares; got {file.id.get_filesize()} bytes for {plain_bytes}. Do not "
+            "trust this file."
+        )
+    return frozenset(names)
 
 
 def _check_schema(file: Any, path: Path) -> None:
-    schema = file.attrs.get("schema")
-    if not isinstance(schema, (int, np.integer)) or schema < 1:
-        raise ShardCorrupt(f"{path}: schema must be {SCHEMA}; got {schema!r}. This is no flowkit shard.")
+    schema = _attribute(file, "schema", h5py.h5t.TypeIntegerID)
+    if schema is None or schema < 1:
+        raise ShardCorrupt(f"{path}: schema must be {SCHEMA}; got {schema}. This is no flowkit shard.")
     if schema > SCHEMA:
         raise SchemaTooNew(f"{path}: schema must be at most {SCHEMA}; got {schema}. Read it with a newer flowkit.")
 
 
-def _column_problem(file: Any, column: Column, clips: int, settings: Mapping[str, Any]) -> str:
+def _attribute(file: Any, name: str, kind: type) -> Any:
+    """A single value of that kind, or None; what is of another kind is not even read."""
+    if name not in file.attrs:
+        return None
+    held = file.attrs.get_id(name)
+    single = held.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+    return file.attrs[name] if single and type(held.get_type()) is kind else None
+
+
+def _column_problem(file: Any, raw: BinaryIO, column: Column, clips: int, settings: Mapping[str, Any]) -> str:
     link = file.get(column.name, getlink=True)
     if type(link) is not h5py.HardLink:
         return "no dataset of its own" if link is None else "a link"
     dataset = file[column.name]
     if not isinstance(dataset, h5py.Dataset):
-        return "a group"
+        return "a group or a type"
     if dataset.external or dataset.is_virtual:
         return "data outside the file"
-    if column.dtype == TEXT:
-        info = h5py.check_string_dtype(dataset.dtype)
-        if info is None or info.length is None or info.length > MAX_TEXT_BYTES:
-            return f"dtype {dataset.dtype}"
-    elif dataset.dtype != np.dtype(column.dtype):
-        return f"dtype {dataset.dtype}"
+    if not _is_type(dataset.id.get_type(), column):
+        return f"type {dataset.dtype}"
     shape = (clips, *_sized(column.shape, settings["align"]["size"]))
-    if dataset.shape != shape:
+    if not dataset.shape == dataset.maxshape == shape:
         return f"shape {dataset.shape} where {shape} was committed"
-    return _storage_problem(dataset, column, settings["shard"]["compress"])
+    return _storage_problem(dataset, raw, column, settings["shard"]["compress"])
 
 
-def _storage_problem(dataset: Any, column: Column, compress: str) -> str:
+def _is_type(stored: Any, column: Column) -> bool:
+    if column.dtype != TEXT:
+        wanted = h5py.h5t.py_create(np.dtype(column.dtype), logical=True)
+        return bool(stored == wanted) and not stored.committed()
+    return (
+        isinstance(stored, h5py.h5t.TypeStringID)
+        and not stored.is_variable_str()
+        and stored.get_cset() == h5py.h5t.CSET_UTF8
+        and stored.get_size() <= MAX_TEXT_BYTES
+        and not stored.committed()
+    )
+
+
+def _storage_problem(dataset: Any, raw: BinaryIO, column: Column, compress: str) -> str:
     if dataset.chunks != ((1, *dataset.shape[1:]) if column.chunked else None):
         return f"chunks {dataset.chunks}"
     properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-    if not filters <= FILTERS[compress]:
-        return f"filters {sorted(filters)}"
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    if filters != (FILTERS[compress] if column.chunked else []):
+        return f"filters {filters}"
     if filters:
         _zstd()
+        return _chunk_problem(dataset, raw)
     return ""
+
+
+def _chunk_problem(dataset: Any, raw: BinaryIO) -> str:
+    """Compressed chunks: one a sample, and each says that it becomes just that, or it might become anything."""
+    wanted = dataset.nbytes // len(dataset)
+    chunks: list[Any] = []
+    dataset.id.chunk_iter(chunks.append)
+    if len(chunks) != len(dataset):
+        return f"{len(chunks)} chunks"
+    for chunk in chunks:
+        raw.seek(chunk.byte_offset)
+        if chunk.filter_mask or _content_bytes(raw.read(min(chunk.size, _ZSTD_HEAD_BYTES))) != wanted:
+            return f"a chunk that does not become {wanted} bytes"
+    return ""
+
+
+def _content_bytes(head: bytes) -> int | None:
+    """What a zstd frame says it becomes (RFC 8878, 3.1.1.1), None where it does not say."""
+    if head[:4] != _ZSTD_MAGIC:
+        return None
+    head = head.ljust(_ZSTD_HEAD_BYTES, b"\0")
+    single, flag = head[4] >> 5 & 1, head[4] >> 6
+    length = (single, 2, 4, 8)[flag]
+    begin = 5 + (1 - single) + (0, 1, 2, 4)[head[4] & 3]
+    return int.from_bytes(head[begin : begin + length], "little") + 256 * (flag == 1) if length else None
 
 
 @dataclass(frozen=True)
@@ -501,12 +625,13 @@ def read_run(out: Path) -> dict[str, Any] | None:
     """
     path = out / RUN_FILE
     try:
-        text = path.read_bytes()
+        run = decode(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except NotRegular:
+        run = None
     except OSError as error:
         raise EnvironmentMissing(f"{path}: must be readable; got {error.strerror}. Check its permissions.") from error
-    run = decode(text)
-    if run is None:
+    if run is None or not is_run(run):
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     return run

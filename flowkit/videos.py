@@ -1,7 +1,8 @@
 """Videos: the wanted frames by number, decoded one after the other from the first, never by seeking.
 
 The container is told by its first bytes and given to FFmpeg by name, so nothing is ever probed: a playlist that calls itself
-`clip.avi` cannot make another file be read. Colour comes as 8-bit RGB, also of 10-bit videos.
+`clip.avi` cannot make another file be read, nor can an MP4 whose pictures lie elsewhere (`enable_drefs` stays off). Colour comes
+as 8-bit RGB, also of 10-bit videos.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from flowkit.boxes import header_problem
 from flowkit.errors import ClipError, FailureCode
-from flowkit.images import Picture, check_size, upright
+from flowkit.images import MAX_PIXELS, Picture, check_size, upright
 
 if TYPE_CHECKING:
     import av
@@ -123,6 +125,7 @@ def open_reel(path: Path, name: str) -> Iterator[Reel]:
             str(path),
             format=container_format,
             container_options={"protocol_whitelist": "file"},
+            metadata_errors="replace",  # titles and the like, which nobody reads here
         ) as container:
             yield Reel(container, name)
     except av.FFmpegError as error:
@@ -136,6 +139,8 @@ def _sniff(path: Path, name: str) -> str:
     if not head:
         _unreadable(name, "a video", "an empty file")
     if head[4:8] in _MP4_BOXES:
+        if problem := header_problem(path):
+            _unreadable(name, "one whose headers fit its length", problem)
         return "mp4"
     if head.startswith(b"\x1aE\xdf\xa3"):
         return "matroska"
@@ -159,6 +164,7 @@ def _stream(container: av.container.InputContainer, name: str) -> VideoStream:
     if codec.width and codec.height:
         check_size(codec.width, codec.height, name)
     codec.thread_count = 1
+    codec.options = {"max_pixels": str(MAX_PIXELS)}  # of what is inside, whatever the container says
     return stream  # type: ignore[return-value]
 
 

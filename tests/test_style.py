@@ -43,6 +43,7 @@ FLOWKIT_FOR_FMANET = {
             "crew",
             "errors",
             "executors",
+            "files",
             "commit",
             "page",
             "pictures",

@@ -16,6 +16,7 @@ from typing import Final
 
 from flowkit.datasets.folders import fold_path
 from flowkit.errors import ManifestError
+from flowkit.files import read_regular
 
 COLUMNS: Final = ("dataset", "subject", "clip", "onset", "field", "old", "new", "when", "source", "note")
 FIELDS: Final = ("onset", "apex", "offset", "label", "action_units", "exclude")
@@ -103,7 +104,7 @@ def corrections(dataset: str, file: Path | None = None) -> list[Correction]:
         text = resources.files("flowkit.datasets").joinpath(FILE).read_text(encoding="utf-8")
     else:
         try:
-            text = file.read_text(encoding="utf-8-sig")
+            text = read_regular(file).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{file}: corrections must be a CSV file in UTF-8; got {error}. Check it.") from error
     return [correction for correction in _parse(text.splitlines(), str(file or FILE)) if correction.dataset == dataset]

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from flowkit.datasets.columns import cell_text, find_columns, plain, some
 from flowkit.errors import EnvironmentMissing, ManifestError
+from flowkit.files import lines, regular
 
 SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
 MAX_UNPACKED_BYTES: Final = 256 << 20
@@ -172,8 +173,8 @@ def _rows(path: Path, sheet: _Sheet, first: int, columns: Mapping[str, int]) -> 
 
 def _read_csv(path: Path) -> _Sheet:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return _Sheet("", list(csv.reader(file, skipinitialspace=True, strict=True)))
+        with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
+            return _Sheet("", list(csv.reader(lines(file), skipinitialspace=True, strict=True)))
     except OSError as error:
         raise ManifestError(_cannot_open(path, error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -200,7 +201,7 @@ def _formulas_without_value(path: Path, name: str, grid: Sequence[Sequence[objec
 def _check_file(path: Path) -> None:
     """Refuse what is no workbook, or one that should not be opened, before openpyxl sees it."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             start = file.read(len(_OLE))
         if path.suffix.lower() in (".xls", ".xlsm"):
             raise ManifestError(f"{path}: {_unreadable_kind(path)}")

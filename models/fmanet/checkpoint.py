@@ -19,6 +19,7 @@ from torch import nn
 
 from flowkit import commit
 from flowkit.errors import ConfigError
+from flowkit.files import read_regular
 from fmanet.errors import CheckpointRefused
 from fmanet.model import NetworkConfig, build_network
 from fmanet.train import State
@@ -144,11 +145,10 @@ def read_side(path: Path) -> dict[str, Any]:
     CheckpointRefused, SchemaTooNew
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_SIDE_BYTES + 1)
+        text = read_regular(path, MAX_SIDE_BYTES)
     except OSError as error:
         raise _refused(path, "be readable", str(error.strerror)) from error
-    content = commit.decode(text) if len(text) <= MAX_SIDE_BYTES else None
+    content = commit.decode(text)
     if content is None:
         raise _refused(path, "be as it was written", "something else")
     return content
@@ -162,12 +162,9 @@ def read_file(path: Path, entry: Mapping[str, Any], limit: int = MAX_WEIGHT_BYTE
     CheckpointRefused
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        content = read_regular(path, limit)
     except (OSError, ValueError) as error:  # the second: a zero byte in the name
         raise _refused(path, "be readable", getattr(error, "strerror", None) or str(error)) from error
-    if len(content) > limit:
-        raise _refused(path, f"hold at most {limit} bytes", "more")
     if (len(content), hashlib.sha256(content).hexdigest()) != (entry.get("bytes"), entry.get("sha256")):
         raise _refused(
             path, f"hold the {entry.get('bytes')} bytes that were written", f"{len(content)} bytes, another hash"

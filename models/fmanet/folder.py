@@ -25,6 +25,7 @@ from typing import Any
 
 from flowkit import commit
 from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, ShardCorrupt
+from flowkit.files import NotRegular, read_regular
 from fmanet import checkpoint
 from fmanet.errors import CheckpointRefused
 from fmanet.plan import PLAN_FILE, Member, Plan, read_plan
@@ -94,8 +95,8 @@ def read_record(out: Path, plan: Plan, member: Member, key: str) -> dict[str, An
     """The record of a network, or None if it is missing or torn, of another key, or a file that it names is not there whole."""
     path = record_path(out, plan, member)
     try:
-        content = commit.decode(path.read_bytes())
-    except FileNotFoundError:
+        content = commit.decode(read_regular(path))
+    except (FileNotFoundError, NotRegular):
         return None
     if content is None or content.get("key") != key:
         return None
@@ -142,7 +143,7 @@ def _is_whole(folder: Path, record: Mapping[str, Any] | None) -> bool:
         for entry in named_files(record):
             checkpoint.read_file(folder / str(entry["name"]), entry, MAX_TABLE_BYTES)
     except CheckpointRefused as error:
-        if isinstance(error.__cause__, OSError):  # that is no proof that it is damaged
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, NotRegular):  # no proof of damage
             raise
         return False
     return True
@@ -164,9 +165,11 @@ def read_run(out: Path) -> dict[str, Any] | None:
     """
     path = out / commit.RUN_FILE
     try:
-        content = commit.decode(path.read_bytes())
+        content = commit.decode(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except NotRegular:
+        content = None
     if content is None:
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     if content.get("kind") != KIND:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flowkit import commit
 from flowkit.errors import ShardCorrupt
+from flowkit.files import NotRegular, read_regular
 from fmanet.batches import steps_an_epoch
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingImpossible
@@ -158,9 +159,11 @@ def read_plan(out: Path) -> Plan | None:
     """
     path = out / PLAN_FILE
     try:
-        content = commit.decode(path.read_bytes())
+        content = commit.decode(read_regular(path))
     except FileNotFoundError:
         return None
+    except NotRegular:
+        content = None
     if content is None:
         raise ShardCorrupt(f"{path}: plan must be as it was written; got something else. Restore it from a copy.")
     try:

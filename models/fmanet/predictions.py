@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flowkit.commit import replace_file
+from flowkit.files import read_regular
 from fmanet.errors import TableDamaged
 
 __all__ = ["SEED_AVERAGE", "Prediction", "Table", "parse_table", "read_table", "table_bytes", "write_table"]
@@ -89,7 +90,7 @@ def read_table(path: Path) -> Table:
         It cannot be read or breaks a rule; every problem with its line.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TableDamaged(
             f"{path}: predictions must be a readable table in UTF-8; got {error}. Restore it from a copy."

@@ -32,6 +32,7 @@ from flowkit.errors import (
     ShardCorrupt,
 )
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
+from flowkit.files import read_regular
 from flowkit.progress import Reporter, Silent
 from flowkit.stop import Stop
 from fmanet import folder
@@ -406,7 +407,7 @@ def _versions() -> dict[str, str]:
 
 
 def _folder_fingerprint(path: Path) -> str:
-    run = commit.decode((path / commit.RUN_FILE).read_bytes())
+    run = commit.decode(read_regular(path / commit.RUN_FILE))
     return str(run.get("fingerprint", "")) if run else ""
 
 

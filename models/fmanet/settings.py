@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowkit.errors import ConfigError
+from flowkit.files import read_regular
 from fmanet.loss import LossName
 from fmanet.model import NetworkConfig
 from fmanet.transforms import AugmentSettings
+
+MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,19 +277,19 @@ def _refuse(prefix: str, checks: Mapping[str, tuple[bool, str]], settings: Any) 
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(file, MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{file}: --config must be a readable TOML file; got {error.strerror}. Check the path."
         ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the second: brackets without end
         raise ConfigError(f"{file}: --config must be a readable TOML file; got {error}. Correct the file.") from error
 
 
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # bare words need no quotes on a command line
 
 

@@ -89,6 +89,8 @@ def made_shards(
     content = {
         "key": "made by hand",
         "host": "here",
+        "began": 1.0e9,
+        "ended": 1.0e9 + 60,
         "clips": [
             {**{name: sample[name] for name in names}, "row": sample["clip_id"], "phase_valid": [True, True]}
             for sample in samples
