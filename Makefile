@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
 
-.PHONY: demo test test-slow test-gpu bench bench-gpu system clean
+.PHONY: demo test test-slow test-gpu test-slurm bench bench-gpu system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
@@ -27,6 +27,10 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
+# Starts a SLURM of its own and ends it again: sudo apt-get install -y slurm-wlm munge
+test-slurm: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slurm
+
 # On a machine with an NVIDIA GPU; for a driver that runs CUDA 12 at most, see docs/gpu.md.
 test-gpu: $(VENV)/.gpu
 	$(BIN)/python -m pytest -m gpu
@@ -38,7 +42,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/spotting.py --out benchmarks/results/spotting.json
 	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json
 	$(BIN)/python benchmarks/manifest_scale.py --out benchmarks/results/manifest_scale.json
-	$(BIN)/python benchmarks/kill.py --out benchmarks/results/kill.json
+	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
+	$(BIN)/python benchmarks/faults.py --out benchmarks/results/faults.json
 	$(BIN)/flowkit bench --out benchmarks/results/bench_cpu.json
 
 bench-gpu: $(VENV)/.gpu

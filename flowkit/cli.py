@@ -34,7 +34,6 @@ from flowkit.errors import ConfigError, FlowkitError, Interrupted
 from flowkit.terminal import (
     FOLDER,
     Commands,
-    F,
     fail,
     show_mapping,
     show_rows,
@@ -44,10 +43,6 @@ from flowkit.terminal import (
 )
 
 FILE = click.Path(path_type=Path)
-LATER = {
-    "cluster": "Dask comes with a later version",
-    "shard": "splitting a run over machines comes with a later version",
-}
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -149,12 +144,6 @@ ALIGN_AND_STORE_SETTINGS = [
 """With FRAME_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
 
 
-def _later_options(command: F) -> F:
-    for name in reversed(LATER):
-        command = click.option(f"--{name}", name, metavar="...", help="Not part of this version.")(command)
-    return command
-
-
 @main.command(short_help="A data set's annotation and frames as a manifest.")
 @click.argument("dataset")
 @click.argument("root", type=FOLDER, required=False)
@@ -247,6 +236,18 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
 )
 @click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]")
 @click.option(
+    "--cluster",
+    default="",
+    metavar="ADDRESS",
+    help="Dask cluster that computes: local, tcp://host:8786, or a scheduler file. --workers and --threads are then for each "
+    "of its threads.  [default: this process]",
+)
+@click.option(
+    "--shard",
+    metavar="i/N|slurm",
+    help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
+)
+@click.option(
     "--max-error-rate",
     type=float,
     default=0.1,
@@ -254,7 +255,6 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     help="Share of clips that may fail before the run stops, after a shard.",
 )
 @with_options([*FRAME_SETTINGS, *ALIGN_AND_STORE_SETTINGS])
-@_later_options
 def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
 
@@ -267,16 +267,19 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     from flowkit.pipeline import preview
     from flowkit.progress import StderrProgress
     from flowkit.run import RunOptions, parse_devices
+    from flowkit.sharding import array_warning, parse_share
     from flowkit.stop import Stop
 
-    _refuse_later(given)
-    devices = given.pop("device")
+    devices, shard = given.pop("device"), given.pop("shard")
+    if shard is None and (warning := array_warning(os.environ)):
+        click.echo(warning, err=True)
     options = RunOptions(
         root=given.pop("root"),
         timeout_s=given.pop("timeout"),
         devices=() if devices is None else parse_devices(devices),
+        share=None if shard is None else parse_share(shard, os.environ),
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
-        **{name: given.pop(name) for name in ("verify_sources", "max_error_rate")},
+        **{name: given.pop(name) for name in ("verify_sources", "max_error_rate", "cluster")},
     )
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     if dry_run:
@@ -286,7 +289,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     with StderrProgress() as reporter, signals(stop):
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
         stale = summary.computed or not (out / "report.html").exists()
-        if stale and not isinstance(summary.stopped, Interrupted):
+        if stale and options.share is None and not isinstance(summary.stopped, Interrupted):
             _write_report(out, reporter)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
@@ -397,7 +400,7 @@ def inspect(folder: Path, as_json: bool) -> None:
     """Say what a folder of shards holds, and with which settings it was made."""
     from flowkit.inspection import inspect as look
 
-    found = look(folder)
+    found = look(folder, lambda note: click.echo(note, err=True))
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -410,7 +413,7 @@ def inspect(folder: Path, as_json: bool) -> None:
 @click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(folder: Path, as_json: bool) -> None:
-    """Read every byte of a folder of shards and compare it with what was committed; remake index.json and failures.csv.
+    """Read every byte of a folder of shards and compare it with what was committed; remake index.npz and failures.csv.
 
     Exit codes: 0 all right; 1 something is not.
     """
@@ -779,14 +782,6 @@ def _counted(reporter: Any) -> Callable[[int, int], None]:
         reporter.advance(1, 0)
 
     return count
-
-
-def _refuse_later(given: dict[str, Any]) -> None:
-    problems = [
-        f"--{name}: {why}; leave it out for now." for name, why in LATER.items() if given.pop(name, None) is not None
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 def _write_report(out: Path, reporter: Any) -> None:

@@ -58,8 +58,9 @@ def show_preview(found: Mapping[str, Any], as_json: bool) -> None:
 
 def show_summary(found: Mapping[str, Any]) -> None:
     """What an extraction did, and what bounded it."""
+    of = f"Share {found['shard']}, " if found["shard"] else ""
     click.echo(
-        f"{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not done. "
+        f"{of}{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not done. "
         f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({found['clips_per_s']:.1f} clips/s)."
     )
     clips = found["stage_clips"]

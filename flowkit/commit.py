@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -22,19 +23,29 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
-from flowkit.files import NotRegular, read_regular, stays_below
+from flowkit.files import NotRegular, read_regular, regular, stays_below
 from flowkit.forms import is_record
+from flowkit.garbage import no_garbage_collection
+from flowkit.rows import Rows
 
 SCHEMA = 1
 TASKS_PER_FOLDER = 1000
 RUN_FILE = "run.json"
 OWN_FOLDERS = ("shards", "plan", "quarantine")
 WRITTEN_FOLDERS = (".", "plan", "shards", "shards/[0-9]*")
-OWN_FILES = ("index.json", "failures.csv", "report.html", RUN_FILE)
+OWN_FILES = ("index.npz", "index.json", "failures.csv", "report.html", RUN_FILE)
+_LISTED = re.compile(r"\d.*\.(json|h5)|run\.json")
 DATA_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}\.h5")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HEAD, _MIDDLE, _TAIL = b'{"sha256": "', b'", "content": ', b"}\n"
+_BODY = len(_HEAD) + 64 + len(_MIDDLE)
+_INDENTED_HEAD = b'{\n "sha256": "'
+"""Of version 0.1, which indented the JSON; its hash is that of the content without spaces and breaks, as `encode` writes it."""
+_STATED = re.compile(rb'\{\s*"sha256": "([0-9a-f]{64})"')
 NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that cannot fsync a directory; they give no way to do better."""
+_steps = itertools.count(1)
+"""Counts the steps of `_die_here`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +58,17 @@ class Record:
     path : Path
         Of the record itself.
     content : dict
-        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips, failures, host, device, times.
+        Its JSON: key, file (name, bytes, sha256, or None if every clip failed), clips and failures (`Rows`), run, host, device,
+        times.
     """
 
     task: int
     path: Path
     content: dict[str, Any]
 
-    def made_here_since(self, began: float) -> bool:
-        """Whether a process of this machine began the task at that time (of `time.time`) or later."""
-        return bool(self.content["host"] == platform.node() and self.content["began"] >= began)
+    def is_of(self, run: str) -> bool:
+        """Whether that run committed the task, and not another one that was faster; records of version 0.1 do not say."""
+        return self.content.get("run") == run
 
     @property
     def data_path(self) -> Path | None:
@@ -75,7 +87,7 @@ def record_path(out: Path, task: int) -> Path:
     return task_folder(out, task) / f"{task:06d}.json"
 
 
-def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> tuple[Record, bool]:
+def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> Record:
     """Commit a task: its data file first, its record last.
 
     Parameters
@@ -91,8 +103,6 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
     -------
     Record
         The one on disk: that of another run, if it was faster.
-    bool
-        Whether it is this one.
 
     Raises
     ------
@@ -102,17 +112,17 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
         The folder holds this task's record for other settings or clips: another run has begun the folder anew.
     """
     folder = task_folder(out, task)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     file: dict[str, Any] | None = None
     if image is not None:
         digest = hashlib.sha256(image).hexdigest()
         file = {"name": f"{task:06d}-{digest[:12]}.h5", "bytes": len(image), "sha256": digest}
         publish_file(folder / f"{task:06d}-{digest[:12]}.h5", image, replace_damaged=True)
-    _die_here("before_record")
     record = {"schema": SCHEMA, "task": task, "file": file, **content}
     path = record_path(out, task)
-    created = publish_file(path, encode(record))
-    _die_here("after_record")
+    _die_here(path, "before_record")
+    publish_file(path, encode(record))
+    _die_here(path, "after_record")
     found = read_record(path)
     if found is None:
         raise ShardCorrupt(f"{path}: record must read back as written; got something else. Check the disk.")
@@ -121,7 +131,7 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
             f"{path}: record must be of this run's settings and clips; got another's. Two runs with different settings or "
             "manifests worked on this folder: use an --out for each."
         )
-    return found, created
+    return found
 
 
 def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -> bool:
@@ -138,10 +148,7 @@ def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -
     ------
     DiskFull
     """
-    temporary = _temporary(path)
-    try:
-        _write_durably(temporary, content)
-        _die_here("after_write")
+    with _staged(path, content) as temporary:
         if replace_damaged and path.exists() and path.read_bytes() != content:
             quarantine(path)
         try:
@@ -149,15 +156,10 @@ def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -
             created = True
         except FileExistsError:
             created = False
-        _die_here("after_link")
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(path, len(content)) from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # it must not hide why writing failed
-            temporary.unlink(missing_ok=True)
+        _die_here(path, "after_link")
+    _die_here(path, "after_unlink")
     sync_folder(path.parent)
+    _die_here(path, "after_sync")
     return created
 
 
@@ -168,10 +170,18 @@ def replace_file(path: Path, content: bytes) -> None:
     ------
     DiskFull
     """
+    with _staged(path, content) as temporary:
+        temporary.replace(path)
+        _die_here(path, "after_replace")
+
+
+@contextlib.contextmanager
+def _staged(path: Path, content: bytes) -> Iterator[Path]:
+    """Keep content in a temporary file beside `path`, whole and durable, as long as the with-block lasts."""
     temporary = _temporary(path)
     try:
-        _write_durably(temporary, content)
-        temporary.replace(path)
+        _write_durably(temporary, content, path)
+        yield temporary
     except OSError as error:
         if error.errno in FULL:
             raise disk_full(path, len(content)) from error
@@ -182,8 +192,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """JSON of a record that a person can read, with the hash that proves it whole."""
-    return json.dumps({"sha256": _digest(content), "content": content}, indent=1, ensure_ascii=False).encode() + b"\n"
+    """JSON of a record, with the hash that proves it whole: that of the very bytes in which the content stands."""
+    body = json.dumps(content, sort_keys=True, default=list).encode()  # list: of `Rows`
+    return b"".join((_HEAD, hashlib.sha256(body).hexdigest().encode(), _MIDDLE, body, _TAIL))
 
 
 def decode(text: bytes) -> dict[str, Any] | None:
@@ -194,10 +205,7 @@ def decode(text: bytes) -> dict[str, Any] | None:
     SchemaTooNew
     """
     try:
-        outer = json.loads(text.decode())  # of bytes, json would take other encodings too
-        content: dict[str, Any] = outer["content"]
-        if _digest(content) != outer["sha256"]:
-            return None
+        content: dict[str, Any] = _verified(text)
         schema = content["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):  # the last: thousands of brackets
         return None
@@ -210,8 +218,17 @@ def decode(text: bytes) -> dict[str, Any] | None:
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _verified(text: bytes) -> Any:
+    """The content, if its hash is right."""
+    hash_end = _BODY - len(_MIDDLE)
+    if text.startswith(_HEAD) and text[hash_end:_BODY] == _MIDDLE and text.endswith(_TAIL):
+        stated, body = text[len(_HEAD) : hash_end], text[_BODY : -len(_TAIL)]
+        return json.loads(body.decode()) if stated == hashlib.sha256(body).hexdigest().encode() else None
+    if not text.startswith(_INDENTED_HEAD):
+        return None
+    outer = json.loads(text.decode())  # of bytes, json would take other encodings too
+    body = json.dumps(outer["content"], sort_keys=True).encode()
+    return outer["content"] if outer["sha256"] == hashlib.sha256(body).hexdigest() else None
 
 
 def read_record(path: Path) -> Record | None:
@@ -230,7 +247,11 @@ def read_record(path: Path) -> Record | None:
         return None
     if not stays_below(path, path.parents[1]):
         return None
-    record = Record(content["task"], path, content)
+    try:
+        rows = {name: Rows(content[name]) for name in ("clips", "failures")}
+    except (ValueError, KeyError):  # not all have the same keys
+        return None
+    record = Record(content["task"], path, content | rows)
     return record if _data_fits(record) else None
 
 
@@ -252,12 +273,13 @@ def scan(out: Path) -> tuple[list[Record], list[Path]]:
     The others are torn, or their data file is missing or of the wrong length: their tasks count as not done.
     """
     records, invalid = [], []
-    for path in _record_paths(out):
-        record = read_record(path)
-        if record is None:
-            invalid.append(path)
-        else:
-            records.append(record)
+    with no_garbage_collection():
+        for path in sorted(out.glob("shards/[0-9]*/[0-9]*.json")):  # not the temporaries, which begin with a dot
+            record = read_record(path)
+            if record is None:
+                invalid.append(path)
+            else:
+                records.append(record)
     return records, invalid
 
 
@@ -271,8 +293,32 @@ def invalid_records(out: Path) -> list[Path]:
     return scan(out)[1]
 
 
-def _record_paths(out: Path) -> list[Path]:
-    return sorted(out.glob("shards/[0-9]*/[0-9]*.json"))  # not the temporaries, which begin with a dot
+def listing(out: Path) -> list[tuple[str, int, str]]:
+    """Name, bytes and stated hash of each file that makes out what a folder holds, sorted: run, plan, records, shards.
+
+    Shards state no hash here: their names do. Nothing is read but the beginnings of the others.
+    """
+    found = []
+    for folder in (out, out / "plan", *out.glob("shards/[0-9]*")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if _LISTED.fullmatch(entry.name):
+                    name = Path(entry.path).relative_to(out).as_posix()
+                    with contextlib.suppress(FileNotFoundError):  # moved by another run in this moment
+                        found.append((name, entry.stat().st_size, _stated_hash(entry.path)))
+    return sorted(found)
+
+
+def _stated_hash(path: str) -> str:
+    """The hash that an encoded file states at its beginning, unproven; empty if it is no such file."""
+    if path.endswith(".h5"):
+        return ""
+    try:
+        with open(path, "rb", buffering=0, opener=regular) as file:
+            found = _STATED.match(file.read(_BODY))
+    except NotRegular:
+        return ""
+    return found[1].decode() if found else ""
 
 
 def quarantine(path: Path) -> Path:
@@ -282,6 +328,7 @@ def quarantine(path: Path) -> Path:
     target = folder / f"{path.name}.{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         path.rename(target)
+    _die_here(path, "after_quarantine")
     return target
 
 
@@ -297,12 +344,14 @@ def probe(out: Path) -> None:
     for folder in (out, out / "plan", out / "shards", task_folder(out, 0)):
         test = _temporary(folder / "probe")  # one that a killed run leaves is removed with its other temporaries
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
             publish_file(test, b"flowkit")
             test.unlink()
         except DiskFull:
             raise
         except OSError as error:
+            if error.errno in FULL:
+                raise disk_full(folder) from error
             raise EnvironmentMissing(
                 f"{folder}: --out must be a folder where files can be created and hard-linked; got {error.strerror}. "
                 "Choose another folder."
@@ -374,15 +423,30 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+def _make_folder(folder: Path) -> None:
+    """Create a folder where there is none, and those above it, each with its name made durable."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _write_durably(temporary: Path, content: bytes, path: Path) -> None:
+    """Write a file that will become `path`."""
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
+        _die_here(path, "after_create")
         view = memoryview(content)
         while view:
             view = view[os.write(handle, view) :]
+        _die_here(path, "after_write")
         os.fsync(handle)
+        _die_here(path, "after_fsync")
     finally:
         os.close(handle)  # raises what a network file system kept to itself until now
+    _die_here(path, "after_close")
 
 
 def _temporary(path: Path) -> Path:
@@ -414,7 +478,16 @@ def _owner() -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
 
-def _die_here(step: str) -> None:
-    """Fault hook of the tests: end the process as a power cut would, at a named step."""
-    if os.environ.get("FLOWKIT_TEST_DIE_AT") == step:
+def _die_here(path: Path, step: str) -> None:
+    """Fault hook of the tests: end the process at a step, as SIGKILL would, and say at which.
+
+    FLOWKIT_TEST_DIE_AT is a step (`after_link`), a step of some files (`plan/*.json:after_link`, with a pattern as of
+    `Path.match`), or a number: that of the step in this process, whichever it is.
+    """
+    wanted = os.environ.get("FLOWKIT_TEST_DIE_AT")
+    if wanted is None:
+        return
+    pattern, _, name = wanted.rpartition(":")
+    if next(_steps) == int(wanted) if wanted.isdigit() else step == name and path.match(pattern or "*"):
+        os.write(2, f"died at {path}:{step}\n".encode())
         os._exit(137)

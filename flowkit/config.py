@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
 from flowkit.files import read_regular, regular
@@ -22,6 +22,8 @@ from flowkit_kernels import MMCOFParams, TVL1Params
 
 BackendName = Literal["auto", "cuda", "numba-cuda", "cpu", "reference"]
 MIN_SIZE, MAX_SIZE = 32, 2048
+FILES = ("face_model", "landmarks")
+"""Settings of `AlignConfig` that name a file."""
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -140,9 +142,17 @@ class ExtractConfig:
             A file that a setting names cannot be read.
         """
         values = dataclasses.asdict(self)
-        for name in ("face_model", "landmarks"):
-            values["align"][name] = _content_name(f"align.{name}", values["align"][name])
+        for name, path in self._files():
+            values["align"][name] = _content_name(f"align.{name}", path)
         return values
+
+    def anywhere(self) -> Self:
+        """The same, with names of files that hold in any working directory."""
+        files: dict[str, Any] = {name: path and str(Path(path).absolute()) for name, path in self._files()}
+        return dataclasses.replace(self, align=dataclasses.replace(self.align, **files))
+
+    def _files(self) -> list[tuple[str, str]]:
+        return [(name, getattr(self.align, name)) for name in FILES]
 
     def fingerprint(self) -> str:
         """16 hex digits over every setting, equal exactly where results may be mixed."""

@@ -35,8 +35,8 @@ OTHER_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-pytho
 EXTRAS = {
     "zstd": "--compress zstd",
     "train": "fmanet: training and its scores",
-    "datasets": "later versions: annotation tables in xlsx files",
-    "dask": "later versions: runs on several machines",
+    "datasets": "flowkit manifest: annotation tables in xlsx files",
+    "dask": "--cluster: runs on several machines",
     "cuda12": "NVIDIA GPU whose driver runs CUDA 12 but not 13; never beside cuda13",
     "cuda13": "NVIDIA GPU whose driver runs CUDA 13; never beside cuda12",
     "onnx": "fmanet export: trained networks for onnxruntime",

@@ -12,6 +12,7 @@
     ├─ ShardCorrupt (ValueError)                1   a stored byte is not what was committed
     │  └─ SchemaTooNew                          1   written by a newer flowkit
     ├─ TooManyFailures                          1   the share of failed clips passed --max-error-rate
+    ├─ ClusterLost (RuntimeError)              75   the cluster could not finish the run; run again
     ├─ DiskFull (OSError)                      74   no space left; free some and run again
     ├─ Interrupted                            130   Ctrl-C
     │  └─ Terminated                           75   SIGTERM: requeue, run again
@@ -36,6 +37,7 @@ from flowkit_kernels.errors import (
 __all__ = [
     "BackendUnavailable",
     "ClipError",
+    "ClusterLost",
     "ConfigError",
     "DeviceLost",
     "DeviceOutOfMemory",
@@ -87,6 +89,12 @@ class SchemaTooNew(ShardCorrupt):
 
 class TooManyFailures(FlowkitError):
     """The share of failed clips passed the limit, and the run was stopped."""
+
+
+class ClusterLost(FlowkitError, RuntimeError):
+    """The cluster could not finish the run; what was committed stays, the rest runs next time."""
+
+    exit_code = 75
 
 
 class DiskFull(FlowkitError, OSError):

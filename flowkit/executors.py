@@ -225,7 +225,7 @@ class SupervisedPool:
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=not self._parents)
-            with _main_hidden(), _signals_held_back():
+            with _main_hidden(), _signals_held_back(), _children_allowed():
                 process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours, deadline=time.monotonic() + START_TIMEOUT_S))
@@ -396,6 +396,18 @@ def _main_hidden() -> Iterator[None]:
             main.__spec__ = spec
             if file is not None:
                 main.__file__ = file
+
+
+@contextmanager
+def _children_allowed() -> Iterator[None]:
+    """Let a daemon start a process, as Dask's workers are: the ban is there lest children outlive it, and these do not."""
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    before = config.get("daemon")
+    config["daemon"] = False
+    try:
+        yield
+    finally:
+        config["daemon"] = before
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def export(
     reporter, stop = reporter or Silent(), stop or Stop("export")
     form: Format = FORMATS[format_name]()
     _take_folder(out, source, form, format_name)
-    done = Exported(out, format_name, clips=len(source.clips()))
+    done = Exported(out, format_name, clips=source.clip_count)
     rows: list[tuple[object, ...]] = []
     reporter.start(done.clips)
     try:

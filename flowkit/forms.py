@@ -53,7 +53,7 @@ def _is_record(content: Mapping[str, Any]) -> bool:
     clips, failures = content["clips"], content["failures"]
     return (
         is_count(content["task"])
-        and are_texts([content["key"], content["host"], content.get("device", "")])
+        and are_texts([content["key"], content["host"], content.get("run", ""), content.get("device", "")])
         and all(type(time) in (int, float) and 0 <= time < MAX_TIME for time in (content["began"], content["ended"]))
         and (content["file"] is None or _is_file(content["file"]))
         and type(clips) is type(failures) is list

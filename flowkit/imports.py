@@ -46,13 +46,13 @@ from flowkit.align import FACE
 from flowkit.config import differences
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
 from flowkit.files import lines, regular
-from flowkit.index import finalise
+from flowkit.index import Index, finalise
 from flowkit.machine import processor, versions
 from flowkit.manifest import MAX_LISTED, MAX_TEXT, Clip
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.quality import Flag
-from flowkit.shards import Sample, ShardFolder, read_run, shard_image
+from flowkit.shards import Sample, read_run, shard_image
 from flowkit.task import record_content
 from flowkit_kernels import MMCOFParams, mmcof
 
@@ -170,7 +170,7 @@ def import_stst(
             _run_task(task, source, settings, out, reporter)
     finally:
         reporter.finish()
-    return _summary(source, zero, scale, plan, finalise(out))
+    return _summary(source, zero, scale, plan, out, finalise(out))
 
 
 # --- what is there
@@ -521,18 +521,18 @@ def _failed(code: FailureCode, name: str, expectation: str, got: str, step: str)
     return ClipError(code, f"{name}: {expectation}; got {got}. {step}, then import again with --retry-failed.", name)
 
 
-def _summary(source: _Source, zero: Zero, scale: Scale, plan: Plan, folder: ShardFolder) -> Imported:
+def _summary(source: _Source, zero: Zero, scale: Scale, plan: Plan, out: Path, index: Index) -> Imported:
     names = {clip.clip_id for clip in source.clips}
-    failures = [failure for failure in folder.failures() if failure["clip_id"] in names]
+    failures = [code for name, code in index.failures() if name in names]
     return Imported(
-        out=folder.path,
+        out=out,
         layout=source.layout,
         zero=zero,
         scale=scale,
         listed=len(names),
-        ok=len(names & {clip["clip_id"] for clip in folder.clips()}),
+        ok=len(names.intersection(index.clip_ids())),
         failed=len(failures),
         computed=sum(len(task.clips) for task in plan.pending),
         extra_pictures=source.extra_pictures,
-        failure_codes=Counter(failure["code"] for failure in failures),
+        failure_codes=Counter(failures),
     )

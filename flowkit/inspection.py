@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.commit import invalid_records
 from flowkit.errors import ShardCorrupt
-from flowkit.index import finalise
+from flowkit.index import INDEX_FILE, Index, finalise
 from flowkit.plan import read_generations, unplanned
 from flowkit.quality import Flag
-from flowkit.shards import ShardFolder
+from flowkit.rows import column
+from flowkit.shards import ShardFolder, stored_run
 
 
-def inspect(out: str | Path) -> dict[str, Any]:
-    """Counts, settings and versions of a folder, from its records alone.
+def inspect(out: str | Path, tell: Callable[[str], None] = lambda note: None) -> dict[str, Any]:
+    """Counts, settings and versions of a folder: from its index if that is current, else from its records.
 
     Parameters
     ----------
     out : str or Path
         The `--out` of an extraction.
+    tell : callable
+        Told why the records are read, which takes seconds for a million clips.
 
     Returns
     -------
@@ -33,32 +35,26 @@ def inspect(out: str | Path) -> dict[str, Any]:
     ------
     ConfigError, ShardCorrupt
     """
-    folder = ShardFolder.open(out)
-    clips, failures = folder.clips(), folder.failures()
-    planned = set().union(*_planned_clips(folder).values())
-    files = [record.content["file"] for record in folder.records if record.content["file"]]
+    run, index = stored_run(Path(out)), Index.load(out, tell)
     return {
         "path": str(out),
-        "planned": len(planned),
-        "ok": len(clips),
-        "failed": len(failures),
-        "not_started": len(planned) - len({c["clip_id"] for c in clips} | {f["clip_id"] for f in failures}),
-        "shards": len(files),
-        "bytes": sum(file["bytes"] for file in files),
-        "subjects": len({(clip["dataset"], clip["subject"]) for clip in clips}),
-        "labels": {
-            dataset: dict(sorted(Counter(c["label"] for c in clips if c["dataset"] == dataset).items()))
-            for dataset in sorted({clip["dataset"] for clip in clips})
-        },
-        "phases_invalid": sum(not all(clip["phase_valid"]) for clip in clips),
-        "qc": {flag.name: n for flag in Flag if (n := sum(bool(clip["qc"] & flag) for clip in clips))},
-        "failure_codes": dict(sorted(Counter(failure["code"] for failure in failures).items())),
-        "backend": folder.run["backend"],
-        "fingerprint": folder.run["fingerprint"],
-        "settings": folder.run["settings"],
-        "versions": folder.run["versions"],
-        "machine": folder.run["machine"],
-        "device": folder.run.get("device", {}),  # folders of version 0.1 do not say
+        "planned": int(index.planned),
+        "ok": len(index),
+        "failed": len(index.failed_clip_id),
+        "not_started": int(index.not_started),
+        "shards": len(index.shard_bytes),
+        "bytes": int(index.shard_bytes.sum()),
+        "subjects": len(index.persons()),
+        "labels": index.label_counts(),
+        "phases_invalid": int(index.phase_missing().sum()),
+        "qc": {flag.name: n for flag in Flag if (n := int(((index.qc & flag) > 0).sum()))},
+        "failure_codes": dict(sorted(Counter(code for _, code in index.failures()).items())),
+        "backend": run["backend"],
+        "fingerprint": run["fingerprint"],
+        "settings": run["settings"],
+        "versions": run["versions"],
+        "machine": run["machine"],
+        "device": run.get("device", {}),  # folders of version 0.1 do not say
     }
 
 
@@ -100,7 +96,7 @@ def verify(out: str | Path, tell: Callable[[int, int], None] = lambda done, tota
             with shard:
                 stored = [sample["clip_id"] for sample in shard.samples()]
             clips += len(stored)
-            problems += _order_problem(shard.path, stored, [c["clip_id"] for c in shard.record.content["clips"]])
+            problems += _order_problem(shard.path, stored, column(shard.record.content["clips"], "clip_id"))
         except ShardCorrupt as error:
             problems.append(str(error))
     return Verification(len(shards), clips, tuple(problems), _remake_index(folder.path))
@@ -110,40 +106,33 @@ def _remake_index(out: Path) -> tuple[str, ...]:
     try:
         finalise(out)
     except OSError as error:
-        return (f"{out}: index.json and failures.csv were not made again: {error.strerror}.",)
+        return (f"{out}: {INDEX_FILE} and failures.csv were not made again: {error.strerror}.",)
     return ()
 
 
 def _record_problems(folder: ShardFolder) -> list[str]:
     problems = [
         f"{path}: commit record and its shard must be whole; got something else. Run extract again: it redoes the task."
-        for path in invalid_records(folder.path)
+        for path in folder.invalid
     ]
-    seen: Counter[str] = Counter(clip["clip_id"] for clip in folder.clips())
+    seen = Counter(name for record in folder.records for name in column(record.content["clips"], "clip_id"))
     problems += [
         f"{folder.path}: clip {name} must be committed once; got {count} times. Two runs with different manifests worked here "
         "at once: use another --out."
         for name, count in seen.items()
         if count > 1
     ]
-    problems += unplanned(folder.records, read_generations(folder.path), folder.run["fingerprint"])
-    planned = _planned_clips(folder)
+    generations = read_generations(folder.path)
+    problems += unplanned(folder.records, generations, folder.run["fingerprint"])
+    planned = dict(task for generation in generations for task in enumerate(generation.tasks, generation.first_task))
     for record in folder.records:
-        recorded = {entry["clip_id"] for entry in record.content["clips"] + record.content["failures"]}
-        if recorded != planned.get(record.task):
+        recorded = {name for part in ("clips", "failures") for name in column(record.content[part], "clip_id")}
+        if recorded != {name for name, _ in planned.get(record.task, ())}:
             problems.append(
                 f"{record.path}: record must account for the clips of its task in the plan; got {len(recorded)} others. "
                 "Please report this as a bug."
             )
     return problems
-
-
-def _planned_clips(folder: ShardFolder) -> dict[int, set[str]]:
-    return {
-        index: {name for name, _ in entries}
-        for generation in read_generations(folder.path)
-        for index, entries in enumerate(generation.tasks, generation.first_task)
-    }
 
 
 def _order_problem(path: Path, stored: list[str], recorded: list[str]) -> list[str]:

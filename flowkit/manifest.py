@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import csv
 import functools
-import gc
 import hashlib
 import io
 import itertools
-import json
 import math
 import operator
 import re
@@ -21,14 +19,15 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
 from pathlib import Path
 from typing import Literal
 
 from flowkit.commit import publish_file, replace_file
 from flowkit.errors import ClipError, FailureCode, ManifestError
 from flowkit.files import MAX_LINE, lines, regular
+from flowkit.garbage import no_garbage_collection
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")
 OPTIONAL = ("fps", "source_hash")
@@ -45,7 +44,6 @@ MAX_TEXT = 512
 
 _TEXT = f"at most {MAX_TEXT} bytes of text without control characters"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_PLAIN_PATH = re.compile(r"(?![~/])[^\\:%\0]*")
 _PROTOCOL = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")  # and drive letters
 _PATTERN = re.compile("%[0-9]*d")
 
@@ -82,18 +80,64 @@ class Clip:
 
     def row_hash(self) -> str:
         """16 hex digits over everything in the row but its place in the file."""
-        fields = [
-            self.clip_id,
-            self.path,
-            self.onset,
-            self.apex,
-            self.offset,
-            self.subject,
-            self.dataset,
-            self.label,
-        ]
-        fields += ["" if math.isnan(self.fps) else repr(self.fps), self.source_hash, self.extra]
-        return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()[:16]
+        apex = "null" if self.apex is None else self.apex
+        offset = "null" if self.offset is None else self.offset
+        fields = (  # JSON, as json.dumps would write it in four times as long
+            f"[{_quoted(self.clip_id)}, {_quoted(self.path)}, {self.onset}, {apex}, {offset}, "
+            f"{_quoted_kind(self.subject, self.dataset, self.label, self.fps)}, {_quoted(self.source_hash)}, "
+            f"{_quoted_pairs(self.extra)}]"
+        )
+        return hashlib.sha256(fields.encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1 << 14)  # one text for many clips
+def _quoted_kind(subject: str, dataset: str, label: str, fps: float) -> str:
+    texts = (subject, dataset, label, "" if math.isnan(fps) else repr(fps))
+    return ", ".join(map(_quoted, texts))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _quoted_pairs(pairs: tuple[tuple[str, str], ...]) -> str:
+    return f"[{', '.join([f'[{_quoted(name)}, {_quoted(text)}]' for name, text in pairs])}]"
+
+
+class _Draft:
+    """A clip in the making: of the same layout, but not frozen yet, which lets it be filled in a quarter of the time."""
+
+    __slots__ = Clip.__slots__
+
+    def __init__(
+        self,
+        clip_id: str,
+        path: str,
+        onset: int,
+        apex: int | None,
+        offset: int | None,
+        subject: str,
+        dataset: str,
+        label: str,
+        fps: float,
+        source_hash: str,
+        extra: tuple[tuple[str, str], ...],
+        line: int,
+    ) -> None:
+        self.clip_id = clip_id
+        self.path = path
+        self.onset = onset
+        self.apex = apex
+        self.offset = offset
+        self.subject = subject
+        self.dataset = dataset
+        self.label = label
+        self.fps = fps
+        self.source_hash = source_hash
+        self.extra = extra
+        self.line = line
+
+    def frozen(self) -> Clip:
+        """The clip that it now is."""
+        self.__class__ = Clip  # type: ignore[assignment]
+        return self  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +248,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
     problems = _Problems()
     clips: dict[str, Clip] = {}
     try:
-        with _no_garbage_collection():
+        with no_garbage_collection():
             for clip in _rows(path, problems):
                 first = clips.setdefault(clip.clip_id, clip)
                 if first is not clip:
@@ -297,18 +341,6 @@ class _Problems:
             raise ManifestError("\n".join([*self._listed, *more]))
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A million small objects come and none goes: looking through all of them again and again finds nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class _Header:
     """Names of a manifest's columns, and where they stand in a row.
 
@@ -322,7 +354,17 @@ class _Header:
         self.names = names
         self.required = operator.itemgetter(*map(names.index, REQUIRED))
         self.fps, self.source_hash = (names.index(name) if name in names else None for name in OPTIONAL)
-        self.further = tuple(sorted((name, place) for place, name in enumerate(names) if name not in _KNOWN))
+        further = sorted((name, place) for place, name in enumerate(names) if name not in _KNOWN)
+        self._further = tuple(name for name, _ in further)
+        self._cells = operator.itemgetter(*(place for _, place in further)) if further else None
+        self._pairs = functools.lru_cache(maxsize=1 << 14)(self._named)  # one for many clips
+
+    def extra(self, cells: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """The further columns of a row as sorted (name, text) pairs."""
+        return self._pairs(self._cells(cells)) if self._cells else ()
+
+    def _named(self, texts: str | tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        return tuple(zip(self._further, (texts,) if isinstance(texts, str) else texts, strict=True))
 
 
 _csv_reader = functools.partial(csv.reader, skipinitialspace=True, strict=True)
@@ -429,7 +471,7 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
     clip_id, path, onset, apex, offset, subject, dataset, label = header.required(cells)
     if not (clip_id and path and subject and dataset) or path_problem(path):
         raise ValueError
-    return Clip(
+    return _Draft(
         clip_id,
         path,
         _frame_number(onset),
@@ -440,9 +482,9 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
         sys.intern(label),
         _rate(cells[header.fps]) if header.fps is not None and cells[header.fps] else math.nan,
         cells[header.source_hash].lower() if header.source_hash is not None else "",
-        tuple([(name, cells[place]) for name, place in header.further]) if header.further else (),
+        header.extra(cells),
         line,
-    )
+    ).frozen()
 
 
 def _undecodable_line(path: Path) -> int:
@@ -517,8 +559,8 @@ def _rate(text: str) -> float:
 
 def path_problem(path: str) -> str:
     """Why a manifest path is refused, or an empty string: it may only name something under the root."""
-    if _PLAIN_PATH.fullmatch(path) and ".." not in path:
-        return ""  # nearly every path: two looks instead of six
+    if not (path[:1] in "~/" or ".." in path or "\\" in path or ":" in path or "%" in path or "\0" in path):
+        return ""  # nearly every path: a quick look instead of six careful ones
     if path.startswith(("/", "~")):
         return "absolute"
     if "\\" in path:

@@ -9,9 +9,8 @@ puts the task: here, or in one process a GPU.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
-from collections import Counter
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -24,6 +23,7 @@ from flowkit.config import BackendName, ExtractConfig, differences
 from flowkit.errors import (
     BackendUnavailable,
     ClipError,
+    ClusterLost,
     ConfigError,
     DeviceLost,
     Interrupted,
@@ -33,17 +33,19 @@ from flowkit.errors import (
 )
 from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
-from flowkit.index import finalise
-from flowkit.machine import describe_devices, other_devices, processor, versions
+from flowkit.garbage import no_garbage_collection
+from flowkit.index import Index, finalise
+from flowkit.machine import other_devices
 from flowkit.manifest import read_manifest
-from flowkit.placement import Job, Placed, place
+from flowkit.placement import Job, Placed
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
+from flowkit.rows import column
 from flowkit.run import RunOptions, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
+from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
 from flowkit.task import StageSeconds
-from flowkit_kernels import resolve_backend
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 
@@ -87,8 +89,8 @@ def extract(
         Before anything is computed.
     BackendUnavailable, EnvironmentMissing
         A backend, a library or the folder cannot be used.
-    DiskFull, DeviceLost
-        What was committed stays. A GPU that is lost during the run is the summary's `stopped`.
+    DiskFull, DeviceLost, ClusterLost
+        What was committed stays. A GPU, or a cluster, that is lost during the run is the summary's `stopped`.
 
     Examples
     --------
@@ -97,10 +99,10 @@ def extract(
     >>> summary.ok, summary.failed  # doctest: +SKIP
     (200, 0)
     """
-    run = _Run(
-        Path(manifest), Path(out), config or ExtractConfig(), options or RunOptions(), reporter or Silent(), stop
-    )
-    return run.carry_out()
+    options, reporter = options or RunOptions(), reporter or Silent()
+    with site_of(options, reporter) as site:
+        run = _Run(Path(manifest), Path(out), config or ExtractConfig(), options, reporter, stop, site)
+        return run.carry_out()
 
 
 def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, options: RunOptions) -> dict[str, Any]:
@@ -110,14 +112,17 @@ def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, option
     ------
     ManifestError, ConfigError, SettingsChanged, BackendUnavailable
     """
-    run = _Run(Path(manifest), Path(out), config, options, Silent(), None)
-    plan = run.plan([] if run.fresh else commit.read_records(run.out))
+    with site_of(options, Silent()) as site:
+        run = _Run(Path(manifest), Path(out), config, options, Silent(), None, site)
+        found = site.survey(run.config.backend, run.devices, run.stop.check).devices
+    records = [] if run.fresh else commit.read_records(run.out)
+    plan = run.part(run.plan(records), records)
     clips = sum(len(task.clips) for task in plan.pending)
     size = run.config.align.size
-    found = describe_devices(run.config.backend, run.devices)
     return {
         "out": str(out),
-        "planned": len(run.clips),
+        "shard": None if options.share is None else str(options.share),
+        "planned": clips + len(plan.ok) + len(plan.failed),
         "ok": len(plan.ok),
         "failed": len(plan.failed),
         "pending": clips,
@@ -143,7 +148,9 @@ class _Run:
         options: RunOptions,
         reporter: Reporter,
         stop: Stop | None,
+        site: Site,
     ) -> None:
+        self.site = site
         self.clips = read_manifest(manifest)
         self.out = out
         self.options = options
@@ -155,18 +162,19 @@ class _Run:
         check_needs(config.align)
         stored = None if options.overwrite else read_run(out)
         self.asked_for = config.backend
-        self.config = _resolved(config, stored, out)
+        self.config = self._resolved(config, stored)
         self.devices = _devices(options.devices, self.config.backend)
         self.settings = self.config.to_dict()
         self.fingerprint = self.config.fingerprint()
         self.fresh = options.overwrite
         if stored:
             self.fresh = _refuse_changes(self.settings, stored, out)
+            if self.fresh and options.share is not None:
+                raise options.share.refuse_to_begin_anew(out, differences(stored["settings"], self.settings))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
-        self.found: dict[str, dict[str, Any]] = {}  # what each GPU is
-        self.began = time.time()
-        self.summary = Summary(out, planned=len(self.clips), not_started=len(self.clips))
+        self.name = uuid.uuid4().hex
+        self.summary = Summary(out, share=options.share)
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
         """Compare manifest and folder."""
@@ -179,45 +187,52 @@ class _Run:
             retry_failed=self.options.retry_failed,
         )
 
+    def part(self, plan: Plan, records: Sequence[commit.Record]) -> Plan:
+        """What of the plan this run is about."""
+        return plan if self.options.share is None else self.options.share.part_of(plan, records)
+
     def carry_out(self) -> Summary:
         """Prepare, run every pending task, finalise."""
         start = time.perf_counter()
-        plan = self._prepare()
+        with no_garbage_collection():
+            plan = self._prepare()
         try:
             self._run_tasks(plan.pending)
-        except (Interrupted, TooManyFailures, DeviceLost) as error:
+        except (Interrupted, TooManyFailures, DeviceLost, ClusterLost) as error:
             self.summary.stopped = error
             self._count_unreported(plan.pending)
         finally:
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - start
-        folder = finalise(self.out)
-        names = {clip.clip_id for clip in self.clips}
-        self.summary.phases_invalid = sum(
-            clip["clip_id"] in names and not all(clip["phase_valid"]) for clip in folder.clips()
-        )
-        self._warn_of_duplicates(folder)
+        if self.options.share is None:
+            self._warn_of_duplicates(finalise(self.out))
+        else:
+            self.reporter.note(self.options.share.what_comes_next(self.out))
         return self.summary
 
     def _prepare(self) -> Plan:
-        self.found = describe_devices(self.config.backend, self.devices, self.stop.check)
+        self.survey = self.site.survey(self.config.backend, self.devices, self.stop.check)
         if self.fresh:
             commit.discard(self.out)
         commit.probe(self.out)
         commit.remove_stale_temporaries(self.out)
-        self._store_run(self.found)
+        self._store_run()
         self.fresh = False
         records, invalid = commit.scan(self.out)
         for path in invalid:
+            if self.options.share is not None and not self.options.share.takes_record(path):
+                continue  # on a network file system it may be one that another share is just publishing
             moved = commit.quarantine(path)
             self.reporter.note(
                 f"{moved}: a damaged commit record, or one whose shard is damaged, was moved here; its task runs again."
             )
         plan = self._freeze(records)
+        if self.options.share is not None:
+            self.reporter.note(self.options.share.what_is_left(plan))
         self._count_earlier(plan, records)
         if self.options.verify_sources:
             self._verify_sources(plan)
-        self.pending = sum(len(task.clips) for task in plan.pending)
+        self.pending = self.summary.not_started
         if self.config.shard.compress == "none":  # how far zstd gets is not known beforehand
             commit.check_space(
                 self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
@@ -225,8 +240,8 @@ class _Run:
         self.reporter.start(self.pending)
         return plan
 
-    def _store_run(self, devices: Mapping[str, Any]) -> None:
-        versions_now = versions(self.config.backend)
+    def _store_run(self) -> None:
+        versions_now, devices = self.survey.versions, self.survey.devices
         run = {
             "schema": commit.SCHEMA,
             "fingerprint": self.fingerprint,
@@ -234,7 +249,7 @@ class _Run:
             "backend": self.config.backend,
             "versions": versions_now,
             "device": devices,
-            "machine": {"processor": processor(), "system": platform.platform()},
+            "machine": self.survey.machine,
         }
         if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
             stored = read_run(self.out)
@@ -253,19 +268,25 @@ class _Run:
             self.reporter.note("Note: the GPUs of this run are not of one model. Bytes may differ in the last bits.")
         on = "".join(f", device {index} ({what.get('name', '?')})" for index, what in devices.items())
         self.reporter.note(f"Backend {self.config.backend}{on}, settings {self.fingerprint}.")
-        if self.asked_for == "auto" and (note := auto_note()):
+        if self.asked_for == "auto" and not self.options.cluster and (note := auto_note()):
             self.reporter.note(note)
 
     def _freeze(self, records: Sequence[commit.Record]) -> Plan:
         while True:
             plan = self.plan(records)
             if plan.new is None or publish_generation(self.out, plan.new):
-                return plan
+                return self.part(plan, records)
 
     def _count_earlier(self, plan: Plan, records: Sequence[commit.Record]) -> None:
         summary = self.summary
         summary.ok, summary.failed, summary.resumed = len(plan.ok), len(plan.failed), len(plan.ok)
-        summary.not_started = summary.planned - summary.ok - summary.failed
+        summary.not_started = sum(len(task.clips) for task in plan.pending)
+        summary.planned = summary.ok + summary.failed + summary.not_started
+        summary.phases_invalid = sum(
+            name in plan.ok and not all(valid)
+            for clips in (record.content["clips"] for record in records)
+            for name, valid in zip(column(clips, "clip_id"), column(clips, "phase_valid"), strict=True)
+        )
         for failure in ShardFolder(self.out, {}, tuple(records)).failures():
             if failure["clip_id"] in plan.failed:
                 summary.failure_codes[failure["code"]] += 1
@@ -282,7 +303,7 @@ class _Run:
     def _verify_sources(self, plan: Plan) -> None:
         by_id = {clip.clip_id: clip for clip in self.clips}
         problems = []
-        for done in ShardFolder.open(self.out).clips():
+        for done in ShardFolder.open(self.out).each_clip():
             if done["clip_id"] in plan.ok:
                 self.stop.check()
                 clip = dataclasses.replace(by_id[done["clip_id"]], source_hash=done["source_hash"])
@@ -297,9 +318,8 @@ class _Run:
                 "Restore them, or use another --out."
             )
 
-    def _warn_of_duplicates(self, folder: ShardFolder) -> None:
-        twice = [name for name, count in Counter(clip["clip_id"] for clip in folder.clips()).items() if count > 1]
-        if twice:
+    def _warn_of_duplicates(self, index: Index) -> None:
+        if twice := index.repeated():
             self.reporter.note(
                 f"Warning: {self.out}: each clip must be stored once; got {len(twice)} stored twice, {twice[0]} first. Two "
                 "runs with different manifests worked here at once: use another --out."
@@ -308,25 +328,46 @@ class _Run:
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             return
-        options = self.options
-        job = Job(
-            self.out,
-            self.config,
-            self.settings,
-            loader=partial(clip_loader, self.root, self.config.frames, self.config.align),
-            workers=options.cores(options.workers),
-            threads=options.cores(options.threads),
-            batch=options.batch,
-            timeout_s=options.timeout_s,
-            devices=self.found,
-        )
-        placement = place(self.config.backend, self.devices)
+        job = self._job()
+        placement = self.site.placement(self.config.backend, self.devices, self.survey)
         self.summary.processes = min(placement.processes, len(tasks))
-        self.summary.workers = max(job.workers, self.summary.processes)
+        self.summary.workers = placement.workers(job)
         with closing(placement.run(tasks, job, self.reporter, self.stop)) as done:
             for placed in done:
                 self._count(placed)
                 self._check_failures(more=len(self.counted) < len(tasks))
+
+    def _job(self) -> Job:
+        """What the tasks need, with paths that hold in any working directory."""
+        options = self.options
+        workers, threads = self.site.staff(options, self.config.backend)
+        config = self.config.anywhere()
+        return Job(
+            self.out.absolute(),
+            config,
+            self.settings,
+            loader=partial(clip_loader, self.root.absolute(), config.frames, config.align),
+            workers=workers,
+            threads=threads,
+            batch=options.batch,
+            timeout_s=options.timeout_s,
+            run=self.name,
+            devices=self.survey.devices,
+        )
+
+    def _resolved(self, config: ExtractConfig, stored: Mapping[str, Any] | None) -> ExtractConfig:
+        """The configuration with `auto` resolved: as the folder was begun, or as the site offers."""
+        held = stored["backend"] if stored else None
+        wanted = held or "auto" if config.backend == "auto" else config.backend
+        try:
+            backend = cast(BackendName, self.site.resolve(wanted, self.stop.check))
+            return dataclasses.replace(config, backend=backend)
+        except BackendUnavailable as error:
+            if wanted != held:
+                raise
+            raise BackendUnavailable(
+                f"{error} {self.out} holds {held}: another backend needs another --out."
+            ) from error
 
     def _count(self, placed: Placed) -> None:
         content = placed.record.content
@@ -335,8 +376,9 @@ class _Run:
         self.summary.ok += ok
         self.summary.failed += failed
         self.failed_now += failed
-        self.summary.computed += (ok + failed) * placed.ours
+        self.summary.computed += (ok + failed) * placed.record.is_of(self.name)
         self.summary.not_started -= ok + failed
+        self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
 
@@ -345,7 +387,7 @@ class _Run:
         for task in [task for task in tasks if task.index not in self.counted]:
             record = commit.read_record(commit.record_path(self.out, task.index))
             if record is not None and record.content["key"] == task.key:
-                self._count(Placed(task, record, record.made_here_since(self.began), StageSeconds()))
+                self._count(Placed(task, record, StageSeconds()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""
@@ -355,18 +397,6 @@ class _Run:
                 f"among {self.pending} clips. Look at {self.out / 'failures.csv'}, then pass --retry-failed, or a higher "
                 f"--max-error-rate for the {self.summary.not_started} clips that were not done."
             )
-
-
-def _resolved(config: ExtractConfig, stored: Mapping[str, Any] | None, out: Path) -> ExtractConfig:
-    """The configuration with `auto` resolved: as the folder was begun, or as this machine offers."""
-    held = stored["backend"] if stored else None
-    wanted = held or "auto" if config.backend == "auto" else config.backend
-    try:
-        return dataclasses.replace(config, backend=cast(BackendName, resolve_backend(wanted)))
-    except BackendUnavailable as error:
-        if wanted != held:
-            raise
-        raise BackendUnavailable(f"{error} {out} holds {held}: another backend needs another --out.") from error
 
 
 def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:

@@ -19,7 +19,9 @@ from flowkit.commit import SCHEMA, Record, decode, encode, publish_file
 from flowkit.errors import ManifestError, ShardCorrupt
 from flowkit.files import NotRegular, read_regular
 from flowkit.forms import is_generation
+from flowkit.garbage import no_garbage_collection
 from flowkit.manifest import MAX_LISTED, Clip
+from flowkit.rows import column
 
 Entry = tuple[str, str]
 """Clip id and row hash: what a generation says of a clip."""
@@ -103,35 +105,51 @@ def make_plan(
     ShardCorrupt
         A record does not belong to this plan and these settings.
     """
-    records = list(records)
+    with no_garbage_collection():
+        return _compared(clips, list(records), generations, fingerprint, shard_clips, retry_failed)
+
+
+def _compared(
+    clips: Sequence[Clip],
+    records: Sequence[Record],
+    generations: Sequence[Generation],
+    fingerprint: str,
+    shard_clips: int,
+    retry_failed: bool,
+) -> Plan:
     problems = unplanned(records, generations, fingerprint)
     if problems:
         raise ShardCorrupt("\n".join(problems[:MAX_LISTED]))
     rows = {clip.clip_id: clip.row_hash() for clip in clips}
-    by_id = {clip.clip_id: clip for clip in clips}
     done_tasks, ok, failed = _committed(records)
-    _refuse_changed(by_id, rows, ok)
+    foreign = _refuse_changed(clips, rows, ok)
     open_tasks = _open_tasks(generations, done_tasks, rows, ok)
-    covered = {entry[0] for _, entries in open_tasks for entry in entries}
+    covered = {name for _, entries in open_tasks for name, _ in entries}
     settled = {name for name, row in failed.items() if not retry_failed and rows.get(name) == row}
-    rest = [(n, rows[n]) for n in by_id if n not in ok and n not in covered and n not in settled]
-    new = _generation(generations, rest, shard_clips)
+    seen = covered.union(settled, ok)
+    rest = [clip for clip in clips if clip.clip_id not in seen]
+    new = _generation(generations, [(clip.clip_id, rows[clip.clip_id]) for clip in rest], shard_clips)
+    by_id = {clip.clip_id: clip for clip in clips} if open_tasks else {}
+    pending = [
+        _task(index, entries, [by_id[name] for name, _ in entries], fingerprint) for index, entries in open_tasks
+    ]
     if new is not None:
-        open_tasks += list(enumerate(new.tasks, new.first_task))
-    planned = {entry[0] for _, entries in open_tasks for entry in entries}
+        for number, entries in enumerate(new.tasks):
+            chosen = rest[number * shard_clips : (number + 1) * shard_clips]
+            pending.append(_task(new.first_task + number, entries, chosen, fingerprint))
     return Plan(
-        pending=tuple(_task(index, entries, by_id, fingerprint) for index, entries in open_tasks),
-        ok=frozenset(rows.keys() & ok.keys()),
-        failed=frozenset((rows.keys() & failed.keys()) - ok.keys() - planned),
-        foreign=frozenset(ok.keys() - rows.keys()),
+        pending=tuple(pending),
+        ok=frozenset(ok) - foreign,
+        failed=frozenset(settled.difference(ok, covered)),
+        foreign=foreign,
         new=new,
     )
 
 
 def unplanned(records: Iterable[Record], generations: Sequence[Generation], fingerprint: str) -> list[str]:
     """A message for each record that is not that of a planned task: it was made with other settings, or the plan is gone."""
-    keys = {
-        index: _key(entries, fingerprint)
+    planned = {
+        index: entries
         for generation in generations
         for index, entries in enumerate(generation.tasks, generation.first_task)
     }
@@ -139,7 +157,7 @@ def unplanned(records: Iterable[Record], generations: Sequence[Generation], fing
         f"{record.path}: record must belong to the plan and the settings of its folder; got another key. Use another --out, or "
         "--overwrite to begin anew."
         for record in records
-        if keys.get(record.task) != record.content["key"]
+        if record.task not in planned or record.content["key"] != _key(planned[record.task], fingerprint)
     ]
 
 
@@ -149,19 +167,22 @@ def _committed(records: Iterable[Record]) -> tuple[set[int], dict[str, str], dic
     failed: dict[str, str] = {}
     for record in records:
         tasks.add(record.task)
-        ok.update((clip["clip_id"], clip["row"]) for clip in record.content["clips"])
-        failed.update((failure["clip_id"], failure["row"]) for failure in record.content["failures"])
+        for rows, found in ((record.content["clips"], ok), (record.content["failures"], failed)):
+            found.update(zip(column(rows, "clip_id"), column(rows, "row"), strict=True))
     return tasks, ok, failed
 
 
-def _refuse_changed(by_id: Mapping[str, Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> None:
-    changed = [by_id[name].where for name, row in ok.items() if rows.get(name, row) != row]
+def _refuse_changed(clips: Sequence[Clip], rows: Mapping[str, str], ok: Mapping[str, str]) -> frozenset[str]:
+    """Committed clips that the manifest does not name; those that it names must have the row that they had."""
+    differ = {name for name, row in ok.items() if rows.get(name) != row}
+    changed = [clip.where for clip in clips if clip.clip_id in differ] if differ else []
     if changed:
         more = f" and {len(changed) - MAX_LISTED} more" if len(changed) > MAX_LISTED else ""
         raise ManifestError(
             f"manifest: rows of committed clips must stay as they were; got other contents in {', '.join(changed[:MAX_LISTED])}"
             f"{more}. Use another --out, or --overwrite to discard all shards."
         )
+    return frozenset(differ)
 
 
 def _open_tasks(
@@ -172,9 +193,10 @@ def _open_tasks(
     covered: set[str] = set()
     for generation in generations:
         for index, entries in enumerate(generation.tasks, generation.first_task):
+            if index in done or not all(rows.get(name) == row for name, row in entries):
+                continue
             names = {name for name, _ in entries}
-            fits = all(rows.get(name) == row for name, row in entries)
-            if index not in done and fits and not names & ok.keys() and not names & covered:
+            if ok.keys().isdisjoint(names) and covered.isdisjoint(names):
                 found.append((index, entries))
                 covered |= names
     return found
@@ -188,9 +210,8 @@ def _generation(before: Sequence[Generation], entries: Sequence[Entry], shard_cl
     return Generation(len(before), first, tasks)
 
 
-def _task(index: int, entries: Sequence[Entry], by_id: Mapping[str, Clip], fingerprint: str) -> Task:
-    clips = tuple(by_id[name] for name, _ in entries)
-    return Task(index, clips, _key(entries, fingerprint))
+def _task(index: int, entries: Sequence[Entry], clips: Sequence[Clip], fingerprint: str) -> Task:
+    return Task(index, tuple(clips), _key(entries, fingerprint))
 
 
 def _key(entries: Sequence[Entry], fingerprint: str) -> str:
@@ -206,18 +227,19 @@ def read_generations(out: Path) -> list[Generation]:
         One is missing or damaged: which task holds which clip would be a guess.
     """
     found = []
-    for number, path in enumerate(sorted(out.glob("plan/[0-9]*.json"))):
-        try:
-            content = decode(read_regular(path))
-        except NotRegular:
-            content = None
-        if content is None or content.get("number") != number or not is_generation(content):
-            raise ShardCorrupt(
-                f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
-                "another --out."
-            )
-        tasks = tuple(tuple((name, row) for name, row in task) for task in content["tasks"])
-        found.append(Generation(number, content["first_task"], tasks))
+    with no_garbage_collection():
+        for number, path in enumerate(sorted(out.glob("plan/[0-9]*.json"))):
+            try:
+                content = decode(read_regular(path))
+            except NotRegular:
+                content = None
+            if content is None or content.get("number") != number or not is_generation(content):
+                raise ShardCorrupt(
+                    f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
+                    "another --out."
+                )
+            tasks = tuple(tuple([(name, row) for name, row in task]) for task in content["tasks"])
+            found.append(Generation(number, content["first_task"], tasks))
     return found
 
 

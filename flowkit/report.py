@@ -143,7 +143,7 @@ def write_report(out: str | Path, *, clips: int = 12) -> ReportResult:
 def _read(folder: ShardFolder, wanted: int) -> _Contents:
     corrupt = [
         f"{path}: commit record and its shard must be whole; got something else. Run extract again: it redoes the task."
-        for path in commit.invalid_records(folder.path)
+        for path in folder.invalid
     ]
     sound: dict[int, Shard] = {}
     measured = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ConfigError, FlowkitError
+from flowkit.sharding import Share
 from flowkit.task import StageSeconds
 
 FEED = "read and align"
@@ -44,6 +45,11 @@ class RunOptions:
         Longest time for reading and aligning one clip.
     devices : tuple of int
         GPUs that a GPU backend computes on, as `flowkit doctor` counts them, one process each; the first by default.
+    cluster : str
+        Dask cluster that computes: "local", an address, or a scheduler file; empty for this process. `workers` and `threads` are
+        then those of one place, one by default; with "local", `workers` are its workers.
+    share : Share, optional
+        Run this share of the tasks only, and leave what is derived from all shares (index, failures, report) alone.
     """
 
     root: Path | None = None
@@ -56,6 +62,8 @@ class RunOptions:
     max_error_rate: float = 0.1
     timeout_s: float = 120.0
     devices: tuple[int, ...] = ()
+    cluster: str = ""
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -64,6 +72,10 @@ class RunOptions:
             "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
             "max_error_rate": (0 <= self.max_error_rate <= 1, "from 0 to 1"),
             "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
+            "cluster": (
+                not (self.cluster and self.devices),
+                "without --device: a worker uses the GPU that it was given",
+            ),
             "devices": (_are_devices(self.devices), f"indices from 0 to {MAX_DEVICE}, as whole numbers, each once"),
         }
         problems = [
@@ -71,8 +83,23 @@ class RunOptions:
             for name, (ok, expectation) in checks.items()
             if not ok
         ]
+        problems += [] if self.share is None else self._not_with_share()
         if problems:
             raise ConfigError("\n".join(problems))
+
+    def _not_with_share(self) -> list[str]:
+        problems = []
+        if self.overwrite:
+            problems.append(
+                "options: --overwrite must come without --shard; got both, and each share would discard what the others made. Use "
+                "another --out, or remove the folder before the shares begin."
+            )
+        if self.retry_failed:
+            problems.append(
+                "options: --retry-failed must come without --shard; got both, and a share that begins later would try again what "
+                "another has just tried. When all shares have ended, pass it once without --shard."
+            )
+        return problems
 
     def cores(self, wanted: int) -> int:
         """A number of workers or threads, where 0 means one a core."""
@@ -106,8 +133,9 @@ def parse_devices(text: str) -> tuple[int, ...]:
 class Summary:
     """What a run did. `planned == ok + failed + not_started` always.
 
-    `ok` and `failed` count every clip of the manifest, whenever it was done; `computed` counts this run's. `workers` processes
-    read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that another run committed first.
+    `ok` and `failed` count every clip of the manifest, or of the tasks of `share`, whenever it was done; `computed` counts this
+    run's. `workers` processes read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that
+    another run committed first.
     """
 
     out: Path
@@ -124,6 +152,7 @@ class Summary:
     stopped: FlowkitError | None = None
     workers: int = 1
     processes: int = 1
+    share: Share | None = None
 
     @property
     def stage_rates(self) -> dict[str, float]:
@@ -154,6 +183,7 @@ class Summary:
         """Plain values, for JSON."""
         return {
             "out": str(self.out),
+            "shard": None if self.share is None else str(self.share),
             "planned": self.planned,
             "ok": self.ok,
             "failed": self.failed,

@@ -25,10 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from flowkit.commit import RUN_FILE, SCHEMA, Record, decode, read_records
+from flowkit.commit import RUN_FILE, SCHEMA, Record, decode, listing, scan
 from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, SchemaTooNew, ShardCorrupt
 from flowkit.files import NotRegular, read_regular, regular, stays_below
 from flowkit.forms import is_run
+from flowkit.rows import column as column_of
 
 SIZE: Final = -1
 """Stands in a shape for the side of the face crop."""
@@ -534,11 +535,17 @@ class ShardFolder:
     run : dict
         Content of run.json: schema, settings, fingerprint, backend, versions.
     records : tuple of Record
+    invalid : tuple of Path
+        Commit records that are torn, or whose shard is missing or of another length.
+    listing : tuple
+        `commit.listing` of the folder, made before the records were read.
     """
 
     path: Path
     run: dict[str, Any]
     records: tuple[Record, ...]
+    invalid: tuple[Path, ...] = ()
+    listing: tuple[tuple[str, int, str], ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> ShardFolder:
@@ -552,12 +559,10 @@ class ShardFolder:
             run.json is damaged.
         """
         path = Path(path)
-        run = read_run(path)
-        if run is None:
-            raise ConfigError(
-                f"{path}: folder must hold the shards of an extraction; got no {RUN_FILE}. Give the --out of flowkit extract."
-            )
-        return cls(path, run, tuple(read_records(path)))
+        run = stored_run(path)
+        files = listing(path)
+        records, invalid = scan(path)
+        return cls(path, run, tuple(records), tuple(invalid), tuple(files))
 
     def shards(self, *, verify: bool = True) -> Iterator[Shard]:
         """Each shard in task order; those of tasks in which every clip failed have none."""
@@ -565,23 +570,50 @@ class ShardFolder:
             if record.content["file"] is not None:
                 yield Shard(record, self.run["settings"], verify=verify)
 
+    @property
+    def clip_count(self) -> int:
+        """Committed clips."""
+        return sum(len(record.content["clips"]) for record in self.records)
+
     def clips(self) -> list[dict[str, Any]]:
         """One dict a committed clip (clip_id, dataset, subject, label, row hash, task, position), in stored order."""
-        return [
-            {**clip, "task": record.task, "position": position}
-            for record in self.records
-            for position, clip in enumerate(record.content["clips"])
-        ]
+        return [*self.each_clip()]
+
+    def each_clip(self) -> Iterator[dict[str, Any]]:
+        """As `clips`, one at a time: all of them are a gigabyte for a million."""
+        for record in self.records:
+            for position, clip in enumerate(record.content["clips"]):
+                yield {**clip, "task": record.task, "position": position}
 
     def failures(self) -> list[dict[str, Any]]:
         """One dict a clip whose latest attempt failed, by clip id."""
-        done = {clip["clip_id"] for record in self.records for clip in record.content["clips"]}
         latest: dict[str, dict[str, Any]] = {}
         for record in self.records:
             for failure in record.content["failures"]:
                 earlier = latest.get(failure["clip_id"], {"attempt": 0})
                 latest[failure["clip_id"]] = {**failure, "task": record.task, "attempt": earlier["attempt"] + 1}
-        return [latest[name] for name in sorted(latest) if name not in done]
+        if latest:
+            for record in self.records:
+                for name in column_of(record.content["clips"], "clip_id"):
+                    latest.pop(name, None)
+        return [latest[name] for name in sorted(latest)]
+
+
+def stored_run(out: Path) -> dict[str, Any]:
+    """Content of run.json.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    ShardCorrupt
+    """
+    run = read_run(out)
+    if run is None:
+        raise ConfigError(
+            f"{out}: folder must hold the shards of an extraction; got no {RUN_FILE}. Give the --out of flowkit extract."
+        )
+    return run
 
 
 def read_run(out: Path) -> dict[str, Any] | None:

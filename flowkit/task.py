@@ -64,7 +64,7 @@ class TaskWork:
     """What `run_task` needs besides the task.
 
     `settings` is the configuration as run.json has it, made once: the files that it names may change while a run goes on.
-    `device` names the GPU that computes, for the record.
+    `run` and `device` go into the record: which run it was, and the GPU that computed.
     """
 
     config: ExtractConfig
@@ -73,10 +73,11 @@ class TaskWork:
     batch: int
     stage_seconds: StageSeconds
     reporter: Reporter
+    run: str = ""
     device: str = ""
 
 
-def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.Record, bool]:
+def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record:
     """Compute one task and commit it; nothing happens if it is committed already.
 
     Parameters
@@ -90,9 +91,7 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.
     Returns
     -------
     Record
-        The task's commit record.
-    bool
-        Whether it is this run's, and not that of another one that was faster.
+        The task's commit record: this run's, or that of another one that was faster.
 
     Raises
     ------
@@ -101,7 +100,7 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.
     """
     record = commit.read_record(commit.record_path(out, task.index))
     if record is not None and record.content["key"] == task.key:
-        return record, False
+        return record
     began = time.time()
     samples: list[Sample] = []
     failures: list[tuple[Clip, ClipError]] = []
@@ -113,7 +112,7 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> tuple[commit.
         work.reporter.advance(len(done), len(failed))
     with work.stage_seconds.timed("store", len(samples)):
         image = shard_image(samples, work.settings) if samples else None
-        content = record_content(task, samples, failures, began, work.device)
+        content = record_content(task, samples, failures, began, work.run, work.device)
         return commit.publish(out, task.index, image, content)
 
 
@@ -244,13 +243,15 @@ def record_content(
     samples: Sequence[Sample],
     failures: Sequence[tuple[Clip, ClipError]],
     began: float,
+    run: str = "",
     device: str = "",
 ) -> dict[str, Any]:
-    """What the commit record of a task says: its key, where and when it was done, and a line a clip, stored or failed."""
+    """What the commit record of a task says: its key, where, when and by which run it was done, and a line a clip."""
     rows = {clip.clip_id: clip.row_hash() for clip in task.clips}
     host = platform.node()
     return {
         "key": task.key,
+        "run": run,
         "host": host,
         "device": device,
         "began": began,

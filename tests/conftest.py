@@ -78,9 +78,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def shard_bytes(out: Path) -> dict[str, str]:
-    """Relative path and hash of every shard file."""
+    """Relative path and hash of every shard file; those that a killed run was writing are hidden, and none."""
     return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.rglob("*.h5"))
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*.h5"))
+        if not path.name.startswith(".")
     }
 
 

@@ -37,7 +37,7 @@ def recommitted(shard: Shard, tamper: Tamper, out: Path, *, packed: bool = False
                         file.copy(name, small)
                     small.attrs.update(file.attrs)
         content = {k: v for k, v in shard.record.content.items() if k not in ("schema", "task", "file")}
-        return commit.publish(out, shard.record.task, copy.read_bytes(), content)[0]
+        return commit.publish(out, shard.record.task, copy.read_bytes(), content)
 
 
 def replaced(name: str, *shape: Any, **how: Any) -> Tamper:

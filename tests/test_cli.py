@@ -95,11 +95,11 @@ def test_verify_finds_one_flipped_bit_and_nothing_else(undisturbed: Path, tmp_pa
 
 def test_verify_makes_the_derived_files_again(undisturbed: Path, tmp_path: Path) -> None:
     out = shutil.copytree(undisturbed, tmp_path / "out")
-    expected = (out / "index.json").read_bytes()
-    for name in ("index.json", "failures.csv"):
+    expected = (out / "index.npz").read_bytes()
+    for name in ("index.npz", "failures.csv"):
         (out / name).unlink()
     assert flowkit("verify", out).code == 0
-    assert (out / "index.json").read_bytes() == expected
+    assert (out / "index.npz").read_bytes() == expected
     assert (out / "failures.csv").read_text().startswith("clip_id,code,message")
 
 

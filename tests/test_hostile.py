@@ -57,7 +57,7 @@ def zstd_folder(folder: ShardFolder, tmp_path_factory: pytest.TempPathFactory) -
     content = {k: v for k, v in shard.record.content.items() if k not in ("schema", "task", "file")}
     samples = list(shard.samples())
     samples[0]["regions"] = np.zeros_like(samples[0]["regions"])  # eleven bytes
-    record, _ = commit.publish(out, 0, shard_image(samples, settings), content)
+    record = commit.publish(out, 0, shard_image(samples, settings), content)
     return ShardFolder(out, {**folder.run, "settings": settings}, (record,))
 
 

@@ -24,15 +24,16 @@ import numpy as np
 import pytest
 
 from conftest import SIZE, flowkit, shard_bytes
-from flowkit import RunOptions, Stop, Summary, extract, load_config, pipeline, task
+from flowkit import RunOptions, Stop, Summary, extract, load_config, pipeline, sites, task
 from flowkit.config import ExtractConfig
 from flowkit.errors import BackendUnavailable, ConfigError, DeviceLost, DeviceOutOfMemory, Terminated
 from flowkit.feed import clip_loader
+from flowkit.gpus import MAX_BARREN_DEATHS, OnDevices, _shares
 from flowkit.inspection import inspect
 from flowkit.machine import describe_devices
 from flowkit.manifest import read_manifest
 from flowkit.pipeline import preview
-from flowkit.placement import MAX_BARREN_DEATHS, Job, OnDevices, _shares
+from flowkit.placement import Job
 from flowkit.progress import Silent
 from flowkit.report import write_report
 from flowkit.run import FEED, parse_devices
@@ -116,7 +117,7 @@ def run(cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     ) -> tuple[Summary, Notes]:
         found = read_manifest(cropped)
         prepare = functools.partial(use, tmp_path, ill, tuple(found[n].clip_id for n in clips), only, times)
-        monkeypatch.setattr(pipeline, "place", lambda *_: OnDevices(devices, prepare))
+        monkeypatch.setattr(sites.Here, "placement", lambda *_: OnDevices(devices, prepare))
         notes = Notes()
         return extract(cropped, tmp_path / "out", config, OPTIONS, reporter=notes), notes
 
@@ -186,7 +187,7 @@ def test_devices_share_workers_and_threads() -> None:
 
 
 def test_a_record_names_the_device_that_made_it(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "describe_devices", lambda *_: {"0": {"name": "Tesla"}})
+    monkeypatch.setattr(sites, "describe_devices", lambda *_: {"0": {"name": "Tesla"}})
     run((0,))
     assert {record.content["device"] for record in ShardFolder.open(tmp_path / "out").records} == {"Tesla"}
 
@@ -253,10 +254,10 @@ SCRIPT = """
 import functools, sys
 from pathlib import Path
 import test_placement
-from flowkit import cli, pipeline
-from flowkit.placement import OnDevices
+from flowkit import cli, sites
+from flowkit.gpus import OnDevices
 use = functools.partial(test_placement.use, Path(sys.argv.pop(1)), "slow", (sys.argv.pop(1),), None, 9)
-pipeline.place = lambda *_: OnDevices((0, 1), use)
+sites.Here.placement = lambda *_: OnDevices((0, 1), use)
 cli.main()
 """
 
@@ -311,7 +312,7 @@ def test_a_stop_is_heeded_while_a_device_works(cropped: Path, tmp_path: Path, mo
             stop.request(Terminated)
 
     prepare = functools.partial(use, tmp_path, "", (), None, 0)
-    monkeypatch.setattr(pipeline, "place", lambda *_: OnDevices((0,), prepare))
+    monkeypatch.setattr(sites.Here, "placement", lambda *_: OnDevices((0,), prepare))
     summary = extract(cropped, tmp_path / "out", CONFIG, OPTIONS, reporter=StopAtOnce(), stop=stop)
     assert summary.exit_code == 75
     assert summary.ok + summary.failed + summary.not_started == 12
@@ -323,7 +324,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
 ) -> None:
     """Asked in another process, and yet the error is the backend's own."""
     monkeypatch.setattr(pipeline, "_devices", lambda *_: (99,))
-    monkeypatch.setattr(pipeline, "describe_devices", lambda _, *more: describe_devices("cuda", *more))
+    monkeypatch.setattr(sites, "describe_devices", lambda _, *more: describe_devices("cuda", *more))
     with pytest.raises(BackendUnavailable):
         extract(cropped, tmp_path / "out", CONFIG, OPTIONS)
     with pytest.raises(BackendUnavailable):
@@ -340,21 +341,21 @@ def test_a_run_that_goes_on_with_another_gpu_says_so(run: Any, tmp_path: Path, m
     ]
     for model, driver, change in changes:
         found = {"0": {"name": model, "driver": driver}}
-        monkeypatch.setattr(pipeline, "describe_devices", lambda *_, found=found: found)
+        monkeypatch.setattr(sites, "describe_devices", lambda *_, found=found: found)
         _, notes = run((0,))
         assert f"device 0 ({model})" in " ".join(notes.said)
         told = [text for text in notes.said if "begun with another GPU or driver" in text]
         assert len(told) == bool(change)
         assert change in "".join(told)
-    monkeypatch.setattr(pipeline, "describe_devices", lambda *_: {"0": {"name": "Tesla"}, "1": {"name": "Volta"}})
+    monkeypatch.setattr(sites, "describe_devices", lambda *_: {"0": {"name": "Tesla"}, "1": {"name": "Volta"}})
     assert any("not of one model" in text for text in run((0, 1))[1].said)
     assert inspect(tmp_path / "out")["device"] == {"0": {"name": "Tesla", "driver": "1"}}
     assert "device.0.name" in write_report(tmp_path / "out").path.read_text()
 
 
 SIMULATED = """
-from flowkit import cli, pipeline
-pipeline.describe_devices = lambda *_: {"0": {"name": "simulator"}}  # Numba's has nothing to say of itself
+from flowkit import cli, sites
+sites.describe_devices = lambda *_: {"0": {"name": "simulator"}}  # Numba's has nothing to say of itself
 cli.main()
 """
 

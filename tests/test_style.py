@@ -26,8 +26,12 @@ LAZY = {
     "flowkit": {"mediapipe", "openpyxl", "dask", "distributed", "hdf5plugin", "av"},
     "fmanet": {"onnx", "onnxscript", "onnxruntime"},
 }
-GPU_BACKENDS = (PACKAGES["flowkit_kernels"] / "cuda", PACKAGES["flowkit_kernels"] / "cuda_numba.py")
-"""Imported at their first call only, so these may import their GPU packages as they please."""
+IMPORTED_LATE = (
+    PACKAGES["flowkit_kernels"] / "cuda",
+    PACKAGES["flowkit_kernels"] / "cuda_numba.py",
+    PACKAGES["flowkit"] / "crew.py",
+)
+"""Imported when a GPU backend is called, or a cluster, so these may import their packages as they please."""
 FLOWKIT_FOR_FMANET = {
     "flowkit",
     *(
@@ -35,6 +39,8 @@ FLOWKIT_FOR_FMANET = {
         for name in (
             "shards",
             "classes",
+            "cluster",
+            "crew",
             "errors",
             "executors",
             "files",
@@ -87,7 +93,7 @@ def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
     package, tree = package_of(path), tree_of(path)
     everything = imports(tree)
     assert not {name.split(".")[0] for name in everything} & NEVER[package]
-    if not any(path.is_relative_to(backend) for backend in GPU_BACKENDS):
+    if not any(path.is_relative_to(late) for late in IMPORTED_LATE):
         assert not {name.split(".")[0] for name in top_level_imports(tree)} & LAZY[package]
     if package == "fmanet":
         assert {name for name in everything if name.split(".")[0] == "flowkit"} <= FLOWKIT_FOR_FMANET

@@ -101,6 +101,12 @@ RUN_OPTIONS = [
         default=0,
         help="Processes that train, one thread each.  [default: one a core, one on a GPU]",
     ),
+    click.option(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="Dask cluster that trains, a network a thread: local, tcp://host:8786, or a scheduler file.  [default: this machine]",
+    ),
     click.option("--overwrite", is_flag=True, help="Discard what --out holds."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
 ]
@@ -132,7 +138,7 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
     from fmanet.report import write_report
     from fmanet.run import RunOptions, preview, train_run
 
-    options = RunOptions(given.pop("workers"), given.pop("overwrite"))
+    options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
     settings = _settings(shards, given)
     source = _source(shards, settings)
     if dry_run:
@@ -250,7 +256,7 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
     from fmanet.ablation import COLUMNS, compare, ladder, table
     from fmanet.run import RunOptions, train_run
 
-    options = RunOptions(given.pop("workers"), given.pop("overwrite"))
+    options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
     settings = _settings(shards, given)
     source = _source(shards, settings)
     stop = Stop("train")

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from flowkit.classes import dataset_name, preview
 from flowkit.classes import grouping as class_grouping
-from flowkit.commit import Record, invalid_records
+from flowkit.commit import Record
 from flowkit.errors import ConfigError, ShardCorrupt
 from flowkit.shards import Shard, ShardFolder, verify_file
 
@@ -290,11 +290,11 @@ def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tens
 
 def _open(path: Path) -> ShardFolder:
     folder = ShardFolder.open(path)
-    if damaged := invalid_records(path):
+    if damaged := folder.invalid:
         raise ShardCorrupt(
             f"{damaged[0]}: commit record and its shard must be whole; got something else. Run extract again: it redoes the task."
         )
-    if not folder.clips():
+    if not folder.clip_count:
         raise ConfigError(
             f"{path}: folder must hold at least one clip; got {len(folder.failures())} failed ones only. Look at "
             f"{path / 'failures.csv'}."

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flowkit import __version__, commit
+from flowkit.cluster import LOCAL, ClusterPool, ask, connect
 from flowkit.errors import (
+    ClusterLost,
     ConfigError,
     DiskFull,
     EnvironmentMissing,
@@ -42,7 +42,7 @@ from fmanet.model import build_network, multiply_adds, parameter_count
 from fmanet.plan import Member, Plan, freeze, make_plan
 from fmanet.results import write_results
 from fmanet.settings import RunSettings, differences
-from fmanet.task import ClipSource, Job, clips_digest, device_facts, folds_of, member_keys, trainer
+from fmanet.task import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, member_keys, trainer
 from fmanet.train import predict
 
 VERSIONED = ("torch", "safetensors", "numpy", "h5py")
@@ -62,17 +62,26 @@ class RunOptions:
         Discard what the folder holds.
     timeout_s : float
         Longest time for one group of networks.
+    cluster : str
+        Dask cluster that trains: "local" (of `workers` processes), an address, or a scheduler file, whose workers train a network a
+        thread; empty for this machine.
     """
 
     workers: int = 0
     overwrite: bool = False
     timeout_s: float = 86400.0
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= 1024:
             raise ConfigError(f"options: workers must be from 0 to 1024; got {self.workers}. Correct it.")
         if not 0 < self.timeout_s < math.inf:
             raise ConfigError(f"options: timeout_s must be positive; got {self.timeout_s}. Correct it.")
+        if self.workers and self.cluster not in ("", LOCAL):
+            raise ConfigError(
+                f"options: workers must be left out with the cluster {self.cluster}, whose workers train a network a thread; got "
+                f"{self.workers}. Leave it out, and start Dask's workers with as many threads."
+            )
 
 
 @dataclass(slots=True)
@@ -163,8 +172,11 @@ def train_run(
     EnvironmentMissing, DiskFull
         What was committed stays.
     """
-    run = _Run(source, out, settings, options or RunOptions(), reporter or Silent(), stop or Stop("train"))
-    return run.carry_out()
+    options, reporter = options or RunOptions(), reporter or Silent()
+    if not options.cluster:
+        return _Run(source, out, settings, options, reporter, stop or Stop("train")).carry_out()
+    with connect(options.cluster, _workers(options, settings), tell=reporter.note) as client:
+        return _Run(source, out, settings, options, reporter, stop or Stop("train"), client).carry_out()
 
 
 def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOptions) -> dict[str, Any]:
@@ -203,9 +215,11 @@ class _Run:
         options: RunOptions,
         reporter: Reporter,
         stop: Stop,
+        client: Any = None,
     ) -> None:
-        self.out, self.options, self.reporter, self.stop = out, options, reporter, stop
-        _check_device(settings)
+        self.out, self.options, self.reporter, self.stop, self.client = out, options, reporter, stop, client
+        if not options.cluster:
+            check_device(settings.train)
         self.source = source
         self.clips: Clips = source.load()
         network = replace(settings.network, classes=len(self.clips.classes))
@@ -234,11 +248,11 @@ class _Run:
         pending = self._prepare()
         try:
             self._train(pending)
-        except Interrupted as error:
+        except (Interrupted, ClusterLost) as error:
             self.summary.stopped = error
-            folder.remove_temporaries(self.out)  # the workers were killed
             self._count_committed()
         finally:
+            folder.remove_temporaries(self.out)  # of workers that were killed
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - begin
         if self.summary.done == self.summary.planned:
@@ -280,11 +294,18 @@ class _Run:
                 "shape": list(self.clips.flow.shape[1:]),
                 "folders": {str(path): _folder_fingerprint(path) for path in self.source.folders},
             },
-            "versions": {"flowkit": __version__, "python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in VERSIONED},
-            "device": device_facts(self.settings.train),
+            "versions": _versions(),
+            "device": self._device(),
             "machine": {"processor": _processor(), "system": platform.platform()},
         }
+
+    def _device(self) -> dict[str, Any]:
+        """What trains: here, or on the worker that answers first."""
+        look = partial(device_facts, self.settings.train)
+        if self.client is not None:
+            found: dict[str, Any] = ask(self.client, look, self.stop.check)
+            return found
+        return {} if self.options.cluster else look()  # a preview asks no cluster
 
     def _begins_anew(self) -> bool:
         """Whether what the folder holds may be discarded: nothing was trained there yet.
@@ -326,11 +347,7 @@ class _Run:
     def _train(self, pending: list[int]) -> None:
         if not pending:
             return
-        job = Job(self.out, self.source, self.settings, self.plan, self.digest)
-        workers = min(self._workers(), len(pending))
-        with SupervisedPool(
-            partial(trainer, job), workers=workers, timeout_s=self.options.timeout_s, window=2 * workers
-        ) as pool:
+        with self._executor(len(pending)) as pool:
             try:
                 for number, outcome in pool.submit(pending).outcomes(self.stop.check):
                     self._count(number, outcome)
@@ -339,8 +356,23 @@ class _Run:
                     f"train: worker processes must be able to start; got: {error} What was committed stays."
                 ) from error
 
-    def _workers(self) -> int:
-        return self.options.workers or (1 if self.settings.train.device == "cuda" else len(os.sched_getaffinity(0)))
+    def _executor(self, groups: int) -> SupervisedPool | ClusterPool:
+        job = Job(self.out.absolute(), self.source.anywhere(), self.settings, self.plan, self.digest)
+        if self.client is None:
+            workers = min(_workers(self.options, self.settings), groups)
+            return SupervisedPool(
+                partial(trainer, job), workers=workers, timeout_s=self.options.timeout_s, window=2 * workers
+            )
+        from flowkit.crew import Expected
+
+        return ClusterPool(
+            self.client,
+            partial(trainer, job),
+            expected=Expected(job.out / commit.RUN_FILE, _versions, self.facts["versions"]),
+            timeout_s=self.options.timeout_s,
+            places=1 if self.settings.train.device == "cuda" else 0,
+            tell=self.reporter.note,
+        )
 
     def _count(self, number: int, outcome: Outcome[None]) -> None:
         group = self.plan.groups[number]
@@ -363,12 +395,15 @@ class _Run:
         self.summary.failed = {title: why for title, why in self.summary.failed.items() if title in left}
 
 
-def _check_device(settings: RunSettings) -> None:
-    if settings.train.device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentMissing(
-            "train: --device cuda must find a GPU that PyTorch can use; got none. Install a PyTorch for your driver, or pass "
-            "--device cpu."
-        )
+def _workers(options: RunOptions, settings: RunSettings) -> int:
+    return options.workers or (1 if settings.train.device == "cuda" else len(os.sched_getaffinity(0)))
+
+
+def _versions() -> dict[str, str]:
+    """Of all that decides the last bits of a network."""
+    return {"flowkit": __version__, "python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in VERSIONED
+    }
 
 
 def _folder_fingerprint(path: Path) -> str:

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from flowkit.classes import default_grouping
-from flowkit.errors import ShardCorrupt
+from flowkit.errors import EnvironmentMissing, ShardCorrupt
 from flowkit.shards import ShardFolder
 from fmanet import checkpoint, folder
 from fmanet.batches import derived_seed
@@ -39,6 +39,10 @@ class ClipSource:
     folders: tuple[Path, ...]
     classes: str
     size: int = 0
+
+    def anywhere(self) -> ClipSource:
+        """The same, with folders that hold in any working directory."""
+        return replace(self, folders=tuple(path.absolute() for path in self.folders))
 
     def load(self, *, verify: bool = True) -> Clips:
         """Every clip, in an order that does not depend on that of the folders.
@@ -78,7 +82,7 @@ def fitting_grouping(folders: Sequence[Path]) -> str:
     ------
     ConfigError, ShardCorrupt
     """
-    return default_grouping({clip["dataset"] for path in folders for clip in ShardFolder.open(path).clips()})
+    return default_grouping({clip["dataset"] for path in folders for clip in ShardFolder.open(path).each_clip()})
 
 
 def folds_of(protocol: ProtocolSettings, clips: Clips) -> list[Fold]:
@@ -110,6 +114,7 @@ def member_keys(plan: Plan, fingerprint: str, digest: str) -> dict[Member, str]:
 @contextmanager
 def trainer(job: Job) -> Iterator[Callable[[int], None]]:
     """Life of a worker: clips are read once; each item is the number of a group."""
+    check_device(job.settings.train)  # on a cluster this machine is not the one that the command was given on
     clips = job.source.load(verify=False)  # the parent compared every file with its hash
     if clips_digest(clips) != job.digest:
         raise ShardCorrupt("shards: clips must stay as they are during a run; got others. Run the same command again.")
@@ -218,6 +223,20 @@ def prediction_rows(clips: Clips, probabilities: npt.NDArray[np.float64], fold: 
         )
         for row, shares in enumerate(probabilities)
     ]
+
+
+def check_device(settings: TrainSettings) -> None:
+    """Find what trains.
+
+    Raises
+    ------
+    EnvironmentMissing
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentMissing(
+            f"train: --device cuda must find a GPU that PyTorch can use; got none on {platform.node()}. Install a PyTorch for its "
+            "driver, or pass --device cpu."
+        )
 
 
 def device_facts(settings: TrainSettings) -> dict[str, Any]:
