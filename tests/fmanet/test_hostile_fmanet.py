@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -60,12 +59,6 @@ def clean_end(arguments: list[str], what: str) -> int:
     return done.exit_code
 
 
-def as_written(content: Any) -> bytes:
-    """What `commit.encode` makes, also of texts that it cannot encode."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"sha256": digest, "content": content}).encode()
-
-
 @pytest.mark.parametrize("name", ["run.json", "folds.json", "folds/casme2.s00/seed-0.json"])
 def test_a_json_file_of_another_form_ends_in_words(trained: Path, shards: Path, tmp_path: Path, name: str) -> None:
     """Now this value and now that is one of another kind, under a hash that fits."""
@@ -75,7 +68,7 @@ def test_a_json_file_of_another_form_ends_in_words(trained: Path, shards: Path, 
     changes = list(mutations(json.loads(honest)["content"], 3, seed=2))
     refused = 0
     for number, (what, content) in enumerate(random.Random(2).sample(changes, 50)):
-        path.write_bytes(as_written(content))
+        path.write_bytes(commit.encode(content))
         found = [command for command in commands(run, shards) if command[0] != "export"]  # which takes seconds
         refused += clean_end(found[number % len(found)], what) != 0
     assert refused > 10
