@@ -7,7 +7,7 @@ a count is a count) is checked here, once. A million clips take about a second: 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -44,7 +44,7 @@ def is_generation(content: Mapping[str, Any]) -> bool:
     """Whether this is what `plan.publish_generation` stores."""
     try:
         texts = [text for task in content["tasks"] for name, row in task for text in (name, row)]
-        return _is_count(content["first_task"]) and _are_texts(texts)
+        return is_count(content["first_task"]) and are_texts(texts)
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -52,31 +52,31 @@ def is_generation(content: Mapping[str, Any]) -> bool:
 def _is_record(content: Mapping[str, Any]) -> bool:
     clips, failures = content["clips"], content["failures"]
     return (
-        _is_count(content["task"])
-        and _are_texts([content["key"], content["host"], content.get("run", ""), content.get("device", "")])
+        is_count(content["task"])
+        and are_texts([content["key"], content["host"], content.get("run", ""), content.get("device", "")])
         and all(type(time) in (int, float) and 0 <= time < MAX_TIME for time in (content["began"], content["ended"]))
         and (content["file"] is None or _is_file(content["file"]))
         and type(clips) is type(failures) is list
-        and all(_are_texts(list(map(itemgetter(name), clips)), printable=True) for name in CLIP_TEXTS)
-        and all(_are_texts(list(map(itemgetter(name), failures))) for name in FAILURE_TEXTS)
+        and all(are_texts(list(map(itemgetter(name), clips)), printable=True) for name in CLIP_TEXTS)
+        and all(are_texts(list(map(itemgetter(name), failures))) for name in FAILURE_TEXTS)
         and all(type(bits) is int and 0 <= bits < 1 << 32 for bits in map(itemgetter("qc"), clips))
-        and all(_is_count(clip.get("apex", -1), -1) for clip in clips)  # -1: an import that knows of none
+        and all(is_count(clip.get("apex", -1), -1) for clip in clips)  # -1: an import that knows of none
         and {*map(tuple, map(itemgetter("phase_valid"), clips))}
         <= {(a, b) for a in (True, False) for b in (True, False)}
     )
 
 
 def _is_file(file: Mapping[str, Any]) -> bool:
-    return _are_texts([file["name"], file["sha256"]]) and type(file["bytes"]) is int and file["bytes"] >= 0
+    return are_texts([file["name"], file["sha256"]]) and type(file["bytes"]) is int and file["bytes"] >= 0
 
 
 def _is_run(content: Mapping[str, Any]) -> bool:
     settings = content["settings"]
     size = settings["align"]["size"]
     return (
-        _are_texts([content["fingerprint"], content["backend"], settings["backend"], settings["align"]["stabilise"]])
-        and all(_is_tree(content[name]) for name in ("settings", "versions", "machine"))
-        and _is_tree(content.get("device", {}))
+        are_texts([content["fingerprint"], content["backend"], settings["backend"], settings["align"]["stabilise"]])
+        and all(is_tree(content[name]) for name in ("settings", "versions", "machine"))
+        and is_tree(content.get("device", {}))
         and all(isinstance(device, Mapping) for device in content.get("device", {}).values())
         and type(size) is int
         and 0 < size <= MAX_SIDE
@@ -86,25 +86,26 @@ def _is_run(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _is_tree(values: Any, depth: int = MAX_DEPTH) -> bool:
-    """Names and plain values, or names and such again."""
-    if not isinstance(values, Mapping) or not depth or not _are_texts(list(values)):
+def is_tree(values: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether these are names and plain values, or names and such again."""
+    if not isinstance(values, Mapping) or not depth or not are_texts(list(values)):
         return False
-    return all(_is_plain(value) or _is_tree(value, depth - 1) for value in values.values())
+    return all(_is_plain(value) or is_tree(value, depth - 1) for value in values.values())
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(not isinstance(entry, list) and _is_plain(entry) for entry in value)
-    return _are_texts([value]) if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
+    return are_texts([value]) if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
 
 
-def _is_count(value: Any, least: int = 0) -> bool:
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether this is a whole number that something here can have."""
     return type(value) is int and least <= value < MAX_NUMBER
 
 
-def _are_texts(values: Sequence[Any] | Iterable[Any], *, printable: bool = False) -> bool:
-    """A TypeError where one is no text, a UnicodeEncodeError where one holds half a character."""
+def are_texts(values: Iterable[Any], *, printable: bool = False) -> bool:
+    """Whether these are texts; TypeError where one is none, UnicodeEncodeError where one holds half a character."""
     joined = "".join(values)
     joined.encode()
     return not (printable and _CONTROL.search(joined))

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit import commit
+from flowkit.files import regular
 from flowkit.garbage import no_garbage_collection
 from flowkit.plan import read_generations
 from flowkit.rows import column
@@ -158,7 +159,7 @@ class Index:
 
     @classmethod
     def _stored(cls, out: Path) -> Index:
-        with (out / INDEX_FILE).open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open(out / INDEX_FILE, "rb", opener=regular) as file, zipfile.ZipFile(file) as archive:
             values = {field.name: _member(archive, field.name) for field in fields(cls)}
         _check(values)
         return cls(**values)
@@ -350,6 +351,9 @@ def _check(values: Mapping[str, npt.NDArray[Any]]) -> None:
     for name, shape in shapes.items():
         if values[name].shape != shape:
             raise ValueError(f"{name} has shape {values[name].shape}")
+    for held in values.values():
+        if held.dtype.kind == "S":
+            _ = b"".join(held.tolist()).decode()  # nobody shall find out later that a text is none
     for name, words in _WORDS.items():
         if len(values[name]) and not 0 <= values[name].min() <= values[name].max() < len(values[words]):
             raise ValueError(f"{name} names words that are not there")

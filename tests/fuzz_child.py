@@ -173,7 +173,7 @@ def _json(folder: Path) -> Callable[[int], str]:
             text = mutated(honest[name], draw)
         else:
             content = draw.choice(changes[name])
-            text = json.dumps({"sha256": commit._digest(content), "content": content}).encode()
+            text = commit.encode(content)
         (folder / name).write_bytes(text)
         try:
             found = inspect(folder), len(verify(folder).problems)

@@ -144,8 +144,10 @@ def test_nothing_but_the_output_is_left_on_the_disk(cropped: Path, faces: list[n
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
     assert [path for path in home.rglob("*") if path.is_file()] == []
     kinds = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file()}
-    assert kinds == {"run.json", "plan", "shards", "index.json", "failures.csv", "report.html"}
-    texts = [path.read_text() for path in out.rglob("*") if path.is_file() and path.suffix != ".h5"]
+    assert kinds == {"run.json", "plan", "shards", "index.npz", "failures.csv", "report.html"}
+    texts = [path.read_text() for path in out.rglob("*") if path.is_file() and path.suffix not in (".h5", ".npz")]
+    with np.load(out / "index.npz") as index:
+        assert all(index[name].ndim <= 2 and index[name].shape[1:] in ((), (2,)) for name in index)  # texts and numbers
     for text in (*texts, done.out, done.err):
         longest = max(map(len, re.findall(r"[A-Za-z0-9+/=]+", re.sub(r'"data:image/png;base64,[^"]*"', "", text))))
         assert longest <= 64, "more than a hash"

@@ -44,6 +44,7 @@ FLOWKIT_FOR_FMANET = {
             "errors",
             "executors",
             "files",
+            "forms",
             "commit",
             "page",
             "pictures",

@@ -28,6 +28,7 @@ from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, ShardCorru
 from flowkit.files import NotRegular, read_regular
 from fmanet import checkpoint
 from fmanet.errors import CheckpointRefused
+from fmanet.forms import is_record, is_run
 from fmanet.plan import PLAN_FILE, Member, Plan, read_plan
 from fmanet.settings import RunSettings
 from fmanet.train import LogRow
@@ -38,8 +39,7 @@ PREDICTIONS_FILE, SCORES_FILE = "predictions.csv", "scores.json"
 OWN = (FOLDS, "quarantine", PREDICTIONS_FILE, SCORES_FILE, "report.html", PLAN_FILE, commit.RUN_FILE)
 """run.json comes last: until it is removed, the folder is known as ours."""
 FACTS = ("settings", "clips", "versions", "device", "machine")
-CLIP_FACTS = ("digest", "count", "subjects", "classes", "units", "shape", "folders")
-"""What run.json tells of the run, and in it of the clips."""
+"""What run.json tells of the run."""
 MAX_TABLE_BYTES = 1 << 30
 
 
@@ -98,7 +98,7 @@ def read_record(out: Path, plan: Plan, member: Member, key: str) -> dict[str, An
         content = commit.decode(read_regular(path))
     except (FileNotFoundError, NotRegular):
         return None
-    if content is None or content.get("key") != key:
+    if content is None or content.get("key") != key or not is_record(content):
         return None
     return content if all(_is_there(path.parent, entry) for entry in named_files(content)) else None
 
@@ -120,6 +120,8 @@ def read_table(out: Path, plan: Plan, member: Member, entry: Mapping[str, Any]) 
         return checkpoint.read_file(path, entry, MAX_TABLE_BYTES).decode()
     except CheckpointRefused as error:
         raise ShardCorrupt(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ShardCorrupt(f"{path}: table must be UTF-8; got {error.reason}. Do not trust this folder.") from error
 
 
 def quarantine_invalid(out: Path, plan: Plan, keys: Mapping[Member, str]) -> list[Path]:
@@ -174,8 +176,7 @@ def read_run(out: Path) -> dict[str, Any] | None:
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     if content.get("kind") != KIND:
         raise ConfigError(f"{out}: folder must be one of fmanet train; got another tool's. Give another folder.")
-    parts = [content.get(name) for name in FACTS]
-    if not all(isinstance(part, Mapping) for part in parts) or not set(CLIP_FACTS) <= set(content["clips"]):
+    if not is_run(content):
         raise ShardCorrupt(
             f"{path}: run must be told by {', '.join(FACTS)}; got another form. Do not trust this folder, or begin anew elsewhere."
         )

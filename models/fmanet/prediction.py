@@ -13,6 +13,7 @@ from flowkit import commit
 from flowkit.errors import ConfigError
 from fmanet import checkpoint, folder
 from fmanet.dataset import Clips, ShardDataset
+from fmanet.errors import CheckpointRefused
 from fmanet.results import require_records
 from fmanet.settings import TrainSettings
 from fmanet.train import predict
@@ -53,11 +54,16 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     here = _on_this_machine(settings.train)
+    classes = tuple(facts["clips"]["classes"])
     total = np.zeros((len(clips), settings.network.classes))
     for member in records:
         loaded = checkpoint.load(folder.record_path(run, plan, member))
+        if loaded.classes != classes:
+            raise CheckpointRefused(
+                f"{folder.record_path(run, plan, member)}: classes must be those of the run ({', '.join(classes)}); got "
+                f"{', '.join(loaded.classes)}. Do not trust this folder."
+            )
         total += predict(loaded.model, clips, here)
-    classes = tuple(facts["clips"]["classes"])
     shares = total / len(records)
     rows = (
         [clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())], *own.tolist()]

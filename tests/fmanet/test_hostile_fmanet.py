@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -47,7 +46,7 @@ def commands(run: Path, shards: Path) -> list[list[str]]:
         ["evaluate", str(run)],
         ["report", str(run), "--clips", "1"],
         ["predict", str(run), str(shards), "--out", str(run / "new.csv")],
-        ["export", str(run), "--format", "onnx", "--out", str(run / "onnx")],
+        ["export", str(run), "--format", "onnx", "--fold", "casme2.s00", "--out", str(run / "onnx")],
         ["train", str(shards), "--out", str(run), *FLAGS, "--dry-run"],
     ]
 
@@ -60,12 +59,6 @@ def clean_end(arguments: list[str], what: str) -> int:
     return done.exit_code
 
 
-def as_written(content: Any) -> bytes:
-    """What `commit.encode` makes, also of texts that it cannot encode."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"sha256": digest, "content": content}).encode()
-
-
 @pytest.mark.parametrize("name", ["run.json", "folds.json", "folds/casme2.s00/seed-0.json"])
 def test_a_json_file_of_another_form_ends_in_words(trained: Path, shards: Path, tmp_path: Path, name: str) -> None:
     """Now this value and now that is one of another kind, under a hash that fits."""
@@ -75,8 +68,8 @@ def test_a_json_file_of_another_form_ends_in_words(trained: Path, shards: Path, 
     changes = list(mutations(json.loads(honest)["content"], 3, seed=2))
     refused = 0
     for number, (what, content) in enumerate(random.Random(2).sample(changes, 50)):
-        path.write_bytes(as_written(content))
-        found = commands(run, shards)
+        path.write_bytes(commit.encode(content))
+        found = [command for command in commands(run, shards) if command[0] != "export"]  # which takes seconds
         refused += clean_end(found[number % len(found)], what) != 0
     assert refused > 10
 
@@ -125,10 +118,11 @@ def rewritten(change: Any) -> bytes:
 
 
 def _all_at_once(head: dict[str, Any]) -> None:
-    first = next(entry for name, entry in head.items() if name != "__metadata__")
-    for name, entry in head.items():
-        if name != "__metadata__" and entry["shape"] == first["shape"]:
-            entry["data_offsets"] = first["data_offsets"]
+    """Of the tensors of each shape, all lie where the first one does."""
+    found: dict[str, list[int]] = {}
+    for entry in head.values():
+        entry["data_offsets"] = found.setdefault(str(entry.get("shape")), entry.get("data_offsets"))
+    assert len(found) < len(head)
 
 
 def _first(head: dict[str, Any], **changes: Any) -> None:
