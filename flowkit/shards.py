@@ -8,11 +8,13 @@ code, or become more than the file's own bytes allow. docs/security.md lists it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +46,21 @@ _ZSTD_MAGIC: Final = bytes.fromhex("28b52ffd")
 _ZSTD_HEAD_BYTES: Final = 18
 _DAMAGE: Final = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
 """What h5py raises over files that are not as they should be."""
-_plugins = threading.Lock()
+MAX_OPEN: Final = 64
+"""Files that a process keeps open; another one closes the oldest, which opens again when it is read."""
+_NO_DAMAGE: Final = (errno.EMFILE, errno.ENFILE)
+_opened: weakref.WeakKeyDictionary[Shard, None] = weakref.WeakKeyDictionary()
+_reading = threading.RLock()
+"""Held while a file is read, so that no other thread closes it; libhdf5 takes one read at a time anyway."""
+
+
+def _forget_threads() -> None:
+    """In a child of fork: the thread that held the lock is not there."""
+    global _reading
+    _reading = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +279,11 @@ class Shard:
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
-        if self._file is not None and self._pid == os.getpid():
-            self._file.close()
-        self._file = None
+        with _reading:
+            if self._file is not None and self._pid == os.getpid():
+                self._file.close()
+            self._file = None
+            _opened.pop(self, None)
 
     @property
     def units(self) -> str:
@@ -275,8 +293,7 @@ class Shard:
         ------
         ShardCorrupt
         """
-        file = self._open()
-        with _damage_told(self.path):
+        with self._held() as file, _damage_told(self.path):
             units = _attribute(file, "units", h5py.h5t.TypeStringID)
         if units not in UNITS:
             raise ShardCorrupt(
@@ -311,11 +328,11 @@ class Shard:
         ShardCorrupt
             The numbers do not match the clip's own hash.
         """
-        self._open()
         sample: dict[str, Any] = {}
-        for column in COLUMNS:
-            if column.name in self._names:
-                with self._dataset(column.name) as dataset:
+        with self._held() as file, _damage_told(self.path):
+            for column in COLUMNS:
+                if column.name in self._names:
+                    dataset = file[column.name]
                     sample[column.name] = dataset.asstr()[row] if column.dtype == TEXT else dataset[row]
         if _sample_hash(sample) != sample["sample_hash"]:
             raise ShardCorrupt(
@@ -332,20 +349,30 @@ class Shard:
     @contextmanager
     def _dataset(self, name: str) -> Iterator[Any]:
         """A column as h5py has it; only those are ever opened that were checked."""
-        file = self._open()
-        if name not in self._names:
-            raise KeyError(name)
-        with _damage_told(self.path):
-            yield file[name]
+        with self._held() as file:
+            if name not in self._names:
+                raise KeyError(name)
+            with _damage_told(self.path):
+                yield file[name]
+
+    @contextmanager
+    def _held(self) -> Iterator[Any]:
+        """The open file, which stays open for the length of the with-block."""
+        if self._verify:  # before the others have to wait
+            _refuse_elsewhere(self.path, self.record)
+            verify_file(self.path, self.record)
+            self._verify = False
+        with _reading:
+            yield self._open()
 
     def _open(self) -> Any:
         if self._file is None or self._pid != os.getpid():
             _refuse_elsewhere(self.path, self.record)
-            if self._verify:
-                verify_file(self.path, self.record)
-                self._verify = False
+            for oldest in list(_opened)[: len(_opened) + 1 - MAX_OPEN]:
+                oldest.close()
             self._file, self._names = _open_checked(self.path, len(self), self._settings)
             self._pid = os.getpid()
+            _opened[self] = None
         return self._file
 
 
@@ -386,6 +413,8 @@ def _damage_told(path: Path) -> Iterator[None]:
     except FlowkitError:
         raise
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in _NO_DAMAGE:
+            raise
         raise ShardCorrupt(
             f"{path}: shard must be an HDF5 file of this schema; got one that cannot be read ({error!s:.200}). Restore it from a "
             "copy."
@@ -395,15 +424,14 @@ def _damage_told(path: Path) -> Iterator[None]:
 @contextmanager
 def _no_plugins() -> Iterator[None]:
     """Give libhdf5 no folder to look for filters in: it would run whatever lies there. zstd needs none."""
-    with _plugins:
-        paths = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
-        for _ in paths:
-            h5py.h5pl.remove(0)
-        try:
-            yield
-        finally:
-            for path in paths:
-                h5py.h5pl.append(path)
+    paths = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
+    for _ in paths:
+        h5py.h5pl.remove(0)
+    try:
+        yield
+    finally:
+        for path in paths:
+            h5py.h5pl.append(path)
 
 
 def _open_checked(path: Path, clips: int, settings: Mapping[str, Any]) -> tuple[Any, frozenset[str]]:

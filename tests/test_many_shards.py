@@ -1,0 +1,72 @@
+"""A thousand shards, in processes of every kind, where only 256 files may be open."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowkit import commit
+from flowkit.shards import Shard, ShardFolder
+from shard_builder import build_folder
+
+SHARDS, FILES = 1000, 256
+READ = """
+import sys
+from pathlib import Path
+from torch.utils.data import DataLoader, Subset
+from flowkit.shards import ShardFolder
+from fmanet.dataset import ShardDataset
+out, count = Path(sys.argv[1]), int(sys.argv[2])
+found = ShardDataset([out], None, verify=False)  # looks into each
+assert len(found) == count
+some = Subset(found, range(0, count, 3))  # more than may be open at once
+for method in ("fork", "spawn", "forkserver"):
+    loader = DataLoader(some, batch_size=50, num_workers=1, multiprocessing_context=method)
+    assert sum(len(batch["row"]) for batch in loader) == len(some), method
+shards = list(ShardFolder.open(out).shards())
+first = [shard.sample(0)["clip_id"] for shard in shards[:300]]
+assert [shard.sample(0)["clip_id"] for shard in shards[:300]] == first
+"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A thousand shards of one clip each; made without waiting for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commit.os, "fsync", lambda handle: None)
+        return build_folder(tmp_path_factory.mktemp("many") / "out", clips=SHARDS, shard_clips=1, failures=0)
+
+
+def test_a_thousand_shards_are_read_with_256_files(many: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READ, str(many), str(SHARDS)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES)),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_shard_that_is_open_here_is_read_there(many: Path, method: str) -> None:
+    """Under fork the child has the parent's handle, and opens one of its own."""
+    shard = next(iter(ShardFolder.open(many).shards()))
+    expected = shard.sample(0)["sample_hash"]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(read_hash, [shard] * 8) == [expected] * 8
+    assert shard.sample(0)["sample_hash"] == expected
+
+
+def read_hash(shard: Shard) -> str:
+    found: str = shard.sample(0)["sample_hash"]
+    return found
