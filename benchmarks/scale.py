@@ -29,6 +29,7 @@ import machine
 from flowkit import commit
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.garbage import no_garbage_collection
 from flowkit.index import INDEX_FILE, Index, finalise
 from flowkit.manifest import REQUIRED, Clip, read_manifest
 from flowkit.plan import Task, make_plan, publish_generation
@@ -126,19 +127,23 @@ def _sample(clip: Clip) -> dict[str, Any]:
 # --- steps: what is timed in a process of its own
 
 
-def _prepare(manifest: Path, out: Path) -> tuple[dict[str, float], dict[str, int]]:
+def _prepare(manifest: Path, out: Path) -> tuple[dict[str, float], dict[str, float]]:
     """All that an extraction does before its first task; reading the manifest is timed apart."""
     from flowkit.pipeline import _Run
     from flowkit.progress import Silent
     from flowkit.run import RunOptions
 
-    began = time.perf_counter()
+    clocks = [(time.perf_counter(), time.process_time())]
     run = _Run(manifest, out, CONFIG, RunOptions(), Silent(), None, Here())
-    read = time.perf_counter()
-    plan = run._prepare()
-    done = time.perf_counter()
-    found = {"pending": len(plan.pending), "ok": len(plan.ok), "failed": len(plan.failed)}
-    return {"manifest": read - began, "prepare": done - read}, found
+    clocks.append((time.perf_counter(), time.process_time()))
+    with no_garbage_collection():
+        plan = run._prepare()
+    clocks.append((time.perf_counter(), time.process_time()))
+    (began, began_cpu), (read, read_cpu), (done, done_cpu) = clocks
+    seconds = {"manifest": read - began, "prepare": done - read}
+    cpu = {"manifest_cpu": read_cpu - began_cpu, "prepare_cpu": done_cpu - read_cpu}
+    found = {"pending": len(plan.pending), "ok": len(plan.ok), "failed": len(plan.failed), **cpu}
+    return seconds, found
 
 
 def step_plan(manifest: Path, out: Path) -> tuple[float, dict[str, Any]]:

@@ -7,7 +7,7 @@ a count is a count) is checked here, once. A million clips take about a second: 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -59,11 +59,16 @@ def _is_record(content: Mapping[str, Any]) -> bool:
         and type(clips) is type(failures) is list
         and all(are_texts(list(map(itemgetter(name), clips)), printable=True) for name in CLIP_TEXTS)
         and all(are_texts(list(map(itemgetter(name), failures))) for name in FAILURE_TEXTS)
-        and all(type(bits) is int and 0 <= bits < 1 << 32 for bits in map(itemgetter("qc"), clips))
-        and all(is_count(clip.get("apex", -1), -1) for clip in clips)  # -1: an import that knows of none
+        and _are_between(list(map(itemgetter("qc"), clips)), 0, 1 << 32)
+        and _are_between([clip.get("apex", -1) for clip in clips], -1, MAX_NUMBER)  # -1: an import that knows of none
         and {*map(tuple, map(itemgetter("phase_valid"), clips))}
         <= {(a, b) for a in (True, False) for b in (True, False)}
     )
+
+
+def _are_between(values: Sequence[Any], least: int, end: int) -> bool:
+    """Whether these are whole numbers, none of them below `least` or at `end` and above."""
+    return not values or ({*map(type, values)} == {int} and least <= min(values) and max(values) < end)
 
 
 def _is_file(file: Mapping[str, Any]) -> bool:
@@ -108,4 +113,4 @@ def are_texts(values: Iterable[Any], *, printable: bool = False) -> bool:
     """Whether these are texts; TypeError where one is none, UnicodeEncodeError where one holds half a character."""
     joined = "".join(values)
     joined.encode()
-    return not (printable and _CONTROL.search(joined))
+    return not printable or joined.isprintable() or not _CONTROL.search(joined)  # nearly all is, which is told faster

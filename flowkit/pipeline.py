@@ -283,7 +283,7 @@ class _Run:
         summary.not_started = sum(len(task.clips) for task in plan.pending)
         summary.planned = summary.ok + summary.failed + summary.not_started
         summary.phases_invalid = sum(
-            name in plan.ok and not all(valid)
+            False in valid and name in plan.ok
             for clips in (record.content["clips"] for record in records)
             for name, valid in zip(column(clips, "clip_id"), column(clips, "phase_valid"), strict=True)
         )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.simd import njit
+from flowkit_kernels.simd import inlined, njit
 
 Image = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
@@ -67,7 +67,7 @@ def combine(flow: Image, region: Region, combined: Image, settings: Settings) ->
             combined[2, y, x] = magnitude
 
 
-@njit
+@inlined
 def weighted_magnitude(phase: Image, region: Region, weight: float, floor_px: float) -> npt.NDArray[np.float64]:
     """Mn_p times its weight: 0..weight over the region; 0 everywhere for a phase without motion."""
     height, width = region.shape
@@ -85,7 +85,7 @@ def weighted_magnitude(phase: Image, region: Region, weight: float, floor_px: fl
     return (magnitude - low) * (weight / (high - low))
 
 
-@njit
+@inlined
 def strong_motion(rise: npt.NDArray[np.float64], fall: npt.NDArray[np.float64], region: Region, c: float) -> float:
     """t: mean of M_c plus c standard deviations, over the region."""
     combined = (rise + fall).reshape(-1)[region.reshape(-1)]
@@ -93,7 +93,7 @@ def strong_motion(rise: npt.NDArray[np.float64], fall: npt.NDArray[np.float64], 
     return threshold
 
 
-@njit
+@inlined
 def modulated_magnitude(combined: float, threshold: float, settings: Settings) -> float:
     """M' of one pixel: strong motion raised by alpha, weak motion lowered by beta."""
     if settings.modulate:
@@ -101,7 +101,7 @@ def modulated_magnitude(combined: float, threshold: float, settings: Settings) -
     return min(max(combined, 0.0), 1.0)
 
 
-@njit
+@inlined
 def gate(excess: float, settings: Settings) -> float:
     """0 below the threshold, 1 above it; the sigmoid in a form that cannot overflow."""
     if settings.hard:
@@ -109,7 +109,7 @@ def gate(excess: float, settings: Settings) -> float:
     return 0.5 + 0.5 * math.tanh(0.5 * settings.k * excess)
 
 
-@njit
+@inlined
 def direction(rise: float, fall: float, flow: Image, y: int, x: int, settings: Settings) -> tuple[float, float]:
     """The cosine and sine of a_c at one pixel, from the weighted magnitudes and the flow there."""
     cos, sin = unit(np.float64(flow[0, 0, y, x]), np.float64(flow[0, 1, y, x]))
@@ -120,7 +120,7 @@ def direction(rise: float, fall: float, flow: Image, y: int, x: int, settings: S
     return unit(rise * cos + weight * fall_cos, rise * sin + weight * fall_sin)
 
 
-@njit
+@inlined
 def unit(x: float, y: float) -> tuple[float, float]:
     """The cosine and sine of the angle of (x, y); the angle of nothing is 0, as atan2 has it."""
     length = math.sqrt(x * x + y * y)

@@ -30,6 +30,7 @@ from flowkit_kernels.simd import (
     ZERO,
     Lines,
     cubic_texel,
+    inlined,
     lines,
     load_image,
     load_scratch,
@@ -131,7 +132,7 @@ def solve(reference: Image, moving: Image, flow: Image, settings: Settings, work
     flow[0], flow[1] = u, v
 
 
-@njit
+@inlined
 def pyramid(image: Image, settings: Settings) -> list[Image]:
     """The image in 0..255 and its smaller versions, finest first; no level is smaller than 16 px."""
     levels = [image * WHITE]
@@ -145,7 +146,7 @@ def pyramid(image: Image, settings: Settings) -> list[Image]:
     return levels
 
 
-@njit
+@inlined
 def finer(component: Image, shape: tuple[int, int], scale_step: float) -> Image:
     """One component of the flow on the next finer level, in its pixels."""
     height, width = component.shape
@@ -153,7 +154,7 @@ def finer(component: Image, shape: tuple[int, int], scale_step: float) -> Image:
     return resized * F32(1 / scale_step)
 
 
-@njit
+@inlined
 def resize(image: Image, shape: tuple[int, int], step_y: float, step_x: float) -> Image:
     """Bilinear, with half-pixel centres and no smoothing; a pixel of the result is `step` pixels of the image wide."""
     result = np.empty(shape, F32)
@@ -171,7 +172,7 @@ def resize(image: Image, shape: tuple[int, int], step_y: float, step_x: float) -
     return result
 
 
-@njit
+@inlined
 def neighbours(target: int, step: float, size: int) -> tuple[np.uint64, np.float32]:
     """First of the two pixels that a target pixel lies between, and the weight of the second."""
     centre = min(max((target + 0.5) * step - 0.5, 0.0), size - 1.0)
@@ -179,7 +180,7 @@ def neighbours(target: int, step: float, size: int) -> tuple[np.uint64, np.float
     return U64(first), F32(centre - first)
 
 
-@njit
+@inlined
 def refine(u: Image, v: Image, reference: Image, moving: Image, settings: Settings, work: Workspace) -> None:
     """Flow of one level, in place: the dual variables start at zero and live on over its warps."""
     texels = gradient_texels(moving)
@@ -197,13 +198,13 @@ def refine(u: Image, v: Image, reference: Image, moving: Image, settings: Settin
     leave(state, u, v)
 
 
-@njit
+@inlined
 def first_line(y: int) -> np.uint64:
     """Line of plane U of image row y; row -1 is the row of zeros above the image."""
     return U64((y + 1) * PLANES)
 
 
-@njit
+@inlined
 def enter(state: Lines, u: Image, v: Image) -> None:
     """The flow into the state, everything else zero."""
     height, width = u.shape
@@ -214,7 +215,7 @@ def enter(state: Lines, u: Image, v: Image) -> None:
         state[row + U64(V), LEFT : LEFT + width] = v[y]
 
 
-@njit
+@inlined
 def leave(state: Lines, u: Image, v: Image) -> None:
     """The flow out of the state."""
     height, width = u.shape
@@ -224,7 +225,7 @@ def leave(state: Lines, u: Image, v: Image) -> None:
         v[y] = state[row + U64(V), LEFT : LEFT + width]
 
 
-@njit
+@inlined
 def gradient_texels(image: Image) -> Image:
     """(J, Jx, Jy, 0) of each pixel side by side, within a margin of zeros; central differences, replicated at the border."""
     height, width = image.shape
@@ -239,7 +240,7 @@ def gradient_texels(image: Image) -> Image:
     return texels
 
 
-@njit
+@inlined
 def linearise(state: Lines, reference: Image, texels: Image, round_coordinates: bool, work: Workspace) -> None:
     """The data term of every pixel, from the moving image and its gradient warped by the flow."""
     height, width = reference.shape
@@ -251,7 +252,7 @@ def linearise(state: Lines, reference: Image, texels: Image, round_coordinates: 
         linearise_row(state, row, reference[y], work.scratch)
 
 
-@njit
+@inlined
 def place_taps(
     state: Lines,
     row: np.uint64,
@@ -285,7 +286,7 @@ def place_taps(
         store_image(texel, ZERO, 0, x, line * row_length + column * I32(4))
 
 
-@njit
+@inlined
 def cubic_weights(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """Weights of the four neighbours at -1, 0, 1, 2 of a point at t in [0, 1): A = -0.75."""
     a, one = F32(-0.75), F32(1)
@@ -296,7 +297,7 @@ def cubic_weights(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np
     return before, left, right, one - before - left - right
 
 
-@njit
+@inlined
 def warp(texels: Image, width: int, scratch: Lines, texel: npt.NDArray[np.int32]) -> None:
     """The texels of a row, interpolated where the flow points."""
     row_length = U64(4 * (width + 2 * MARGIN))
@@ -315,7 +316,7 @@ def warp(texels: Image, width: int, scratch: Lines, texel: npt.NDArray[np.int32]
         cubic_texel(texels, first, row_length, weights, scratch, U64(WEIGHTS), x)
 
 
-@njit
+@inlined
 def linearise_row(state: Lines, row: np.uint64, reference: Image, scratch: Lines) -> None:
     """The data term of one row from its warped texels."""
     for x in range(ZERO, U64(reference.size)):
@@ -329,7 +330,7 @@ def linearise_row(state: Lines, row: np.uint64, reference: Image, scratch: Lines
         store_state(state, row, CONSTANT, x, warped - moved - reference[x])
 
 
-@njit
+@inlined
 def median(state: Lines, plane: int, height: int, width: int, work: Workspace) -> None:
     """5 x 5 median of one plane, with replicated borders."""
     padded, columns = work.padded, work.scratch
@@ -342,7 +343,7 @@ def median(state: Lines, plane: int, height: int, width: int, work: Workspace) -
             store_state(state, line, 0, x, median_25(columns, x))
 
 
-@njit
+@inlined
 def pad(state: Lines, plane: int, height: int, width: int, padded: Lines) -> None:
     """One plane with two pixels more on each side, each a copy of the nearest."""
     for line in range(height + 4):
@@ -353,7 +354,7 @@ def pad(state: Lines, plane: int, height: int, width: int, padded: Lines) -> Non
             padded[line, LEFT + width + i] = padded[line, LEFT + width - 1]
 
 
-@njit
+@inlined
 def iterate(state: Lines, height: int, width: int, settings: Settings) -> bool:
     """Inner iterations; whether the update fell to epsilon, which is looked at after each one, and not at all if epsilon is 0."""
     waves = 1 if settings.tolerance > 0 else WAVES
@@ -367,7 +368,7 @@ def iterate(state: Lines, height: int, width: int, settings: Settings) -> bool:
     return False
 
 
-@njit
+@inlined
 def sweep(state: Lines, height: int, width: int, batch: int, settings: Settings) -> np.float32:
     """`batch` iterations in one pass, each a row behind the one before; the sum of their squared updates."""
     total = F32(0)
@@ -377,7 +378,7 @@ def sweep(state: Lines, height: int, width: int, batch: int, settings: Settings)
     return total
 
 
-@njit
+@inlined
 def iterate_row(state: Lines, y: int, height: int, width: int, settings: Settings) -> np.float32:
     """Primal step of row y, then dual step of row y - 1, which needs it; the sum of squared updates."""
     above, row, run = first_line(y - 1), first_line(y), whole_runs(width)
@@ -397,7 +398,7 @@ def iterate_row(state: Lines, y: int, height: int, width: int, settings: Setting
     return update
 
 
-@njit
+@inlined
 def primal_dual_row(
     state: Lines, row: np.uint64, run: int, limit: np.float32, tau: np.float32, rate: np.float32
 ) -> np.float32:
@@ -432,7 +433,7 @@ def primal_dual_row(
     return update_u + update_v
 
 
-@njit
+@inlined
 def last_dual_row(state: Lines, row: np.uint64, run: int, tau: np.float32, rate: np.float32) -> None:
     """Dual step of the last row, where the forward difference along y is zero."""
     for x in range(ZERO, U64(run)):
@@ -445,14 +446,14 @@ def last_dual_row(state: Lines, row: np.uint64, run: int, tau: np.float32, rate:
         store_state(state, row, P22, x, load_state(state, row, P22, x) * shrink_v)
 
 
-@njit
+@inlined
 def shrinkage(along_x: np.float32, along_y: np.float32, rate: np.float32) -> np.float32:
     """What brings the dual variables back into the ball after a step along this gradient."""
     shrink: np.float32 = F32(1) / (F32(1) + rate * np.sqrt(along_x * along_x + along_y * along_y))
     return shrink
 
 
-@njit
+@inlined
 def clear_margin(state: Lines, row: np.uint64, width: int, run: int) -> None:
     """Loops take whole runs: what they leave in the duals right of the image must not count as an update."""
     for x in range(U64(width), U64(run)):

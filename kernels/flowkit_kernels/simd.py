@@ -1,6 +1,9 @@
 """All that makes Numba loops run at the speed of C, in one place; the loops themselves read like the algorithm.
 
 - `njit`: the one set of compiler flags. Compiled code is cached on disk, which works for module-level functions only.
+- `inlined`: the same, for whatever an entry calls. A function that is not inlined exists several times, optimised once more with
+  each caller, and which copy runs depends on what else the process has compiled: the first run, which compiles, would give other
+  bits than all later ones, which load the entry alone.
 - Lines: a plane of an image lives in the lines of a 2-D array, each LEFT floats longer at the left (x = -1 exists), padded at
   the right to whole runs of pixels, and an odd number of cache lines long, so that rows do not fall into the same cache sets.
 - `load_*`, `store_*`: `lines[line + plane, x]`, tagged for LLVM with an alias scope for the plane (a literal) and for the
@@ -41,10 +44,17 @@ RUN = 2 * CACHE_LINE
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc", "nnan", "ninf"}
 
 
+_OPTIONS = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": _FASTMATH}
+
+
 def njit(function: Function) -> Function:
     """Compile at first call, cache on disk, run without the interpreter lock. NaN is refused before it gets here."""
-    compiler = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=_FASTMATH)
-    return cast(Function, compiler(function))
+    return cast(Function, numba.njit(**_OPTIONS)(function))
+
+
+def inlined(function: Function) -> Function:
+    """As `njit`, for a function that becomes part of each that calls it."""
+    return cast(Function, numba.njit(forceinline=True, **_OPTIONS)(function))
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,7 +68,7 @@ def line_length(width: int) -> int:
     return (cache_lines | 1) * CACHE_LINE
 
 
-@njit
+@inlined
 def whole_runs(width: int) -> int:
     """`width`, rounded up to whole runs."""
     return -(-width // RUN) * RUN

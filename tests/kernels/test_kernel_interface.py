@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,3 +154,35 @@ def test_a_named_backend_that_cannot_run_is_an_error_and_never_falls_back(name: 
 def test_importing_the_package_does_not_import_numba() -> None:
     code = f"import sys; sys.path[:0] = {sys.path!r}; import flowkit_kernels; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+BITS = """
+import hashlib, sys
+import numpy as np
+from flowkit_kernels import cpu_tvl1, mmcof, tvl1_flow
+
+if "parts" in sys.argv:  # compiled on its own before the entry that calls it
+    cpu_tvl1.shrinkage(np.float32(1), np.float32(2), np.float32(3))
+    cpu_tvl1.resize(np.zeros((32, 32), np.float32), (64, 64), 0.5, 0.5)
+random = np.random.default_rng(0)
+y, x = np.mgrid[:96, :96].astype(np.float32)
+image = 0.5 + 0.2 * np.sin(x / 3) * np.cos(y / 5) + 0.1 * random.random((96, 96), np.float32)
+flow = tvl1_flow(image[None], np.roll(image, 1, axis=1)[None], backend="cpu")
+combined = mmcof(random.random((1, 2, 2, 96, 96), np.float32), backend="cpu")
+print(hashlib.sha256(flow.tobytes() + combined.tobytes()).hexdigest())
+"""
+
+
+def test_the_run_that_compiles_gives_the_bits_of_those_that_load(tmp_path: Path) -> None:
+    """Of functions that are not inlined, another copy runs in the process that compiles them than in all later ones."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path)}
+    bits = [
+        subprocess.run(
+            [sys.executable, "-c", BITS, how], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for how in ("cold", "warm", "parts")
+    ]
+    assert len(bits[0]) == 65
+    assert len(set(bits)) == 1
+    assert any(tmp_path.rglob("*.nbc"))
