@@ -24,6 +24,7 @@ import pytest
 
 from conftest import flowkit
 from flowkit import RunOptions, commit, load_config
+from flowkit import shards as shards_module
 from flowkit.errors import FlowkitError, ShardCorrupt
 from flowkit.exports import export
 from flowkit.inspection import inspect, verify
@@ -224,6 +225,18 @@ def test_no_plugin_is_loaded_for_a_file_that_asks_for_one(folder: ShardFolder, t
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("got filters [4242]") == 2
     assert str(plugins) in done.stdout
+
+
+def test_libhdf5_has_no_folder_of_plugins_while_a_shard_is_opened(
+    folder: ShardFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    check = shards_module._check_columns
+    monkeypatch.setattr(shards_module, "_check_columns", lambda *given: sizes.append(h5py.h5pl.size()) or check(*given))
+    before = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
+    first(folder).sample(0)
+    assert (sizes, bool(before)) == ([0], True)
+    assert [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())] == before
 
 
 @pytest.mark.parametrize("what", ["shard", "record", "folder"])

@@ -240,8 +240,7 @@ def spoil_images(corpus: Corpus) -> None:
     no_file(corpus.clip("endless image", "IMAGE_TOO_LARGE") / "2.png", "endless")
     folder = corpus.clip("no text in its name", "IMAGE_UNREADABLE")
     (folder / "2.png").rename(folder / os.fsdecode(b"\xff\x1b[2J2.png"))
-    for path in folder.iterdir():
-        path.write_bytes(b"no picture")
+    (folder / os.fsdecode(b"\xff\x1b[2J2.png")).write_bytes(b"no picture")
 
 
 def spoil_videos(corpus: Corpus) -> None:
@@ -386,6 +385,12 @@ def test_a_path_that_could_lead_out_of_the_root_is_refused_before_anything_is_re
         writer.writerow(["c", path, 1, 2, 3, "s", "d", "x"])
     with pytest.raises(ManifestError, match=r"clips\.csv:[23]: path must be"):
         read_manifest(manifest)
+
+
+def test_a_line_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text(",".join(REQUIRED) + "\n" + "x" * 3_000_000)
+    with pytest.raises(ManifestError, match="a line of more than 1048576 characters"):
+        read_manifest(tmp_path / "clips.csv")
 
 
 NAMES = (
