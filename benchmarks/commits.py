@@ -18,7 +18,7 @@ from typing import Any
 from flowkit import commit
 from flowkit.errors import FlowkitError
 
-CONTENT = {"key": "k", "clips": [], "failures": []}
+CONTENT = {"key": "k", "clips": [], "failures": [], "began": 0.0, "ended": 1.0, "host": "h"}
 DIED = 137
 FAILED = 1
 
