@@ -175,6 +175,7 @@ class SupervisedPool:
 
     def _take(self, job: _Job, poll: Callable[[], None]) -> Outcome[Any]:
         while True:
+            poll()  # also where outcomes are always there at once: a run that was told to stop must hear it
             with self._lock:
                 if job.outcome is None and self._broken is None:
                     self._lock.wait(timeout=0.2)
@@ -182,8 +183,8 @@ class SupervisedPool:
                     self._unconsumed -= 1
                     outcome, job.outcome = job.outcome, None
                     break
-            poll()  # before a broken pool is told of: what ended the workers may have ended this process too
             if self._broken is not None:
+                poll()  # what ended the workers may have ended this process too
                 raise WorkerStartError(str(self._broken)) from self._broken
         self._wake()
         return outcome

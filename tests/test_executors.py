@@ -248,3 +248,15 @@ def test_poll_may_stop_the_wait_and_no_process_survives() -> None:
         workers = [worker.process for worker in pool._workers]
     assert workers
     assert not any(process.is_alive() for process in workers)
+
+
+def test_who_is_told_to_stop_hears_it_though_all_outcomes_are_there() -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with SupervisedPool(handler, workers=1, timeout_s=30, window=4) as pool:
+        submission = pool.submit([1, 2])
+        while not submission.ready():
+            time.sleep(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            next(submission.outcomes(stop))
