@@ -249,7 +249,7 @@ class ClusterSubmission:
         try:
             while self._waiting or self._running:
                 self._dispatch()
-                future = self._next(poll)
+                future = _next(self._done, self._pool._client, poll)
                 item, losses = self._running.pop(future)
                 outcome = self._outcome(future, item, losses)
                 if outcome is not None:
@@ -265,14 +265,6 @@ class ClusterSubmission:
                 future = self._pool._start(item)
                 self._running[future] = item, losses
                 future.add_done_callback(self._done.put)
-
-    def _next(self, poll: Callable[[], None]) -> Any:
-        while True:
-            poll()
-            with suppress(Empty):
-                return self._done.get(timeout=POLL_S)
-            if self._pool._client.status != "running":
-                raise _scheduler_lost()
 
     def _outcome(self, future: Any, item: Any, losses: int) -> Outcome[Any] | None:
         """What became of an item; None if it waits again, for its worker was lost."""
@@ -297,6 +289,16 @@ class ClusterSubmission:
         self._running.clear()
 
 
+def _next(done: SimpleQueue[Any], client: Any, poll: Callable[[], None]) -> Any:
+    """The future that is done next."""
+    while True:
+        poll()
+        with suppress(Empty):
+            return done.get(timeout=POLL_S)
+        if client.status != "running":
+            raise _scheduler_lost()
+
+
 def _scheduler_lost() -> ClusterLost:
     return ClusterLost(
         "cluster: Dask's scheduler must answer until the run ends; got none. What was committed stays. Run the same command again "
@@ -318,13 +320,7 @@ def ask(client: Any, function: Callable[[], Any], poll: Callable[[], None]) -> A
     future = client.submit(function, pure=False, key=f"flowkit-{secrets.token_hex(8)}")
     future.add_done_callback(done.put)
     try:
-        while True:
-            poll()
-            with suppress(Empty):
-                done.get(timeout=POLL_S)
-                break
-            if client.status != "running":
-                raise _scheduler_lost()
+        _next(done, client, poll)
         if future.status == "finished":
             return future.result()
         if future.status != "error":

@@ -6,7 +6,6 @@ test_kill_matrix.py.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import os
@@ -20,30 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALL, Done, flowkit, shard_bytes, start
+from conftest import SMALL, flowkit, shard_bytes, start
 from flowkit import commit
+from test_extract import extract, leftovers, rows, write_rows
 from test_faults import sick
-
-
-def extract(manifest: Path, out: Path, *more: str | Path, **environment: str) -> Done:
-    return flowkit("extract", manifest, "--out", out, *SMALL, *more, **environment)
-
-
-def rows(manifest: Path) -> list[dict[str, str]]:
-    with manifest.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_rows(path: Path, found: list[dict[str, str]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]))
-        writer.writeheader()
-        writer.writerows(found)
-    return path
-
-
-def leftovers(out: Path) -> list[Path]:
-    return [path for path in out.rglob(".*") if path.is_file()]
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 120) -> None:
