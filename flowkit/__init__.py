@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowkit.shards import Shard, ShardFolder
     from flowkit.stop import Stop
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ExtractConfig": "flowkit.config",

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ EXTRAS = {
     "onnx": "fmanet export: trained networks for onnxruntime",
 }
 """Optional parts, and what they are for."""
+PROBES = {"image": "pillow", "video": "av", "kernels": "numba", "shard": "h5py"}
+"""Tasks of `flowkit.probes`, and the package that each is about."""
 SIMD = ("sse4_2", "avx", "avx2", "fma", "avx512f", "asimd", "sve")
 LOW_DISK_BYTES = 2 * 10**9
 ANSWER_S = 5.0
@@ -120,6 +123,7 @@ def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
         _opencv(installed),
         _face_landmarker(),
         _backends(),
+        *(_probe(name, package, requirements) for name, package in PROBES.items()),
         _gpu(),
         *_gpu_backends(),
         _processor(),
@@ -159,8 +163,9 @@ def _requirement(line: str) -> Requirement | None:
     if match is None:
         return None
     extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
-    ranges = tuple(part.strip() for part in match[2].split(",") if part.strip())
-    return Requirement(_normal(match[1]), ranges, extra[1] if extra else "")
+    ranges = [part.strip() for part in match[2].split(",") if part.strip()]
+    ranges.sort(key=lambda text: text.startswith("<"))  # installed metadata has the upper bound first
+    return Requirement(_normal(match[1]), tuple(ranges), extra[1] if extra else "")
 
 
 def _in_range(version: str, text: str) -> bool:
@@ -258,6 +263,20 @@ def _import_problem(module: str) -> str:
     except BROKEN as error:
         return _in_short(error)
     return ""
+
+
+def _probe(name: str, package: str, requirements: Sequence[Requirement]) -> Finding:
+    """Whether a small task of extraction gives the right answer, whatever the versions say."""
+    title = f"try: {name}"
+    again = next((one.text for one in requirements if one.name == package and not one.extra), package)
+    try:
+        probes = importlib.import_module("flowkit.probes")
+        with tempfile.TemporaryDirectory() as folder:
+            return Finding(title, "ok", getattr(probes, name)(Path(folder)))
+    except Exception as error:  # noqa: BLE001 - a package of another version than expected may raise anything
+        return Finding(
+            title, "missing", f"does not work: {_in_short(error)}", f"pip install --force-reinstall '{again}'"
+        )
 
 
 def _in_short(error: BaseException) -> str:
