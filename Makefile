@@ -5,9 +5,10 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
+PROJECT := setup.cfg setup.py pyproject.toml constraints.txt Makefile
+WHEEL_ARGS ?=
 
-.PHONY: demo test test-slow test-gpu test-slurm bench bench-gpu system clean
+.PHONY: demo test test-slow test-wheel test-gpu test-slurm bench bench-gpu system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
@@ -26,6 +27,11 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# The wheel in clean environments, with every Python that is found, the newest and the oldest packages. To record it:
+# make test-wheel WHEEL_ARGS="--out benchmarks/results/wheel_matrix.json --page docs/versions.md"
+test-wheel: $(VENV)/.dev
+	$(BIN)/python benchmarks/wheel_matrix.py --pip-args "$(PIP_ARGS)" $(WHEEL_ARGS)
 
 # Starts a SLURM of its own and ends it again: sudo apt-get install -y slurm-wlm munge
 test-slurm: $(VENV)/.dev

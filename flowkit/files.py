@@ -79,6 +79,7 @@ def lines(file: TextIO) -> Iterator[str]:
 def stays_below(path: Path, folder: Path) -> bool:
     """Whether a file lies in a folder, or below it, when all links are followed."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links that lead in a circle
+        resolved = path.resolve()
+        return resolved.is_relative_to(folder.resolve()) and not resolved.is_symlink()
+    except (OSError, RuntimeError):  # links that lead in a circle, before Python 3.13, which gives back the link
         return False

@@ -48,6 +48,7 @@ MAX_IMAGE_BYTES = 1 << 29
 Grey = npt.NDArray[np.float32]
 _DIGITS = re.compile("[0-9]+")
 _CHUNK = 2**20
+_CIRCLE = "its links lead in a circle"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -398,7 +399,11 @@ def _resolve(path: Path, name: str, root: Path, config: FrameConfig, reason: str
         resolved = path.resolve()
         if not reason and not config.follow_symlinks and not resolved.is_relative_to(root.resolve()):
             reason = "a link leads out"
-    except (RuntimeError, ValueError) as error:
+        if resolved.is_symlink():  # Python 3.13 gives back what it cannot resolve
+            reason = _CIRCLE
+    except RuntimeError:  # as older ones say it
+        reason = _CIRCLE
+    except ValueError as error:
         reason = str(error)
     except OSError as error:
         _system_failed(error, name, FailureCode.IMAGE_UNREADABLE)

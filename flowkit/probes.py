@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def video(folder: Path) -> str:
     frames = [_square(8 * number) for number in range(4)]
     for name, codec, pixels in CONTAINERS:
         with av.open(str(folder / name), "w") as container:
-            stream = container.add_stream(codec, rate=25)
+            stream = cast(av.VideoStream, container.add_stream(codec, rate=25))
             stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, pixels
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "gray")))
