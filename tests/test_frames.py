@@ -16,6 +16,7 @@ from PIL import Image
 from flowkit import frames as frames_module
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.files import stays_below
 from flowkit.frames import Frames, numbered_images, read_frames
 from flowkit.manifest import Clip
 
@@ -221,6 +222,8 @@ def test_broken_and_circular_links_are_codes(folder: Path, tmp_path: Path):
     error = fails(clip("loop"), tmp_path)
     assert error.code == FailureCode.PATH_REFUSED
     assert "circle" in error.message
+    assert not stays_below(tmp_path / "loop", tmp_path)
+    assert stays_below(folder / "1.png", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["s01/c1", "pipe.mp4"])
