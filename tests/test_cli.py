@@ -24,6 +24,7 @@ COMMANDS = (
         "synth",
         "bench",
         "doctor",
+        "settings",
     ),
 )
 
