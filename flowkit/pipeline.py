@@ -384,7 +384,7 @@ class _Run:
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
         for failure in content["failures"]:
-            self.reporter.detail(f"Failed: {failure['code']}: {failure['message']}")
+            self.reporter.detail(f"Failed: {failure['clip_id']}: {failure['code']}: {failure['message']}")
         times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in placed.stage_seconds.items())
         self.reporter.detail(f"Task {placed.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
 

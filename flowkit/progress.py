@@ -193,7 +193,7 @@ class LoggingReporter(_Counting):
     --------
     >>> import logging
     >>> import flowkit
-    >>> logging.basicConfig(level=logging.INFO)
+    >>> logging.basicConfig(level=logging.INFO)  # doctest: +SKIP
     >>> summary = flowkit.extract("clips.csv", "out", reporter=flowkit.LoggingReporter())  # doctest: +SKIP
     INFO:flowkit:Backend cpu, settings 2d1f0c4b5e6a7988.
     INFO:flowkit:120 clips to do

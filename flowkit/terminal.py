@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import traceback
@@ -31,12 +32,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 VERBOSITY = "flowkit.verbosity"
 """Where a click context keeps what --quiet and --verbose said."""
+NARROW = 52
 SECTIONS = "__sections__"
 """Attribute of a command's function: under which title each option is shown."""
 
 
-class _WithExample(click.Command):
-    """Ends its help with `epilog`: an example, a command a line, not wrapped, so that it can be copied."""
+class _Documented(click.Command):
+    """Its help fits narrow terminals, and ends with `epilog`: an example, one command per line, not wrapped, to be copied."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Format the help; click by itself never takes fewer than 50 columns."""
+        columns = shutil.get_terminal_size().columns
+        if columns < NARROW:
+            ctx.terminal_width = max(columns - 2, 20)
+        return super().get_help(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example."""
@@ -46,7 +55,7 @@ class _WithExample(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-class Command(_WithExample):
+class Command(_Documented):
     """A command with --quiet and --verbose, whose help shows options under the titles of `with_options`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,14 +92,15 @@ class Command(_WithExample):
         rest = "Other options" if titles else "Options"
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
                 sections.setdefault(titles.get(param.name or "", rest), []).append(record)
         for title in sorted(sections, key=rest.__eq__):  # a stable sort
             with formatter.section(title):
-                formatter.write_dl(sections[title])
+                formatter.write_dl(sections[title], col_max=min(30, formatter.width // 3))
 
 
-class Commands(_WithExample, click.Group):
+class Commands(_Documented, click.Group):
     """A group whose errors all end the same way: one message on stderr, the exit code of the error's class.
 
     Attributes

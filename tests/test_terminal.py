@@ -51,13 +51,12 @@ def run(*arguments: str | Path) -> Result:
 
 def parse(line: str) -> click.Context:
     """Parse a command as the program would, and do nothing."""
-    words = shlex.split(line)
-    context = PROGRAMS[words[0]].make_context(words[0], words[1:])
-    while isinstance(context.command, click.Group):
-        name, command, rest = context.command.resolve_command(context, [*context.protected_args, *context.args])
-        assert command is not None
-        context = command.make_context(name, rest, parent=context)
-    return context
+    first, *words = shlex.split(line)
+    command: click.Command = PROGRAMS[first]
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.commands[name]
+    return command.make_context(command.name, words)
 
 
 # --------------------------------------------------------------------------------------------------------------- help
@@ -92,7 +91,7 @@ def test_options_are_shown_in_groups(name: tuple[str, ...], columns: int, monkey
     ]
     assert places == sorted(places)
     body = text[: text.index("\nExample:")].splitlines()
-    assert max(map(len, body)) <= columns
+    assert max(len(line) for line in body if not line.startswith("  -")) <= columns
     for option in ("--set", "--workers", "--out", "--quiet", "--help"):
         assert len(re.findall(rf"^  (?:-., )?{option}\b", text, re.MULTILINE)) == 1
 
@@ -137,9 +136,9 @@ def test_quiet_and_verbose_say_less_and_more_of_the_same_run(cropped: Path, spoi
         "Manifest /",
         "Versions: flowkit",
         "settings ",
-        "Failed: FRAME_MISSING",
+        ": FRAME_MISSING: nowhere: path must exist",
         "2 clips stored",
-        "flow 0.",
+        " flow ",
     ):
         assert part in said["--verbose"], said["--verbose"]
 
@@ -236,7 +235,7 @@ def test_the_file_to_attach_has_traceback_versions_and_command_and_no_home(
     text = attached.read_text()
     assert "Traceback (most recent call last)" in text
     assert "KeyError: 'clip'" in text
-    assert "settings --out '~/x.toml'" in text
+    assert "settings --out ~/x.toml" in text
     assert re.search(r"^click: \d", text, re.MULTILINE)
     assert str(Path(__file__).parent) not in text
     assert attached.stat().st_mode & 0o077 == 0

@@ -271,7 +271,7 @@ class TrainSettings:
     device : {"cpu", "cuda"}
         What trains: the CPU, or an NVIDIA GPU.
     mixed_precision : bool
-        bfloat16 where that is safe; on a GPU only.
+        Compute in bfloat16 where that is safe; on a GPU only.
 
     Raises
     ------
