@@ -15,7 +15,6 @@ import difflib
 import inspect
 import itertools
 import json
-import os
 import re
 import textwrap
 import tomllib
@@ -27,8 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from flowkit.commit import publish_file, replace_file
-from flowkit.errors import ConfigError
+from flowkit.commit import FULL, replace_file
+from flowkit.errors import ConfigError, DiskFull
 from flowkit.files import read_regular
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -313,26 +312,30 @@ def to_toml(settings: Any, title: Sequence[str], left_out: Mapping[str, str] | N
 
 
 def write_settings(out: Path, text: str, *, overwrite: bool) -> None:
-    """Write a settings file, whole or not at all.
+    """Write a settings file; one that is there stays, unless it is to be overwritten.
 
     Raises
     ------
     ConfigError
-        There is a file already, or no folder, or none that can be written.
-    DiskFull
+    OSError
+        The disk is full.
     """
-    folder = out.absolute().parent
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder. Add the name of a file.")
-    if not folder.is_dir():
-        raise ConfigError(f"--out: {folder} is no folder. Make it, or choose another place.")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--out: no file can be written in {folder}. Check its permissions, or choose another place.")
-    content = text.encode()
-    if overwrite:
-        replace_file(out, content)
-    elif not publish_file(out, content):
-        raise ConfigError(f"--out: {out} is there already. Choose another name, or pass --overwrite.")
+    try:
+        if overwrite:
+            replace_file(out, text.encode())
+        else:
+            with out.open("xb") as file:
+                file.write(text.encode())
+    except FileExistsError:
+        raise ConfigError(f"--out: {out} is there already. Choose another name, or pass --overwrite.") from None
+    except OSError as error:
+        if isinstance(error, DiskFull) or error.errno in FULL:
+            raise
+        raise ConfigError(
+            f"--out: {out} cannot be written ({error.strerror}). Make its folder, or choose another place."
+        ) from error
 
 
 def _tables(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

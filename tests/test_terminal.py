@@ -20,7 +20,6 @@ from click.testing import CliRunner, Result
 import flowkit.cli
 import fmanet.cli
 from conftest import SMALL
-from conftest import flowkit as flowkit_process
 from flowkit.errors import ConfigError
 from flowkit.progress import LoggingReporter, StderrProgress, WarningsOnly
 
@@ -126,10 +125,10 @@ def test_quiet_and_verbose_say_less_and_more_of_the_same_run(cropped: Path, spoi
     said = {}
     for flag in ("--quiet", "--verbose"):
         flags = (*SMALL, "--root", cropped.parent, "--max-error-rate", "1", flag)
-        done = flowkit_process("extract", spoilt, "--out", tmp_path / flag, *map(str, flags))
-        assert done.code == 1
-        assert "3 clips: 2 ok, 1 failed" in done.out
-        said[flag] = done.err
+        done = run("flowkit", "extract", spoilt, "--out", tmp_path / flag, *flags)
+        assert done.exit_code == 1
+        assert "3 clips: 2 ok, 1 failed" in done.stdout
+        said[flag] = done.stderr
     assert said["--quiet"] == ""
     for part in (
         "flowkit 0.",

@@ -51,7 +51,7 @@ class NetworkConfig:
     network : {"fmanet", "shallow", "cnn"}
         FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `order`, `share_streams`.
     classes : int
-        That of the clips.
+        How many are told apart: those of the clips.
     inputs : {"both", "rise", "fall", "cof", "mmcof"}
         What the network sees. "rise", "fall": the other phase is masked as invalid and its stream is not built.
         "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
