@@ -348,7 +348,7 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
 
 @main.command(
     short_help="Every problem of a manifest and of its frames.",
-    epilog="flowkit check clips.csv --missing-apex spot --classes 5-class",
+    epilog="flowkit check clips.csv --missing-apex spot --classes casme2-5",
 )
 @click.argument("manifest", type=FILE)
 @MANIFEST_ROOT
@@ -432,7 +432,7 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
         done = complete(manifest, out, config.frames, config.align, options, ends=ends, reporter=reporter, stop=stop)
         root = options.root or manifest.parent
         if root.resolve() != out.absolute().parent.resolve():
-            reporter.note(f"Paths in {out} are relative to {root}: pass --root {root} to extract.")
+            reporter.note(f"Warning: paths in {out} are relative to {root}: pass --root {root} to extract.")
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:

@@ -243,10 +243,19 @@ def test_places_that_take_no_file_are_refused_in_words(program: str, tmp_path: P
 def test_a_folder_without_settings_of_an_extraction_is_refused_in_words(tmp_path: Path) -> None:
     assert "got no run.json" in run("flowkit", "settings", "--of", tmp_path / "none").stderr
     out = build_folder(tmp_path / "out")
+    stored = stored_run(out)
+    imported = {**stored, "settings": {**stored["settings"], "import": {"from": "pictures"}}}
+    (out / "run.json").write_bytes(commit.encode(imported))
+    assert "was imported, not extracted" in run("flowkit", "settings", "--of", out).stderr
     (out / "run.json").write_bytes((out / "run.json").read_bytes()[:-9])
     damaged = run("flowkit", "settings", "--of", out)
     assert damaged.exit_code == 1
     assert "must be as it was written" in damaged.stderr
+    (out / "run.json").write_bytes(commit.encode({"schema": commit.SCHEMA, "kind": "fmanet run"}))
+    other = run("flowkit", "settings", "--of", out)
+    assert (other.exit_code, "must be one of flowkit extract; got another tool's" in other.stderr) == (2, True)
+    (out / "run.json").write_bytes(commit.encode({"schema": commit.SCHEMA, "settings": 3}))
+    assert run("flowkit", "settings", "--of", out).exit_code == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- a slip

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 import flowkit.cli
 import fmanet.cli
 from conftest import SMALL
+from flowkit.classes import grouping
 from flowkit.errors import ConfigError
 from flowkit.progress import LoggingReporter, StderrProgress, WarningsOnly
 
@@ -69,7 +70,8 @@ def test_each_help_ends_with_an_example_that_parses(name: tuple[str, ...]) -> No
     lines = [line.strip() for line in examples.strip().splitlines()]
     assert any(line.startswith(" ".join(name)) for line in lines)
     for line in lines:
-        parse(line)
+        classes = parse(line).params.get("classes")
+        assert classes is None or grouping(classes)
 
 
 def test_an_example_with_an_option_that_is_none_would_be_found() -> None:
