@@ -62,6 +62,16 @@ def test_train_says_what_it_did_and_where_it_lies(casme2: Path, trained: Path) -
     assert str(trained / "scores.json") in done.stdout
 
 
+def test_the_settings_of_a_run_are_taken_back_to_that_run(casme2: Path, trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    assert fmanet("settings", "--of", trained, "--out", file).exit_code == 0
+    assert "keep_epochs = true" in file.read_text()
+    done = fmanet("train", casme2, "--out", trained, "--config", file, "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["pending"], found["fingerprint"]) == (0, folder.open_run(trained)[0]["fingerprint"])
+
+
 def test_evaluate_scores_stored_predictions_and_shouts_about_the_leaky_figure(trained: Path) -> None:
     plain = fmanet("evaluate", trained)
     assert plain.exit_code == 0
