@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from flowkit.settings_io import load_values
 from fmanet.batches import derived_seed
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.metrics import score
 from fmanet.model import build_network
 from fmanet.protocol import Fold, inner_split, loso, split
-from fmanet.settings import RunSettings, load_values
+from fmanet.settings import RunSettings
 from fmanet.train import predict, train
 
 SHARE = 0.25

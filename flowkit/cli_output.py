@@ -10,15 +10,16 @@ from typing import Any
 
 import click
 
-from flowkit.terminal import show_mapping, show_rows
+from flowkit.terminal import show_mapping, show_rows, verbosity
 
 MAX_LISTED = 20
 """Notes printed for people before the rest is only counted."""
 
 
 def show_events(events: Sequence[Any]) -> None:
-    """What was done, on stderr: rows that are left out first."""
+    """What was done, on stderr: rows that are left out first; with --quiet, these only."""
     order = ("left out", "refused", "applied", "note")
+    events = [event for event in events if event.kind in order[:2] or verbosity() != "quiet"]
     for event in sorted(events, key=lambda event: order.index(event.kind))[:MAX_LISTED]:
         text = str(event)
         click.echo(text[0].upper() + text[1:], err=True)

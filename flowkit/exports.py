@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from flowkit import commit
-from flowkit.config import differences
 from flowkit.errors import ConfigError, SettingsChanged, ShardCorrupt
 from flowkit.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.files import read_regular
 from flowkit.plan import read_generations
 from flowkit.progress import Reporter, Silent
+from flowkit.settings_io import differences
 from flowkit.shards import Sample, Shard, ShardFolder
 from flowkit.stop import Stop
 

@@ -43,7 +43,6 @@ from PIL import Image
 
 from flowkit import commit
 from flowkit.align import FACE
-from flowkit.config import differences
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
 from flowkit.files import lines, regular
 from flowkit.index import Index, finalise
@@ -52,6 +51,7 @@ from flowkit.manifest import MAX_LISTED, MAX_TEXT, Clip
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.quality import Flag
+from flowkit.settings_io import differences
 from flowkit.shards import Sample, read_run, shard_image
 from flowkit.task import record_content
 from flowkit_kernels import MMCOFParams, mmcof

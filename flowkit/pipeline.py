@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from flowkit import commit
 from flowkit.align import check_needs
-from flowkit.config import BackendName, ExtractConfig, differences
+from flowkit.config import BackendName, ExtractConfig
 from flowkit.errors import (
     BackendUnavailable,
     ClipError,
@@ -42,6 +42,7 @@ from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generat
 from flowkit.progress import Reporter, Silent
 from flowkit.rows import column
 from flowkit.run import RunOptions, Summary
+from flowkit.settings_io import differences
 from flowkit.shards import ShardFolder, read_run, sample_bytes
 from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
@@ -268,6 +269,7 @@ class _Run:
             self.reporter.note("Note: the GPUs of this run are not of one model. Bytes may differ in the last bits.")
         on = "".join(f", device {index} ({what.get('name', '?')})" for index, what in devices.items())
         self.reporter.note(f"Backend {self.config.backend}{on}, settings {self.fingerprint}.")
+        self.reporter.detail(f"Versions: {', '.join(f'{name} {version}' for name, version in versions_now.items())}.")
         if self.asked_for == "auto" and not self.options.cluster and (note := auto_note()):
             self.reporter.note(note)
 
@@ -381,6 +383,10 @@ class _Run:
         self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
+        for failure in content["failures"]:
+            self.reporter.detail(f"Failed: {failure['clip_id']}: {failure['code']}: {failure['message']}")
+        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in placed.stage_seconds.items())
+        self.reporter.detail(f"Task {placed.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
 
     def _count_unreported(self, tasks: Sequence[Task]) -> None:
         """Count what was committed in the moment when the run was stopped."""

@@ -649,6 +649,8 @@ def read_run(out: Path) -> dict[str, Any] | None:
 
     Raises
     ------
+    ConfigError
+        The folder is another tool's.
     ShardCorrupt
     """
     path = out / RUN_FILE
@@ -660,6 +662,8 @@ def read_run(out: Path) -> dict[str, Any] | None:
         run = None
     except OSError as error:
         raise EnvironmentMissing(f"{path}: must be readable; got {error.strerror}. Check its permissions.") from error
+    if run is not None and isinstance(run.get("kind"), str) and not is_run(run):
+        raise ConfigError(f"{out}: folder must be one of flowkit extract; got another tool's. Give another folder.")
     if run is None or not is_run(run):
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     return run
