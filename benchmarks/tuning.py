@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from flowkit_kernels.host import cores
 from fmanet.batches import derived_seed
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.metrics import score
@@ -91,7 +91,7 @@ def main() -> None:
     before = json.loads(options.out.read_text())["results"] if options.out.exists() else {"rows": []}
     rows, known = before["rows"], {json.dumps([row["base"], row["changes"]]) for row in before["rows"]}
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit locks of torch's threads
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), spawn) as pool:
+    with ProcessPoolExecutor(cores(), spawn) as pool:
         for text in ["", *options.changes]:
             changes = text.split()
             if json.dumps([options.base, changes]) in known:
