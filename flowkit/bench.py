@@ -35,13 +35,14 @@ import numpy.typing as npt
 from flowkit.commit import read_records
 from flowkit.config import BackendName, ExtractConfig, load_config
 from flowkit.errors import ConfigError
-from flowkit.machine import describe_devices, other_devices, processor, versions
+from flowkit.machine import describe_devices, other_devices, versions
 from flowkit.pipeline import extract
 from flowkit.run import RunOptions, Summary
 from flowkit.scenes import Scene, SynthConfig, render_frame, scenes, true_motion
 from flowkit.synth import synthesise
 from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow
 from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.host import cores, processor
 from flowkit_kernels.timing import Spread, Stopwatch, Timing, copy_bandwidth, stopwatch, time_call
 
 Array = npt.NDArray[Any]
@@ -527,8 +528,10 @@ def _heading(backends: Sequence[str], settings: BenchOptions | Mapping[str, Any]
         "format": FORMAT,
         "machine": {
             "processor": processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": [round(load, 2) for load in os.getloadavg()],
+            "cores": cores(),
+            "load_average": [round(load, 2) for load in os.getloadavg()]
+            if hasattr(os, "getloadavg")
+            else [],  # not on Windows
             "devices": devices,
             "versions": here,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

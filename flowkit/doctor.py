@@ -10,7 +10,6 @@ import configparser
 import importlib
 import importlib.metadata
 import operator
-import os
 import platform
 import re
 import shutil
@@ -235,6 +234,9 @@ def _namesake(installed: Mapping[str, str]) -> Finding:
 
 
 def _system_libraries() -> Finding:
+    if sys.platform == "win32":
+        detail = "Windows: no flowkit extract and spot; shards can be read and trained on"
+        return Finding("system libraries", "missing", detail, "Run extract on Linux, on macOS or in WSL.")
     absent = missing_system_libraries()
     if not absent:
         return Finding("system libraries", "ok", "all there")
@@ -392,7 +394,10 @@ def _nvidia_driver(version_file: Path = Path("/proc/driver/nvidia/version")) -> 
 
 
 def _processor() -> Finding:
-    cores = len(os.sched_getaffinity(0))
+    try:
+        cores = str(importlib.import_module("flowkit_kernels.host").cores())
+    except BROKEN:  # found fault with above
+        cores = "?"
     return Finding(
         "processor", "ok", f"{cores} cores for this process; {platform.machine()} {' '.join(_simd())}".strip()
     )

@@ -197,7 +197,7 @@ def _take_folder(out: Path, source: ShardFolder, form: Format, format_name: str)
             raise SettingsChanged(
                 f"{out}: --out must be new or of the same export; got one of another ({'; '.join(changes)}). Use another --out."
             )
-    elif others := sorted(path.name for path in out.glob("*") if not path.name.startswith(".tmp~")):
+    elif others := sorted(path.name for path in out.glob("[!.]*")):
         raise ConfigError(
             f"{out}: --out must be new, empty or of the same export; got one that holds {', '.join(others[:3])}. Use another "
             "--out."

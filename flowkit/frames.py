@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
         `manifest.key_frames` raises.
     """
     key = _key(clip, config, spotted)
-    path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
+    path = _resolve(_on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))
     if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
         source, pictures = _from_folder(clip, key, path, root, config)
     else:
@@ -168,7 +169,7 @@ def open_sequence(clip: Clip, root: Path, config: FrameConfig) -> Iterator[Seque
             f"{clip.where}: offset must not lie before the onset; got onset={clip.onset}, offset={clip.offset}. Correct the "
             "manifest.",
         )
-    path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
+    path = _resolve(_on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))
     if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
         yield _folder_sequence(clip, path, root, config)
         return
@@ -391,6 +392,12 @@ def _read_image(folder: Path, names: list[str], name: str, root: Path, config: F
 def _shown(name: str) -> str:
     """A file name as records and tables can hold it: names on disk may be any bytes."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _on_disk(root: Path, path: str) -> Path:
+    """Where a path of a manifest lies. Folders that come from macOS spell accents in two characters, which editors write in one."""
+    spellings = (path, unicodedata.normalize("NFD", path), unicodedata.normalize("NFC", path))
+    return next((root / spelling for spelling in spellings if os.path.lexists(root / spelling)), root / path)
 
 
 def _resolve(path: Path, name: str, root: Path, config: FrameConfig, reason: str = "") -> Path:

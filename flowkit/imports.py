@@ -194,7 +194,7 @@ class _Source:
         list_file = list_file or _find_list(root)
         clips = tuple(_read_list(list_file))
         pictures = pictures or _find_pictures(root)
-        there = {path.name for path in pictures.glob("*.png")}
+        there = {path.name for path in pictures.glob("[!.]*.png")}
         rises = {clip.path + SUFFIXES[0] for clip in clips}
         falls = {clip.path + SUFFIXES[1] for clip in clips} - rises
         known = {clip.path + suffix for clip in clips for suffix in SUFFIXES}
@@ -203,7 +203,7 @@ class _Source:
 
 
 def _find_list(root: Path) -> Path:
-    found = sorted(root.glob("*.csv"))
+    found = sorted(root.glob("[!.]*.csv"))
     named = [path for path in found if path.name == LIST_FILE]
     if len(named or found) == 1:
         return (named or found)[0]
@@ -215,7 +215,7 @@ def _find_list(root: Path) -> Path:
 
 def _find_pictures(root: Path) -> Path:
     for name in PICTURE_FOLDERS:
-        if any((root / name).glob("*.png")):
+        if any((root / name).glob("[!.]*.png")):
             return root / name
     raise ManifestError(
         f"{root}: pictures must lie in {', '.join(PICTURE_FOLDERS[:-1])} or in the folder itself; got no PNG file there. Name "
@@ -391,7 +391,7 @@ def _refuse_others(out: Path, settings: Mapping[str, Any]) -> None:
         return
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: --out must be a folder; got a file. Choose another.")
-    others = [path.name for path in out.glob("*") if path.name not in ("plan", "shards") and ".tmp~" not in path.name]
+    others = [path.name for path in out.glob("[!.]*") if path.name not in ("plan", "shards")]
     others += [str(path.relative_to(out)) for name in ("plan", "shards") for path in out.glob(f"{name}/**/[!.]*.*")]
     if others:
         raise ConfigError(

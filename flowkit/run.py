@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from flowkit.errors import ConfigError, FlowkitError
 from flowkit.sharding import Share
 from flowkit.task import StageSeconds
+from flowkit_kernels.host import cores
 
 FEED = "read and align"
 """Reading and aligning as one stage: the same workers do both."""
@@ -103,7 +103,7 @@ class RunOptions:
 
     def cores(self, wanted: int) -> int:
         """A number of workers or threads, where 0 means one a core."""
-        return wanted or len(os.sched_getaffinity(0))
+        return wanted or cores()
 
 
 def _are_devices(given: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from flowkit.cluster import LOCAL, ClusterPool, ask, check_address, connect
 from flowkit.errors import ClusterLost
 from flowkit.executors import ATTEMPTS, START_TIMEOUT_S
 from flowkit.gpus import OnDevices, is_spent
-from flowkit.machine import describe_devices, processor, versions
+from flowkit.machine import describe_devices, versions
 from flowkit.placement import InProcess, Job, Placed, Placement, carry_out, feeds
 from flowkit.plan import Task
 from flowkit.progress import Reporter, Silent
@@ -23,6 +22,7 @@ from flowkit.run import RunOptions
 from flowkit.stop import Stop
 from flowkit_kernels import resolve_backend
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
+from flowkit_kernels.host import cores, processor
 
 Poll = Callable[[], None]
 
@@ -233,7 +233,6 @@ def _on_worker(job: Job) -> Iterator[Callable[[Task], Placed]]:
     if job.config.backend in GPU_BACKENDS:
         use_device(job.config.backend, 0)
         name = str(job.devices.get("0", {}).get("name", ""))
-    cores = len(os.sched_getaffinity(0))
-    job = replace(job, workers=job.workers or cores, threads=job.threads or cores)
+    job = replace(job, workers=job.workers or cores(), threads=job.threads or cores())
     with feeds(job, job.workers) as ahead:
         yield lambda task: carry_out(task, ahead.begin(task, None), job, Silent(), device=name)

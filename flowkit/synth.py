@@ -51,7 +51,7 @@ def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[
     config = config or SynthConfig()
     out = Path(out)
     _clear_unfinished(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
         raise ConfigError(
             f"{out}: --out must be an empty folder; got one with something in it. Delete it or choose another."
         )

@@ -20,9 +20,9 @@ from typing import Any, Literal, NoReturn, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from flowkit import __version__
+from flowkit import __version__, streams
 from flowkit.commit import FULL, disk_full
-from flowkit.errors import EnvironmentMissing, FlowkitError, Interrupted, Terminated
+from flowkit.errors import DiskFull, EnvironmentMissing, FlowkitError, Interrupted, Terminated
 from flowkit.progress import WARNING, StderrProgress, WarningsOnly
 from flowkit.settings_io import listing, to_toml, write_settings
 from flowkit.stop import Stop
@@ -122,6 +122,22 @@ class Commands(_Documented, click.Group):
         """In the order in which a user needs them, not of the alphabet."""
         return list(self.commands)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run a command, also where a standard stream is closed, full, or knows ASCII only."""
+        streams.secure()
+        try:
+            Path.cwd()  # worker processes start in it
+        except OSError as error:
+            fail(
+                EnvironmentMissing(
+                    f"{self.program}: the working folder is gone ({error.strerror}). Change to another one: cd"
+                )
+            )
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # while help was printed; `invoke` ends those of commands
+            _end(error)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, and end as its error says."""
         try:
@@ -132,14 +148,13 @@ class Commands(_Documented, click.Group):
             fail(error)
         except (KeyboardInterrupt, click.Abort):
             fail(Interrupted(f"{self.program}: command was interrupted. Run it again."))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
-            sys.exit(1)
         except Exception as error:  # noqa: BLE001 - the last resort: words instead of a traceback
             self._end_with(error)
 
     def _end_with(self, error: Exception) -> NoReturn:
         """End as an error deserves that no command foresaw."""
+        if isinstance(error, BrokenPipeError):
+            _end(error)
         if verbosity() == "verbose":
             traceback.print_exception(error)
         package = broken_package(error)
@@ -159,7 +174,7 @@ class Commands(_Documented, click.Group):
                 )
             )
         if isinstance(error, OSError) and error.errno is not None:
-            fail(_system_error(error))
+            _end(error)
         if isinstance(error, MemoryError):
             fail(
                 EnvironmentMissing(f"{self.program}: the memory is full. End what else runs, or use a larger machine.")
@@ -191,6 +206,21 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
+def _end(error: OSError) -> NoReturn:
+    """End the process as a file or a standard stream that failed asks for."""
+    broken = [name for name in ("stdout", "stderr") if streams.is_broken(name)]
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as with `| head`
+        sys.exit(1)
+    if broken:
+        kind = DiskFull if error.errno in FULL else EnvironmentMissing
+        fail(
+            kind(
+                f"{broken[0]}: cannot be written ({error.strerror}). Send it elsewhere and run the same command again."
+            )
+        )
+    fail(_system_error(error))
+
+
 def _system_error(error: OSError) -> FlowkitError:
     path = Path(str(error.filename or "files"))
     if error.errno in FULL:
@@ -200,7 +230,10 @@ def _system_error(error: OSError) -> FlowkitError:
 
 def fail(error: FlowkitError) -> NoReturn:
     """End the process with an error's message and exit code."""
-    click.echo(f"Error: {error}", err=True)
+    try:
+        click.echo(f"Error: {error}", err=True)
+    except OSError:  # the exit code says it, too
+        streams.is_broken("stderr")
     sys.exit(error.exit_code)
 
 

@@ -45,6 +45,7 @@ FLOWKIT_FOR_FMANET = {
             "executors",
             "files",
             "forms",
+            "machine",
             "commit",
             "page",
             "pictures",

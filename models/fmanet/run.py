@@ -9,7 +9,6 @@ trained again, to the same bits.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from flowkit.errors import (
 )
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
 from flowkit.files import read_regular
+from flowkit.machine import cores, processor
 from flowkit.progress import Reporter, Silent
 from flowkit.settings_io import differences
 from flowkit.stop import Stop
@@ -264,7 +264,7 @@ class _Run:
             },
             "versions": _versions(),
             "device": self._device(),
-            "machine": {"processor": _processor(), "system": platform.platform()},
+            "machine": {"processor": processor(), "system": platform.platform()},
         }
 
     def _device(self) -> dict[str, Any]:
@@ -366,7 +366,7 @@ class _Run:
 
 
 def _workers(options: RunOptions, settings: RunSettings) -> int:
-    return options.workers or (1 if settings.train.device == "cuda" else len(os.sched_getaffinity(0)))
+    return options.workers or (1 if settings.train.device == "cuda" else cores())
 
 
 def _versions() -> dict[str, str]:
@@ -379,12 +379,3 @@ def _versions() -> dict[str, str]:
 def _folder_fingerprint(path: Path) -> str:
     run = commit.decode(read_regular(path / commit.RUN_FILE))
     return str(run.get("fingerprint", "")) if run else ""
-
-
-def _processor() -> str:
-    """Model name of the CPU, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
