@@ -210,7 +210,7 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     if as_json:
         classes = None if preview is None else {"counts": preview.counts, "left_out": preview.left_out}
         document = {"manifest": str(out), **reading.to_dict(), "classes": classes, "next": commands}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=1))
     else:
         show_events(reading.events)
         show_reading(reading, out, preview, commands)
@@ -714,7 +714,7 @@ def _manifest_of_videos(
     commands = next_commands(out, root, without_apex=False)
     if as_json:
         document = {**done.to_dict(), "events": [dataclasses.asdict(event) for event in events], "next": commands}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=1))
     else:
         show_events(events)
         show_completion(done)

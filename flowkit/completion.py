@@ -18,11 +18,13 @@ from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError, ConfigError, EnvironmentMissing, Interrupted, ManifestError
 from flowkit.executors import SupervisedPool, WorkerStartError
 from flowkit.feed import clip_error
+from flowkit.machine import refuse_windows
 from flowkit.manifest import APEX_SOURCE, Clip, read_manifest
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions
 from flowkit.spotting import Spotted, spotter
 from flowkit.stop import Stop
+from flowkit.streams import open_closed
 
 APEX_CONFIDENCE = "apex_confidence"
 
@@ -101,6 +103,8 @@ def complete(
     Interrupted
         Nothing was written.
     """
+    refuse_windows("spot")
+    open_closed()
     manifest, out = Path(manifest), Path(out)
     reporter, stop = reporter or Silent(), stop or Stop()
     clips = read_manifest(manifest)

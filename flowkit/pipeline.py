@@ -35,7 +35,7 @@ from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
 from flowkit.garbage import no_garbage_collection
 from flowkit.index import Index, finalise
-from flowkit.machine import other_devices
+from flowkit.machine import other_devices, refuse_windows
 from flowkit.manifest import read_manifest
 from flowkit.placement import Job, Placed
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
@@ -45,6 +45,7 @@ from flowkit.run import RunOptions, Summary
 from flowkit.shards import ShardFolder, read_run, sample_bytes
 from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
+from flowkit.streams import open_closed
 from flowkit.task import StageSeconds
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
@@ -150,6 +151,8 @@ class _Run:
         stop: Stop | None,
         site: Site,
     ) -> None:
+        refuse_windows("extract")
+        open_closed()
         self.site = site
         self.clips = read_manifest(manifest)
         self.out = out

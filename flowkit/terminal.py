@@ -17,8 +17,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flowkit import streams
 from flowkit.commit import FULL, disk_full
-from flowkit.errors import EnvironmentMissing, FlowkitError, Interrupted, Terminated
+from flowkit.errors import DiskFull, EnvironmentMissing, FlowkitError, Interrupted, Terminated
 from flowkit.stop import Stop
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +46,22 @@ class Commands(click.Group):
         """In the order in which a user needs them, not of the alphabet."""
         return list(self.commands)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run a command, also where a standard stream is closed, full, or knows ASCII only."""
+        streams.secure()
+        try:
+            Path.cwd()  # worker processes start in it
+        except OSError as error:
+            fail(
+                EnvironmentMissing(
+                    f"{self.program}: the working folder is gone ({error.strerror}). Change to another one: cd"
+                )
+            )
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # while help was printed; `invoke` ends those of commands
+            _end(error)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, and end as its error says."""
         try:
@@ -53,11 +70,8 @@ class Commands(click.Group):
             fail(error)
         except (KeyboardInterrupt, click.Abort):
             fail(Interrupted(f"{self.program}: command was interrupted. Run it again."))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on, as with `| head`
-            sys.exit(1)
         except OSError as error:
-            fail(_system_error(error))
+            _end(error)
         except ModuleNotFoundError as error:
             if error.name not in self.packages:
                 raise
@@ -69,6 +83,21 @@ class Commands(click.Group):
             )
 
 
+def _end(error: OSError) -> NoReturn:
+    """End the process as a file or a standard stream that failed asks for."""
+    broken = [name for name in ("stdout", "stderr") if streams.is_broken(name)]
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as with `| head`
+        sys.exit(1)
+    if broken:
+        kind = DiskFull if error.errno in FULL else EnvironmentMissing
+        fail(
+            kind(
+                f"{broken[0]}: cannot be written ({error.strerror}). Send it elsewhere and run the same command again."
+            )
+        )
+    fail(_system_error(error))
+
+
 def _system_error(error: OSError) -> FlowkitError:
     path = Path(str(error.filename or "files"))
     if error.errno in FULL:
@@ -78,7 +107,10 @@ def _system_error(error: OSError) -> FlowkitError:
 
 def fail(error: FlowkitError) -> NoReturn:
     """End the process with an error's message and exit code."""
-    click.echo(f"Error: {error}", err=True)
+    try:
+        click.echo(f"Error: {error}", err=True)
+    except OSError:  # the exit code says it, too
+        streams.is_broken("stderr")
     sys.exit(error.exit_code)
 
 
