@@ -60,7 +60,8 @@ def _forget_threads() -> None:
     _reading = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @dataclass(frozen=True, slots=True)
