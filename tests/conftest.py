@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import budget
 from flowkit_kernels.backend import GPU_BACKENDS, find_obstacle
 from flowkit_kernels.obstacles import gpu_is_here
 
@@ -52,10 +53,47 @@ def _hear_ctrl_c() -> None:
 
 
 def flowkit(*arguments: str | Path, before: tuple[str, ...] = (), **environment: str) -> Done:
-    """Run `flowkit` to its end."""
+    """Run `flowkit` to its end: in this process, unless it needs another command before it or another environment.
+
+    To start a process and import everything there takes longer than what most tests ask of a command.
+    """
+    if not before and not environment:
+        return in_process(*arguments)
     process = start(*arguments, before=before, **environment)
     out, err = process.communicate(timeout=300)
     return Done(process.returncode, out, err)
+
+
+def in_process(*arguments: str | Path) -> Done:
+    """Run `flowkit` here; an error that it does not turn into an exit code is raised."""
+    from click.testing import CliRunner
+
+    from flowkit.cli import main
+
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+LONGEST_FIRST = ()
+"""Files that take long: begun last, one of them would keep one process busy while the others have nothing left to do."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--budget`."""
+    budget.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the time of `make test`."""
+    budget.watch(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -213,11 +213,16 @@ def test_of_two_runs_on_one_folder_any_may_be_killed(
     assert_nothing_is_lost_or_changed(out, undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_the_whole_matrix(tmp_path: Path) -> None:
+def matrix(tmp_path: Path, *flags: str) -> None:
+    """Run benchmarks/faults.py; nothing may be lost or changed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    script = [sys.executable, BENCHMARKS / "faults.py", "--out", tmp_path / "faults.json"]
+    script = [sys.executable, BENCHMARKS / "faults.py", "--out", tmp_path / "faults.json", *flags]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "faults.json").is_file()
+
+
+@pytest.mark.hours
+@pytest.mark.timeout(7200)
+def test_the_whole_matrix(tmp_path: Path) -> None:
+    matrix(tmp_path)
