@@ -33,11 +33,13 @@ class Done:
     err: str
 
 
-def start(*arguments: str | Path, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-    """Start `flowkit` in a process group of its own, behind another command if one is given."""
+def start(
+    *arguments: str | Path, before: tuple[str, ...] = (), code: str = "", **environment: str
+) -> subprocess.Popen[str]:
+    """Start `flowkit`, or Python code, in a process group of its own, behind another command if one is given."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [*before, sys.executable, "-m", "flowkit.cli", *map(str, arguments)],
+        [*before, sys.executable, *(("-c", code) if code else ("-m", "flowkit.cli")), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -28,7 +28,7 @@ TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## (.+?)\n.*?^```sh\n(.+?)^```", TEXT, flags=re.MULTILINE | re.DOTALL))
 SMALLER = {
     "extract": ("--size", "64", "--workers", "1"),
-    "train": ("--epochs", "1", "--set", "network.width=4", "--set", "network.grid=4"),
+    "train": ("--workers", "1", "--epochs", "1", "--set", "network.width=4", "--set", "network.grid=4"),
 }
 """What a made-up set may do without, at the end of a command; `--seeds 5` becomes 1."""
 PROGRAMS = {"flowkit": flowkit_cli.main, "fmanet": fmanet_cli.main}

@@ -51,7 +51,7 @@ def make(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 WORKS = f'echo "$0" >>"$USED"; exec {sys.executable} "$@"'
 BROKEN = "echo 'pyenv: python: command not found' >&2; exit 127"
 OLD = f"case $1 in -c) exec {sys.executable} -c 'import sys; sys.version_info = (3, 10)\n'\"$2\" ;; *) echo Python 3.10.1 ;; esac"
-WITHOUT_VENV = f'exec {sys.executable} -c "import sys; sys.modules[\'ensurepip\'] = None\n$2"'
+WITHOUT_VENV = f"exec {sys.executable} -c \"import sys; sys.modules['ensurepip'] = None\n$2\""
 
 
 @pytest.mark.parametrize(
