@@ -78,7 +78,24 @@ def in_process(*arguments: str | Path) -> Done:
     return Done(done.exit_code, done.stdout, done.stderr)
 
 
-LONGEST_FIRST = ()
+LONGEST_FIRST = (
+    "test_placement.py",
+    "test_run.py",
+    "test_cluster.py",
+    "test_recipes.py",
+    "test_kill_matrix.py",
+    "test_extract.py",
+    "test_bench.py",
+    "test_export.py",
+    "test_run_on_cluster.py",
+    "test_cuda_simulator.py",
+    "test_fault_runs.py",
+    "test_spotting.py",
+    "test_sharding.py",
+    "test_faults.py",
+    "test_many_shards.py",
+    "test_scale.py",
+)
 """Files that take long: begun last, one of them would keep one process busy while the others have nothing left to do."""
 
 
