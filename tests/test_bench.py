@@ -424,7 +424,7 @@ def test_a_lost_gpu_takes_no_finished_row_with_it(monkeypatch: pytest.MonkeyPatc
     assert "got none." in done.stderr
 
 
-FEW_CLIPS = "from flowkit import bench, cli; bench.SUBJECTS, bench.SHARD_CLIPS = 2, 4; cli.main()"
+FEW_CLIPS = "from flowkit import bench, cli; bench.SUBJECTS, bench.SHARD_CLIPS = 3, 4; cli.main()"
 
 
 @pytest.mark.parametrize(
