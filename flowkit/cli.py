@@ -785,7 +785,7 @@ def settings(out: Path | None, folder: Path | None, overwrite: bool, as_json: bo
     found = settings_of(folder)
     contents = {f"align.{name}": str(getattr(found.align, name)) for name in FILES if getattr(found.align, name)}
     left_out = {
-        name: f"the file has the content {content}; write its path here, or pass --set {name}=FILE."
+        name: f"the file has the content {content}; write its path here, or pass flowkit extract --set {name}=FILE."
         for name, content in contents.items()
     }
     show_settings(found, [*title, f"These are the settings of {folder}."], left_out, out, overwrite, as_json)

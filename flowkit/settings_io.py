@@ -94,7 +94,7 @@ def load_values(file: str | Path | None = None, assignments: Sequence[str] = (),
         if name.strip() and equals:
             _assign(values, name.strip(), _toml_value(value.strip()))
         else:
-            problems.append(f"--set: assignment must look like NAME=VALUE; got {text!r}. Correct it.")
+            problems.append(f"settings: assignment must look like NAME=VALUE; got {text!r}. Correct it.")
     if problems:
         raise ConfigError("\n".join(problems))
     for name, value in flags.items():
@@ -162,10 +162,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(read_regular(file, MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"{file}: --config must be a readable TOML file; got {error.strerror}. Check the path."
+            f"{file}: settings must be a readable TOML file; got {error.strerror}. Check the path."
         ) from error
     except (ValueError, RecursionError) as error:  # the second: brackets without end
-        raise ConfigError(f"{file}: --config must be a readable TOML file; got {error}. Correct the file.") from error
+        raise ConfigError(f"{file}: settings must be a readable TOML file; got {error}. Correct the file.") from error
 
 
 def _toml_value(text: str) -> Any:

@@ -221,7 +221,7 @@ def test_a_settings_file_is_read_and_flags_win_over_it(casme2: Path, tmp_path: P
             "test_on must be one of casme2; got samm",
         ),
         (("--classes", "12-class"), "grouping must be one of"),
-        (("--config", "/nowhere.toml"), "--config must be a readable TOML file"),
+        (("--config", "/nowhere.toml"), "settings must be a readable TOML file"),
         (("--workers", "-1"), "workers must be from 0"),
     ],
 )

@@ -82,7 +82,7 @@ BAD = {
     "network": (("--set", "network.width=7"), "width must be a multiple of 4"),
     "protocol": (("--protocol", "holdout"), "protocol.hold_out must be given with holdout"),
     "grouping": (("--classes", "12-class"), "grouping must be one of"),
-    "file": (("--config", "/nowhere.toml"), "--config must be a readable TOML file"),
+    "file": (("--config", "/nowhere.toml"), "settings must be a readable TOML file"),
     "workers": (("--workers", "-1"), "workers must be from 0"),
     "option": (("--nonsense",), "No such option"),
 }
