@@ -40,7 +40,7 @@ from flowkit.pipeline import extract
 from flowkit.run import RunOptions, Summary
 from flowkit.scenes import Scene, SynthConfig, render_frame, scenes, true_motion
 from flowkit.synth import synthesise
-from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow
+from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS
 from flowkit_kernels.host import cores, processor
 from flowkit_kernels.timing import Spread, Stopwatch, Timing, copy_bandwidth, stopwatch, time_call
@@ -145,7 +145,10 @@ class BenchOptions:
         for name in self.backends:
             _check(name in known, "backend", f"one of {', '.join(known)}", name)
         named = [name if name == OPENCV else resolve_backend(name) for name in self.backends]
-        return tuple(dict.fromkeys(named)) or (*(name for name in available_backends() if name != TWIN), OPENCV)
+        if named:
+            return tuple(dict.fromkeys(named))
+        resolve_backend("cpu")  # runs everywhere: left out in silence, it would not be missed
+        return (*(name for name in available_backends() if name != TWIN), OPENCV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,8 @@ def run(options: BenchOptions, progress: Progress = lambda _: None, into: Docume
     backends = options.concrete_backends()
     document = {} if into is None else into
     document.update(_heading(backends, options))
+    if "cpu" in backends:
+        warm_up("cpu", progress)
     memories = dict.fromkeys(_memory(name) for name in backends)
     progress(f"Bandwidth of a large copy: {', '.join(memories)}.")
     watches = {memory: stopwatch(memory) for memory in memories}
@@ -477,6 +482,8 @@ def run_end_to_end(
     names = tuple(name for name in BenchOptions(tuple(backends)).concrete_backends() if name != OPENCV)
     document = {} if into is None else into
     document.update(_heading(names, {"subjects": SUBJECTS, "shard_clips": SHARD_CLIPS}), end_to_end=[])
+    if "cpu" in names:
+        warm_up("cpu", progress)
     with tempfile.TemporaryDirectory() as folder:
         progress(f"{8 * SUBJECTS} synthetic clips are being rendered.")
         base = Path(folder)
@@ -771,7 +778,7 @@ def end_to_end_table(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             *(found["backend"], str(found["computed"]), str(found["shards"])),
-            *(f"{found[name]:.1f}" for name in ("seconds", "clips_per_s", "start_up_s")),
+            *(_figure(found[name]) for name in ("seconds", "clips_per_s", "start_up_s")),
             found["bound_by"],
         )
         for found in document["end_to_end"]

@@ -738,14 +738,18 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     short_help="What is installed, what is missing, what to do.",
     epilog="flowkit doctor",
 )
+@click.option("--warm-up", is_flag=True, help="Compile the kernels now, which the first run would have to.")
 @AS_JSON
-def doctor(as_json: bool) -> None:
+def doctor(warm_up: bool, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do next.
 
     Exit codes: 0 extract can run; 3 something it needs is missing.
     """
-    from flowkit.doctor import examine
+    from flowkit.doctor import compile_kernels, examine
+    from flowkit.progress import StderrProgress
 
+    if warm_up:
+        compile_kernels(StderrProgress().note)
     findings = examine()
     if as_json:
         rows = [{"name": f.name, "status": f.status, "detail": f.detail, "next_step": f.next_step} for f in findings]

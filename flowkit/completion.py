@@ -25,6 +25,7 @@ from flowkit.run import RunOptions
 from flowkit.spotting import Spotted, spotter
 from flowkit.stop import Stop
 from flowkit.streams import open_closed
+from flowkit_kernels import warm_up
 
 APEX_CONFIDENCE = "apex_confidence"
 
@@ -99,7 +100,7 @@ def complete(
 
     Raises
     ------
-    ManifestError, ConfigError, EnvironmentMissing, DiskFull
+    ManifestError, ConfigError, EnvironmentMissing, BackendUnavailable, DiskFull
     Interrupted
         Nothing was written.
     """
@@ -114,6 +115,8 @@ def complete(
     _check_out(out, manifest, options.overwrite)
     check_needs(align)
     wanted = [clip for clip in clips if clip.apex is None]
+    if wanted:
+        warm_up("cpu", reporter.note)
     reporter.start(len(wanted))
     spotted: dict[str, Spotted] = {}
     failed: list[tuple[Clip, ClipError]] = []

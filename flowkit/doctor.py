@@ -122,6 +122,7 @@ def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
         _opencv(installed),
         _face_landmarker(),
         _backends(),
+        *_compiled_kernels(),
         *(_probe(name, package, requirements) for name, package in PROBES.items()),
         _gpu(),
         *_gpu_backends(),
@@ -324,9 +325,43 @@ def _backends() -> Finding:
         names = kernels.available_backends()
     except BROKEN as error:
         return Finding("backends", "missing", _in_short(error), f"Mend what stands above, then {_install()}")
-    if set(names) <= {"reference"}:
-        return Finding("backends", "missing", f"only {', '.join(names) or 'none'}", "pip install numba")
+    obstacle = importlib.import_module("flowkit_kernels.backend").find_obstacle("cpu")
+    if obstacle is not None:
+        detail = f"only {', '.join(names)}; cpu does not run here: {obstacle.what}"
+        return Finding("backends", "missing", detail, f"{obstacle.next_step}.")
     return Finding("backends", "ok", f"{', '.join(names)}; auto is {kernels.resolve_backend('auto')}")
+
+
+def compile_kernels(tell: Callable[[str], object]) -> None:
+    """Have the CPU's kernels compiled, and tell how long that took; what keeps them from it, `examine` finds."""
+    try:
+        seconds = importlib.import_module("flowkit_kernels").warm_up("cpu", tell)
+    except BROKEN:  # BackendUnavailable is a RuntimeError
+        return
+    tell(f"Compiled in {seconds:.1f} s." if seconds else "The kernels were compiled already.")
+
+
+def _compiled_kernels() -> list[Finding]:
+    """Where the CPU's kernels lie that Numba compiled, or what keeps them from being compiled."""
+    name = "compiled kernels"
+    try:
+        backend = importlib.import_module("flowkit_kernels.backend")
+        if backend.find_obstacle("cpu") is not None:
+            return []
+        obstacle = backend.compile_obstacle()
+        if obstacle is not None:
+            return [Finding(name, "missing", obstacle.what, f"{obstacle.next_step}.")]
+        found = backend.compiled_folder()
+        note = importlib.import_module("flowkit_kernels.code_cache").storage_note(found)
+    except BROKEN as error:
+        return [Finding(name, "missing", _in_short(error), f"Mend what stands above, then {_install()}")]
+    if found is None:
+        return [
+            Finding(name, "ok", "none yet: the first run takes some 20 s to compile them", "flowkit doctor --warm-up")
+        ]
+    if note:
+        return [Finding(name, "warning", note, "Set NUMBA_CACHE_DIR to a folder that can be written.")]
+    return [Finding(name, "ok", f"in {found}")]
 
 
 def _gpu() -> Finding:

@@ -47,7 +47,7 @@ from flowkit.shards import ShardFolder, read_run, sample_bytes
 from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
 from flowkit.streams import open_closed
-from flowkit.task import StageSeconds
+from flowkit.task import StageSeconds, uses_cpu_kernels
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 
@@ -207,7 +207,7 @@ class _Run:
             self._count_unreported(plan.pending)
         finally:
             self.reporter.finish()
-            self.summary.seconds = time.perf_counter() - start
+            self.summary.seconds = time.perf_counter() - start - self.summary.compile_seconds
         if self.options.share is None:
             self._warn_of_duplicates(finalise(self.out))
         else:
@@ -241,6 +241,8 @@ class _Run:
             commit.check_space(
                 self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
             )
+        if plan.pending and uses_cpu_kernels(self.config):
+            self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
         self.reporter.start(self.pending)
         return plan
 
