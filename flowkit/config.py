@@ -94,7 +94,7 @@ class AlignConfig:
         if (self.method == "landmarks") != bool(self.landmarks):
             raise ConfigError(
                 f"settings: align.landmarks must name a file if, and only if, align.method is landmarks; got method="
-                f"{self.method!r}, landmarks={self.landmarks!r}. Pass --align landmarks --landmarks FILE."
+                f"{self.method!r}, landmarks={self.landmarks!r}. Set align.method=landmarks and align.landmarks=FILE."
             )
 
 
@@ -197,14 +197,14 @@ def load_config(file: str | Path | None = None, assignments: Sequence[str] = (),
             values = tomllib.loads(read_regular(Path(file), MAX_CONFIG_BYTES).decode("utf-8"))
         except OSError as error:
             raise ConfigError(
-                f"{file}: --config must be a readable TOML file; got {error.strerror}. Check the path."
+                f"{file}: settings must be a readable TOML file; got {error.strerror}. Check the path."
             ) from error
         except (ValueError, RecursionError) as error:  # the second: brackets without end
             raise ConfigError(
-                f"{file}: --config must be a readable TOML file; got {error}. Correct the file."
+                f"{file}: settings must be a readable TOML file; got {error}. Correct the file."
             ) from error
     problems = [
-        f"--set: assignment must look like tvl1.lambda_=0.1; got {text!r}. Correct it."
+        f"settings: assignment must look like tvl1.lambda_=0.1; got {text!r}. Correct it."
         for text in assignments
         if not text.partition("=")[0].strip() or "=" not in text
     ]

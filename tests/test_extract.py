@@ -361,7 +361,7 @@ def test_faces_are_kept_only_on_request_and_archives_read_back(
         (("--set", "tvl1.lambda=1", "--workers", "2"), "tvl1.lambda must be a known setting"),
         (("--batch", "0"), "batch must be from 1"),
         (("--root", "/nowhere"), "--root must be a folder"),
-        (("--config", "/nowhere.toml"), "--config must be a readable TOML file"),
+        (("--config", "/nowhere.toml"), "/nowhere.toml: settings must be a readable TOML file"),
     ],
 )
 def test_bad_usage_ends_before_anything_is_written(
@@ -388,5 +388,5 @@ def test_a_folder_keeps_its_backend_where_that_is_not_there(
 def test_a_backend_that_is_not_there_is_no_other_backend(cropped: Path, tmp_path: Path) -> None:
     done = extract(cropped, tmp_path / "out", "--backend", "cuda")
     assert done.code == 3
-    assert "--backend cpu" in done.err
+    assert "choose the backend cpu" in done.err
     assert "another --out" not in done.err
