@@ -11,12 +11,7 @@ PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
-	$(BIN)/flowkit synth --out $(DEMO)/clips --subjects 3
-	$(BIN)/flowkit extract $(DEMO)/clips/manifest.csv --out $(DEMO)/out
-	$(BIN)/flowkit inspect $(DEMO)/out
-	@echo
-	@echo "Shards: $(DEMO)/out/shards"
-	@echo "Report: $(DEMO)/out/report.html"
+	$(BIN)/flowkit demo --out $(DEMO)
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check .

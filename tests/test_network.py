@@ -154,7 +154,20 @@ def test_no_other_command_opens_a_connection(watch: Watch, cropped: Path, tmp_pa
     run(watch, 0, "report", out)
     run(watch, 0, "export", out, "--format", "npz", "--out", tmp_path / "npz")
     run(watch, 0, "doctor")
-    flags = ("--epochs", "1", "--workers", "1", "--seeds", "1", "--protocol", "holdout", "--hold-out", "synth/s01")
+    flags = (
+        "--epochs",
+        "1",
+        "--workers",
+        "1",
+        "--seeds",
+        "1",
+        "--protocol",
+        "holdout",
+        "--hold-out",
+        "synth/s01",
+        "--classes",
+        "raw",
+    )
     fmanet(watch, "train", out, "--out", trained, *flags)
     fmanet(watch, "evaluate", trained)
     fmanet(watch, "report", trained)
