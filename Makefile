@@ -23,12 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
-	$(BIN)/flowkit synth --out $(DEMO)/clips --subjects 3
-	$(BIN)/flowkit extract $(DEMO)/clips/manifest.csv --out $(DEMO)/out
-	$(BIN)/flowkit inspect $(DEMO)/out
-	@echo
-	@echo "Shards: $(DEMO)/out/shards"
-	@echo "Report: $(DEMO)/out/report.html"
+	$(BIN)/flowkit demo --out $(DEMO)
 
 test: $(VENV)/.dev
 	began=$$(date +%s) && \

@@ -239,7 +239,7 @@ class Aligner:
                 raise ClipError(
                     FailureCode.FACE_NOT_FOUND,
                     f"{clip.where}: onset frame must show a face; got none in {width} x {height} pixels. Check the onset number, "
-                    "or use --align none or landmarks.",
+                    "or set align.method to none or landmarks.",
                     clip.path,
                 )
             return faces[0], len(faces)
@@ -403,8 +403,8 @@ def _whole_frame(clip: Clip, onset: Image, size: int) -> Transform:
     if height != width:
         raise ClipError(
             FailureCode.SIZE_MISMATCH,
-            f"{clip.where}: cropped frames must be square; got {width} x {height} pixels. Crop them square, or use --align "
-            "mediapipe.",
+            f"{clip.where}: cropped frames must be square; got {width} x {height} pixels. Crop them square, or set "
+            "align.method=mediapipe.",
             clip.path,
         )
     scale = size / width

@@ -23,6 +23,7 @@ from flowkit.cli_output import (
     show_bench,
     show_check,
     show_completion,
+    show_demo,
     show_events,
     show_preview,
     show_reading,
@@ -30,7 +31,7 @@ from flowkit.cli_output import (
     show_unfinished,
 )
 from flowkit.config import FILES, ExtractConfig, load_config
-from flowkit.errors import ConfigError, FlowkitError, Interrupted
+from flowkit.errors import ConfigError, FlowkitError
 from flowkit.terminal import (
     FOLDER,
     Commands,
@@ -212,6 +213,37 @@ def _complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: st
     return [name for name in (*DATASETS, COMPOSITE, NAME) if name.startswith(incomplete.casefold())]
 
 
+@main.command(short_help="A small data set, its shards and its report, to try.", epilog="flowkit demo")
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("flowkit-demo"),
+    show_default=True,
+    help="A new folder, or one that a demo began.",
+)
+@click.option("--overwrite", is_flag=True, help="Discard the data set and the shards of an earlier demo.")
+@AS_JSON
+def demo(out: Path, overwrite: bool, as_json: bool) -> None:
+    """Render 24 clips of a synthetic data set, extract them, and print what they hold and which commands come next.
+
+    Takes about a minute. A demo that was stopped resumes when the same command is run again.
+
+    Exit codes: 0 all done; 1 some clips failed; 2 usage, or --out holds something else; 3 a library is missing: the message says
+    how to install it; 74 disk full; 75 stopped by SIGTERM; 130 interrupted.
+    """
+    from flowkit.demo import make_demo
+    from flowkit.stop import Stop
+
+    stop = Stop("demo")
+    with progress() as reporter, signals(stop):
+        done = make_demo(out, overwrite=overwrite, reporter=reporter, stop=stop)
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=1))
+    else:
+        show_demo(done)
+    sys.exit(done.summary.exit_code)
+
+
 @main.command(
     short_help="A data set's annotation and frames as a manifest.",
     epilog="flowkit manifest casme2 /data/CASME2 --out casme2.csv",
@@ -334,9 +366,6 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
             f"{out.absolute()}."
         )
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
-        stale = summary.computed or not (out / "report.html").exists()
-        if stale and options.share is None and not isinstance(summary.stopped, Interrupted):
-            _write_report(out, reporter)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
     else:
@@ -552,8 +581,6 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
 
     with progress() as reporter:
         done = import_stst(folder, out, reporter=reporter, **given)
-        if done.computed or not (out / "report.html").exists():
-            _write_report(out, reporter)
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:
@@ -620,7 +647,9 @@ def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
 @click.option(
     "--format", type=click.Choice(["png", "mkv", "mp4"]), help="Image folders, lossless or H.264 video.  [default: png]"
 )
-@click.option("--cropped", is_flag=True, default=None, help="Frames that are cropped already, for --align none.")
+@click.option(
+    "--cropped", is_flag=True, default=None, help="Frames that are cropped already, for flowkit extract --align none."
+)
 @click.option("--key-frames-only", is_flag=True, default=None, help="Write onset, apex and offset only.")
 @click.option("--noise", type=float, help="Noise of each frame, grey levels.  [default: 1]")
 @click.option("--drift-px", type=float, help="Largest drift of the head, pixels.  [default: 2]")
@@ -643,14 +672,21 @@ def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
 def synth(out: Path, classes: str | None, **given: Any) -> None:
     """Make a data set whose motion is known exactly, from one public-domain face.
 
-    Writes manifest.csv, the frames, landmarks.csv and truth/*.npz (the true flow of both phases) into --out.
+    Writes manifest.csv, the frames, landmarks.csv and truth/*.npz (the true flow of both phases) into --out. The manifest comes
+    last: a data set that was stopped has none, and the same command begins it again.
+
+    Exit codes: 0 written; 2 usage, or --out is not empty; 3 environment; 74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
+    from flowkit.stop import Stop
     from flowkit.synth import SynthConfig, synthesise
 
     if classes is not None:
         given["classes"] = tuple(name.strip() for name in classes.split(","))
     config = SynthConfig(**{name: value for name, value in given.items() if value is not None})
-    click.echo(synthesise(out, config))
+    stop = Stop("synth")
+    with progress() as reporter, signals(stop):
+        written = synthesise(out, config, reporter=reporter, stop=stop)
+    click.echo(written)
 
 
 @main.command(
@@ -891,15 +927,6 @@ def _counted(reporter: Any) -> Callable[[int, int], None]:
         reporter.advance(1, 0)
 
     return count
-
-
-def _write_report(out: Path, reporter: Any) -> None:
-    from flowkit.report import write_report
-
-    result = write_report(out)
-    for problem in result.corrupt:
-        reporter.note(f"Warning: {problem}")
-    reporter.note(f"Report: {result.path}")
 
 
 def _bench_options(given: Mapping[str, Any], comparing: bool) -> Any:

@@ -57,6 +57,19 @@ def show_preview(found: Mapping[str, Any], as_json: bool) -> None:
         show_mapping("Would do (nothing was written)", found)
 
 
+def show_demo(done: Any) -> None:
+    """What a demo holds, and the commands that come next."""
+    from flowkit.demo import SHOWN
+
+    show_mapping("", {name: done.found[name] for name in SHOWN})
+    click.echo(f"\nReport, for a browser:\n  {done.report}")
+    click.echo("\nNext:")
+    for step in done.steps:
+        click.echo(f"  {step.about}:")
+        for command in step.commands:
+            click.echo(f"    {command}")
+
+
 def show_summary(found: Mapping[str, Any]) -> None:
     """What an extraction did, and what bounded it."""
     of = f"Share {found['shard']}, " if found["shard"] else ""

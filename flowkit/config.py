@@ -95,7 +95,7 @@ class AlignConfig:
         if (self.method == "landmarks") != bool(self.landmarks):
             raise ConfigError(
                 f"settings: align.landmarks must name a file if, and only if, align.method is landmarks; got method="
-                f"{self.method!r}, landmarks={self.landmarks!r}. Pass --align landmarks --landmarks FILE."
+                f"{self.method!r}, landmarks={self.landmarks!r}. Set align.method=landmarks and align.landmarks=FILE."
             )
 
 

@@ -33,10 +33,10 @@ MODULES = {"opencv-contrib-python": "cv2", "pillow": "PIL"}
 OPENCV = "opencv-contrib-python"
 OTHER_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
 EXTRAS = {
-    "zstd": "--compress zstd",
+    "zstd": "flowkit extract --compress zstd",
     "train": "fmanet: training and its scores",
     "datasets": "flowkit manifest: annotation tables in xlsx files",
-    "dask": "--cluster: runs on several machines",
+    "dask": "flowkit extract --cluster: runs on several machines",
     "cuda12": "NVIDIA GPU whose driver runs CUDA 12 but not 13; never beside cuda13",
     "cuda13": "NVIDIA GPU whose driver runs CUDA 13; never beside cuda12",
     "onnx": "fmanet export: trained networks for onnxruntime",
@@ -372,7 +372,7 @@ def _gpu() -> Finding:
     except BROKEN:  # found fault with above
         return Finding("GPU", "ok", told or "no NVIDIA driver; the CPU computes")
     if driver is None and told:
-        step = "Install libcuda of the same version; a container must be started with its GPUs, such as --gpus all."
+        step = "Install libcuda of the same version; a container must be started with its GPUs, such as docker run --gpus all."
         return Finding("GPU", "warning", f"{told}; but its library libcuda.so.1 cannot be loaded", step)
     if driver is None:
         return Finding("GPU", "ok", "no NVIDIA driver; the CPU computes")
@@ -453,7 +453,7 @@ def _disk(folder: Path) -> Finding:
     detail = f"{free / 1e9:.1f} GB free in {folder}"
     if free < LOW_DISK_BYTES:
         return Finding(
-            "disk", "warning", detail, "Free some, or choose an --out elsewhere: 1000 clips take about 0.8 GB."
+            "disk", "warning", detail, "Free some, or write the shards elsewhere: 1000 clips take about 0.8 GB."
         )
     return Finding("disk", "ok", detail)
 

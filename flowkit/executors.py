@@ -26,6 +26,8 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
+from flowkit.memory import memory_advice
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
@@ -279,7 +281,7 @@ class SupervisedPool:
             self._bury(worker)
             return
         if isinstance(outcome, WorkerStartError):
-            raise outcome
+            raise WorkerStartError(f"{outcome}{memory_advice(str(outcome))}")
         worker.ready, worker.deadline, self._failed_starts = True, float("inf"), 0
         if worker.job is not None:
             job, worker.job = worker.job, None
@@ -303,7 +305,7 @@ class SupervisedPool:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise WorkerStartError(
-                    f"{self._failed_starts} worker processes ended with {how} before they were ready"
+                    f"{self._failed_starts} worker processes ended with {how} before they were ready{memory_advice(how)}"
                 )
 
     def _enforce_deadlines(self) -> None:

@@ -19,6 +19,9 @@ from flowkit.frames import Source, read_frames
 from flowkit.manifest import Clip
 from flowkit.spotting import Spotted, spot
 
+_OUT_OF_MEMORY = ("SIGKILL", "SIGABRT")
+"""How a process ends that the system kills for its memory, or that gets none."""
+
 
 @dataclass(frozen=True, slots=True)
 class AlignedClip:
@@ -79,16 +82,17 @@ def clip_error(clip: Clip, outcome: Outcome[AlignedClip]) -> ClipError:
     if isinstance(error, ClipError):
         return error
     if outcome.kind == "crashed":
+        memory = " If memory was short, try it again with fewer workers." if outcome.detail in _OUT_OF_MEMORY else ""
         return ClipError(
             FailureCode.WORKER_CRASH,
-            f"{clip.where}: worker must survive the clip; got {outcome.detail}, twice. Look at its files.",
+            f"{clip.where}: worker must survive the clip; got {outcome.detail}, twice. Look at its files.{memory}",
             clip.path,
         )
     if outcome.kind == "timeout":
         return ClipError(
             FailureCode.TIMEOUT,
             f"{clip.where}: clip must be read and aligned in time; got {outcome.detail}, twice. Look at its files, or "
-            "pass a longer --timeout.",
+            "allow more time: --timeout of flowkit extract and flowkit spot.",
             clip.path,
         )
     if error is not None and hasattr(error, "exit_code"):

@@ -11,7 +11,8 @@ import re
 import stat
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ Grey = npt.NDArray[np.float32]
 _DIGITS = re.compile("[0-9]+")
 _CHUNK = 2**20
 _CIRCLE = "its links lead in a circle"
+_KINDS_SHOWN = 3
+"""Kinds of ignored files that a message names."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -105,8 +108,8 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
     Parameters
     ----------
     clip : Clip
-        Its path names a folder of images, whose numbers are the last run of digits in each file name, or a video, whose
-        frames count from `frames.index_base`. Hidden files, other files and sub-folders of a folder are ignored.
+        Its path names a folder of images, whose numbers are those of `frame_numbers`, or a video, whose frames count from
+        `frames.index_base`. Hidden files, other files and sub-folders of a folder are ignored.
     root : Path
         The folder that the path starts from and may not leave.
     config : FrameConfig
@@ -216,7 +219,7 @@ def _video_sequence(clip: Clip, reel: Reel, config: FrameConfig) -> Sequence:
         raise ClipError(
             FailureCode.FRAME_MISSING,
             f"{clip.where}: onset must be a frame of the video; got {clip.onset}, behind its end. Correct the manifest or "
-            "--index-base.",
+            "frames.index_base.",
             clip.path,
         )
 
@@ -268,27 +271,45 @@ def numbered_images(folder: Path) -> dict[int, list[str]]:
     ------
     OSError
     """
-    found: dict[int, list[str]] = {}
     with os.scandir(folder) as entries:
-        for entry in entries:
-            number = frame_number(entry.name)
-            if number is not None and not entry.is_dir():
-                found.setdefault(number, []).append(entry.name)
-    return {number: sorted(found[number]) for number in sorted(found)}
+        names = sorted(entry.name for entry in entries if frame_number(entry.name) is not None and not entry.is_dir())
+    found: dict[int, list[str]] = {}
+    for number, name in sorted(zip(frame_numbers(names), names, strict=True)):
+        found.setdefault(number, []).append(name)
+    return found
+
+
+def frame_numbers(names: Iterable[str]) -> list[int]:
+    """Number of each of the images of one folder, for which `frame_number` finds one.
+
+    It is the last number in a name. Where that is the same in all names, it cannot be the frame's: if the names are alike but
+    for one other number, it is that one; if not, the last one stays, and no reader will accept it for several images.
+
+    Examples
+    --------
+    >>> frame_numbers(["cam2_0001_v3.png", "cam2_0002_v3.png"])
+    [1, 2]
+    """
+    stems = [name[: name.rfind(".")] for name in names]
+    runs = [[int(digits) for digits in _DIGITS.findall(stem)] for stem in stems]
+    last = [found[-1] for found in runs]
+    if len(set(last)) != 1 or len({_DIGITS.sub("0", stem) for stem in stems}) != 1:
+        return last
+    varying = [list(column) for column in zip(*runs, strict=True) if len(set(column)) > 1]
+    return varying[0] if len(varying) == 1 else last
 
 
 def frame_number(name: str) -> int | None:
-    """Number of an image by its file name: the last run of digits; None for what is no numbered image, or hidden.
+    """The last number in the name of an image; None for what is no numbered image, or hidden.
 
     Examples
     --------
     >>> frame_number("reg_img0046.jpg")
     46
     """
-    dot = name.rfind(".")
-    if name[dot:].lower() not in SUFFIXES or name.startswith("."):
+    if _suffix(name) not in SUFFIXES or name.startswith("."):
         return None
-    digits = _DIGITS.findall(name, 0, dot)
+    digits = _DIGITS.findall(name, 0, name.rfind("."))
     return int(digits[-1]) if digits else None
 
 
@@ -334,7 +355,7 @@ def _check_first(clip: Clip, config: FrameConfig) -> None:
         raise ClipError(
             FailureCode.FRAME_MISSING,
             f"{clip.where}: onset must be at least frames.index_base ({config.index_base}); got {clip.onset}. Correct the "
-            "manifest or --index-base.",
+            "manifest or the setting.",
             clip.path,
         )
 
@@ -347,25 +368,76 @@ def _moved(clip: Clip, key: KeyFrames, taken: list[int], config: FrameConfig) ->
 
 
 def _list(folder: Path, name: str) -> dict[int, list[str]]:
+    """The numbered images of a folder, which holds some."""
     try:
-        return numbered_images(folder)
+        files = numbered_images(folder)
+        instead = "" if files else _what_else(folder)
     except OSError as error:
         _system_failed(error, name, FailureCode.IMAGE_UNREADABLE)
+    if instead:
+        raise ClipError(
+            FailureCode.FRAME_MISSING,
+            f"{name}: folder must hold numbered images; got no numbered image: {instead}",
+            name,
+        )
+    return files
+
+
+def _what_else(folder: Path) -> str:
+    """What a folder without numbered images holds instead, and what to do about it."""
+    with os.scandir(folder) as entries:
+        seen = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    files = [name for name, is_folder in seen if not is_folder]
+    pictures = [name for name in files if _suffix(name) in SUFFIXES]
+    if pictures:
+        return (
+            f"{len(pictures)} images have no number in their names ({_shown(pictures[0])}). Write one into each name."
+        )
+    if files:
+        kinds = Counter(_shown(_suffix(name)) or "no extension" for name in files)
+        ignored = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(_KINDS_SHOWN))
+        return (
+            f"{len(files)} files were ignored, for their names do not end as those of images do ({ignored}). Convert or rename "
+            f"them: {' '.join(sorted(SUFFIXES))} are read."
+        )
+    if seen:
+        return f"it holds folders alone ({_shown(seen[0][0])}). Name the one with the frames in the manifest."
+    return "it is empty, hidden files apart. Correct the manifest, or restore the frames."
+
+
+def _suffix(name: str) -> str:
+    """What follows the last dot of a name, with the dot, in lower case; empty where there is none."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot >= 0 else ""
 
 
 def _choose(number: int, files: dict[int, list[str]], name: str, nearest: bool) -> int:
     """The number to read: the one wanted, or its nearest neighbour where that is allowed."""
+    _refuse_unclear(files, name)
     if number not in files:
-        if nearest and files:
+        if nearest:
             return min(files, key=lambda other: (abs(other - number), other))
-        held = f"{len(files)} numbers from {min(files)} to {max(files)}" if files else "no numbered image"
+        first = min(files)
+        held = f"{len(files)} numbers from {first} to {max(files)}" if len(files) > 1 else f"{first} alone"
         raise ClipError(
             FailureCode.FRAME_MISSING,
-            f"{name}: folder must hold an image with the number {number}; got {held}. Correct the manifest, or pass "
-            "--nearest to take the nearest.",
+            f"{name}: folder must hold an image with the number {number}; got {held}, such as {first} in "
+            f"{_shown(files[first][0])}. Correct the manifest, or set frames.nearest=true to take the nearest.",
             name,
         )
     return number
+
+
+def _refuse_unclear(files: dict[int, list[str]], name: str) -> None:
+    """Refuse a folder whose names hold several numbers, of which none is the frame's beyond doubt."""
+    first, *others = next(iter(files.values()))
+    if len(files) == 1 and others and all(len(_DIGITS.findall(one)) > 1 for one in (first, others[0])):
+        raise ClipError(
+            FailureCode.FRAME_AMBIGUOUS,
+            f"{name}: the last number in each name must be the frame's; got {len(others) + 1} images whose last number is "
+            f"{next(iter(files))} ({_shown(first)}, {_shown(others[0])}). Rename them so that the frame number comes last.",
+            name,
+        )
 
 
 def _read_image(folder: Path, names: list[str], name: str, root: Path, config: FrameConfig) -> tuple[str, bytes]:
@@ -417,8 +489,8 @@ def _resolve(path: Path, name: str, root: Path, config: FrameConfig, reason: str
     if reason:
         raise ClipError(
             FailureCode.PATH_REFUSED,
-            f"{name}: path must stay under the root; got one that does not ({reason}). Move the files, or pass "
-            "--follow-symlinks where only a link is in the way.",
+            f"{name}: path must stay under the root; got one that does not ({reason}). Move the files, or set "
+            "frames.follow_symlinks=true where only a link is in the way.",
             name,
         )
     return resolved
@@ -481,7 +553,7 @@ def _system_failed(error: OSError, name: str, code: FailureCode) -> NoReturn:
     if error.errno in _ABSENT:
         raise ClipError(
             FailureCode.FRAME_MISSING,
-            f"{name}: path must exist under the root; got {reason}. Correct the manifest or --root.",
+            f"{name}: path must exist under the root; got {reason}. Correct the manifest, or name another root.",
             name,
         ) from error
     raise ClipError(

@@ -194,8 +194,8 @@ def full_scale(pictures: Sequence[Picture], bit_depth: int, name: str) -> int:
         bits = max(9, peak.bit_length() + peak.bit_length() % 2)  # sensors have 10, 12 or 14
         raise ClipError(
             FailureCode.IMAGE_DEPTH,
-            f"{name}: bit depth must be known; got 16-bit frames whose brightest value is {peak}. Declare frames.bit_depth "
-            f"(--set frames.bit_depth={bits}, or 16 if they are truly dark).",
+            f"{name}: bit depth must be known; got 16-bit frames whose brightest value is {peak}. Set "
+            f"frames.bit_depth={bits}, or 16 if they are truly dark.",
             name,
         )
     return full

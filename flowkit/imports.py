@@ -51,6 +51,7 @@ from flowkit.manifest import MAX_LISTED, MAX_TEXT, Clip
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.quality import Flag
+from flowkit.report import refresh_report
 from flowkit.settings_io import differences
 from flowkit.shards import Sample, read_run, shard_image
 from flowkit.task import record_content
@@ -128,7 +129,8 @@ def import_stst(
 ) -> Imported:
     """The clips of a folder in the public 28 x 28 layout, as shards.
 
-    Goes on where it was stopped. A clip whose pictures cannot be used is recorded and never ends the import.
+    Goes on where it was stopped. A clip whose pictures cannot be used is recorded and never ends the import. report.html comes
+    last.
 
     Parameters
     ----------
@@ -170,7 +172,9 @@ def import_stst(
             _run_task(task, source, settings, out, reporter)
     finally:
         reporter.finish()
-    return _summary(source, zero, scale, plan, out, finalise(out))
+    done = _summary(source, zero, scale, plan, out, finalise(out))
+    refresh_report(out, done.computed, reporter)
+    return done
 
 
 # --- what is there

@@ -138,7 +138,7 @@ def _record_problems(folder: ShardFolder) -> list[str]:
     seen = Counter(name for record in folder.records for name in column(record.content["clips"], "clip_id"))
     problems += [
         f"{folder.path}: clip {name} must be committed once; got {count} times. Two runs with different manifests worked here "
-        "at once: use another --out."
+        "at once: use a folder for each."
         for name, count in seen.items()
         if count > 1
     ]

@@ -226,8 +226,8 @@ def check_landmarker(model: str = "") -> None:
 
 def _no_mediapipe(found: object) -> EnvironmentMissing:
     return EnvironmentMissing(
-        f"mediapipe: package must be installed for --align mediapipe; got {found}. Install flowkit with its "
-        "dependencies, or use --align landmarks or none."
+        f"mediapipe: package must be installed for align.method=mediapipe; got {found}. Install flowkit with its "
+        "dependencies, or set align.method to landmarks or none."
     )
 
 
@@ -237,15 +237,15 @@ def _read_model(file: str) -> bytes:
     try:
         content = read_regular(Path(file), MAX_MODEL_BYTES) if file else MODEL.read_bytes()
     except OSError as error:
-        step = "Check --face-model" if file else "Install flowkit again, or pass --face-model"
+        step = "Check align.face_model" if file else "Install flowkit again, or set align.face_model"
         raise EnvironmentMissing(
             f"{source}: face model must be a readable file; got {error.strerror}. {step}."
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if not file and digest != MODEL_SHA256:
         raise EnvironmentMissing(
-            f"{source}: bundled face model must have the sha256 {MODEL_SHA256}; got {digest}. Install flowkit again, or pass "
-            "--face-model."
+            f"{source}: bundled face model must have the sha256 {MODEL_SHA256}; got {digest}. Install flowkit again, or set "
+            "align.face_model."
         )
     return content
 
@@ -256,7 +256,7 @@ def _require_libraries() -> None:
         names = ", ".join(library for library, _ in missing)
         raise EnvironmentMissing(
             f"mediapipe: system libraries must be installed; got no {names}. Run {install_line(missing)}, or "
-            "use --align landmarks or none."
+            "set align.method to landmarks or none."
         )
 
 
@@ -276,7 +276,7 @@ def _start(content: bytes, name: str) -> tuple[Any, Any]:
         return mediapipe, vision.FaceLandmarker.create_from_options(options)
     except (RuntimeError, ValueError) as error:
         raise EnvironmentMissing(
-            f"{name}: face model must be a face landmarker of MediaPipe; got one it refuses ({error}). Check --face-model."
+            f"{name}: face model must be a face landmarker of MediaPipe; got one it refuses ({error}). Check align.face_model."
         ) from error
 
 

@@ -188,8 +188,8 @@ def key_frames(
     if clip.offset is None and missing_offset == "fail":
         raise ClipError(
             FailureCode.OFFSET_MISSING,
-            f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or extract into a new --out with "
-            "--missing-offset invalid.",
+            f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or extract into a new folder with "
+            "frames.missing_offset=invalid.",
         )
     apex, source = _apex(clip, missing_apex, spotted)
     end = apex if clip.offset is None else clip.offset
@@ -204,8 +204,8 @@ def key_frames(
         phase = "rise" if not valid[0] else "fall"
         raise ClipError(
             FailureCode.PHASE_INVALID,
-            f"{clip.where}: {phase} must have a length under --strict-phases; got onset={clip.onset}, apex={apex}, "
-            f"offset={clip.offset}. Correct the manifest, or leave the flag out.",
+            f"{clip.where}: {phase} must have a length under frames.strict_phases; got onset={clip.onset}, apex={apex}, "
+            f"offset={clip.offset}. Correct the manifest, or leave that setting out.",
         )
     return KeyFrames(clip.onset, apex, clip.offset, source, valid)
 
@@ -219,8 +219,8 @@ def _apex(clip: Clip, missing_apex: str, spotted: int | None) -> tuple[int, Apex
     if missing_apex in ("fail", "spot") or clip.offset is None:
         raise ClipError(
             FailureCode.APEX_MISSING,
-            f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or extract into a new --out with "
-            "--missing-apex spot, midpoint or offset (the last two need an offset).",
+            f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or extract into a new folder with "
+            "frames.missing_apex=spot, midpoint or offset (the last two need an offset).",
         )
     if missing_apex == "offset":
         return clip.offset, "offset"
@@ -524,7 +524,7 @@ def _row_problems(cells: dict[str, str], where: str) -> list[str]:
     if reason:
         problems.append(
             f"{where}: path must be relative to the root and stay in it; got {cells['path']!r} ({reason}). Write it relative "
-            "to --root, with / between folders."
+            "to the root, with / between folders."
         )
     return problems
 

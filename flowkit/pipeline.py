@@ -63,7 +63,7 @@ def extract(
     """Compute dual-phase flow and MM-COF of every clip of a manifest into a folder of shards.
 
     Runs again where it was stopped: clips that were committed are not computed twice. A clip that cannot be used is
-    recorded and never ends the run.
+    recorded and never ends the run. report.html is written at the end, unless the run was interrupted or is one share of several.
 
     Parameters
     ----------
@@ -104,7 +104,12 @@ def extract(
     options, reporter = options or RunOptions(), reporter or Silent()
     with site_of(options, reporter) as site:
         run = _Run(Path(manifest), Path(out), config or ExtractConfig(), options, reporter, stop, site)
-        return run.carry_out()
+        summary = run.carry_out()
+    if options.share is None and not isinstance(summary.stopped, Interrupted):
+        from flowkit.report import refresh_report  # pages and pictures: nothing before this needs them
+
+        refresh_report(summary.out, summary.computed, reporter)
+    return summary
 
 
 def preview(manifest: str | Path, out: str | Path, config: ExtractConfig, options: RunOptions) -> dict[str, Any]:

@@ -154,8 +154,8 @@ def unplanned(records: Iterable[Record], generations: Sequence[Generation], fing
         for index, entries in enumerate(generation.tasks, generation.first_task)
     }
     return [
-        f"{record.path}: record must belong to the plan and the settings of its folder; got another key. Use another --out, or "
-        "--overwrite to begin anew."
+        f"{record.path}: record must belong to the plan and the settings of its folder; got another key. Extract into another "
+        "folder, or begin again with flowkit extract --overwrite."
         for record in records
         if record.task not in planned or record.content["key"] != _key(planned[record.task], fingerprint)
     ]
@@ -180,7 +180,7 @@ def _refuse_changed(clips: Sequence[Clip], rows: Mapping[str, str], ok: Mapping[
         more = f" and {len(changed) - MAX_LISTED} more" if len(changed) > MAX_LISTED else ""
         raise ManifestError(
             f"manifest: rows of committed clips must stay as they were; got other contents in {', '.join(changed[:MAX_LISTED])}"
-            f"{more}. Use another --out, or --overwrite to discard all shards."
+            f"{more}. Use another --out, or discard all shards with flowkit extract --overwrite."
         )
     return frozenset(differ)
 
@@ -236,7 +236,7 @@ def read_generations(out: Path) -> list[Generation]:
             if content is None or content.get("number") != number or not is_generation(content):
                 raise ShardCorrupt(
                     f"{path}: plan must be generation {number} as it was written; got something else. Restore the file, or use "
-                    "another --out."
+                    "another folder."
                 )
             tasks = tuple(tuple([(name, row) for name, row in task]) for task in content["tasks"])
             found.append(Generation(number, content["first_task"], tasks))

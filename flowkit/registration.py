@@ -318,8 +318,8 @@ def _check_usable(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], 
     if np.count_nonzero(mask) < _MIN_SAMPLES:
         raise ClipError(
             FailureCode.REGISTRATION_FAILED,
-            f"{where}: mask must hold at least {_MIN_SAMPLES} pixels; got {np.count_nonzero(mask)}. Check the landmarks, or pass "
-            "--stabilise none.",
+            f"{where}: mask must hold at least {_MIN_SAMPLES} pixels; got {np.count_nonzero(mask)}. Check the landmarks, or set "
+            "align.stabilise=none.",
         )
     if not (np.isfinite(reference).all() and np.isfinite(moving).all()):
         raise ClipError(
@@ -336,6 +336,6 @@ def _check_plausible(transform: Transform, size: int, where: str) -> None:
         raise ClipError(
             FailureCode.REGISTRATION_FAILED,
             f"{where}: face must have moved by at most {_MAX_SHIFT:g} of the crop and changed its size by at most "
-            f"{_MAX_SCALE - 1:.0%}; got {shift:.1f} of {size} px and a factor of {scale:.2f}. Check the frame numbers, or pass "
-            "--stabilise none.",
+            f"{_MAX_SCALE - 1:.0%}; got {shift:.1f} of {size} px and a factor of {scale:.2f}. Check the frame numbers, or set "
+            "align.stabilise=none.",
         )

@@ -21,6 +21,7 @@ from flowkit.align import FACE
 from flowkit.errors import FailureCode, ShardCorrupt
 from flowkit.page import Html, document, element, facts, histogram, joined, table
 from flowkit.pictures import RGB, clip_panels, colour_wheel, data_uri, mmcof_wheel, png_bytes
+from flowkit.progress import Reporter
 from flowkit.quality import RESIDUAL_LIMIT_PX, Flag, names
 from flowkit.shards import Shard, ShardFolder
 
@@ -45,9 +46,9 @@ FAILURES = {
     FailureCode.VIDEO_UNREADABLE: "The video cannot be opened or decoded.",
     FailureCode.VIDEO_FORMAT_REFUSED: "The video's container is outside the allowed list.",
     FailureCode.ANNOTATION_RANGE: "Apex or offset lies outside its range.",
-    FailureCode.APEX_MISSING: "The apex is empty (see --missing-apex).",
-    FailureCode.OFFSET_MISSING: "The offset is empty (see --missing-offset).",
-    FailureCode.PHASE_INVALID: "A phase has no length, under --strict-phases.",
+    FailureCode.APEX_MISSING: "The apex is empty (see frames.missing_apex).",
+    FailureCode.OFFSET_MISSING: "The offset is empty (see frames.missing_offset).",
+    FailureCode.PHASE_INVALID: "A phase has no length, under frames.strict_phases.",
     FailureCode.SIZE_MISMATCH: "The three frames differ in size.",
     FailureCode.FACE_NOT_FOUND: "No face was found in the onset.",
     FailureCode.LANDMARKS_MISSING: "The landmark file says nothing of this clip.",
@@ -57,7 +58,7 @@ FAILURES = {
     FailureCode.SOURCE_CHANGED: "The file changed while it was read.",
     FailureCode.SOURCE_CHECKSUM: "The content is not what the manifest or the shard says.",
     FailureCode.WORKER_CRASH: "The worker process died on this clip twice.",
-    FailureCode.TIMEOUT: "The worker process hung on this clip twice (see --timeout).",
+    FailureCode.TIMEOUT: "The worker process hung on this clip twice (see flowkit extract --timeout).",
     FailureCode.GPU_OOM: "The clip alone does not fit into the free memory of the GPU.",
     FailureCode.INTERNAL: "A fault of flowkit: please report it.",
 }
@@ -135,6 +136,30 @@ def write_report(out: str | Path, *, clips: int = 12) -> ReportResult:
     path = contents.folder.path / FILE
     commit.replace_file(path, page)
     return ReportResult(path, contents.corrupt)
+
+
+def refresh_report(out: Path, computed: int, reporter: Reporter) -> None:
+    """Write report.html unless it is there and nothing was computed since; tell where it is, and which shards are damaged.
+
+    Parameters
+    ----------
+    out : Path
+        A folder of shards.
+    computed : int
+        Clips that the run has just computed.
+    reporter : Reporter
+
+    Raises
+    ------
+    ConfigError, ShardCorrupt, DiskFull
+        As `write_report`.
+    """
+    if not computed and (out / FILE).exists():
+        return
+    result = write_report(out)
+    for problem in result.corrupt:
+        reporter.note(f"Warning: {problem}")
+    reporter.note(f"Report: {result.path}")
 
 
 # --- reading

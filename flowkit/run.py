@@ -74,7 +74,7 @@ class RunOptions:
             "timeout_s": (0 < self.timeout_s < math.inf, "positive"),
             "cluster": (
                 not (self.cluster and self.devices),
-                "without --device: a worker uses the GPU that it was given",
+                "without devices: a worker uses the GPU that it was given",
             ),
             "devices": (_are_devices(self.devices), f"indices from 0 to {MAX_DEVICE}, as whole numbers, each once"),
         }
@@ -91,13 +91,13 @@ class RunOptions:
         problems = []
         if self.overwrite:
             problems.append(
-                "options: --overwrite must come without --shard; got both, and each share would discard what the others made. Use "
-                "another --out, or remove the folder before the shares begin."
+                "options: overwrite must come without a share; got both, and each share would discard what the others made. Use "
+                "another folder, or remove the folder before the shares begin."
             )
         if self.retry_failed:
             problems.append(
-                "options: --retry-failed must come without --shard; got both, and a share that begins later would try again what "
-                "another has just tried. When all shares have ended, pass it once without --shard."
+                "options: retry_failed must come without a share; got both, and a share that begins later would try again what "
+                "another has just tried. When all shares have ended, set it once without a share."
             )
         return problems
 

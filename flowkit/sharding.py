@@ -161,8 +161,8 @@ def _share_of_array(environ: Mapping[str, str]) -> Share:
 def _refuse_array(found: Mapping[str, str]) -> NoReturn:
     got = ", ".join(f"{ARRAY[name]}={value}" for name, value in found.items())
     raise ConfigError(
-        f"options: --shard {SLURM} must be in a job array of one start, end and step, such as --array=0-7 or --array=5-11:3; got "
-        f"{got}. Submit such an array again: what is done is not done twice."
+        f"options: --shard {SLURM} must be in a job array of one start, end and step, such as sbatch --array=0-7 or "
+        f"--array=5-11:3; got {got}. Submit such an array again: what is done is not done twice."
     )
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -16,8 +15,10 @@ import cv2
 import numpy as np
 
 from flowkit import commit
-from flowkit.errors import ConfigError, DiskFull
+from flowkit.errors import ConfigError, DiskFull, Interrupted
+from flowkit.progress import Reporter, Silent
 from flowkit.scenes import CLASSES, Scene, SynthConfig, Truth, render_frame, scenes, true_motion
+from flowkit.stop import Stop
 
 __all__ = ["CLASSES", "SynthConfig", "Truth", "read_truth", "synthesise"]
 
@@ -25,7 +26,9 @@ DATASET = "synth"
 _TITLE = "These clips are synthetic: `flowkit synth`"
 
 
-def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[int, int], None] | None = None) -> Path:
+def synthesise(
+    out: Path, config: SynthConfig | None = None, *, reporter: Reporter | None = None, stop: Stop | None = None
+) -> Path:
     """A manifest of made-up clips, with their frames, true flow and landmarks beside it.
 
     Parameters
@@ -34,8 +37,10 @@ def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[
         A folder that is empty or does not exist. It gets manifest.csv, landmarks.csv, README.txt, frames/ and truth/; the manifest
         comes last, so an interrupted run leaves none, and the next one begins anew.
     config : SynthConfig, optional
-    on_clip : callable, optional
-        Called with (clips done, clips in all) after each clip.
+    reporter : Reporter, optional
+        Told of each clip; silent by default.
+    stop : Stop, optional
+        Asked before each clip.
 
     Returns
     -------
@@ -47,23 +52,32 @@ def synthesise(out: Path, config: SynthConfig | None = None, on_clip: Callable[[
     ConfigError
         The folder is not empty.
     DiskFull
+    Interrupted
     """
-    config = config or SynthConfig()
+    config, reporter, stop = config or SynthConfig(), reporter or Silent(), stop or Stop("synth")
     out = Path(out)
     _clear_unfinished(out)
     if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
         raise ConfigError(
             f"{out}: --out must be an empty folder; got one with something in it. Delete it or choose another."
         )
+    reporter.start(config.subjects * len(config.classes) * config.clips)
     try:
-        rows = _write_clips(out, config, on_clip)
+        rows = _write_clips(out, config, reporter, stop)
         commit.publish_file(out / "manifest.csv", _manifest(rows))
+    except Interrupted as error:
+        raise type(error)(
+            f"{out}: the data set was stopped before its end and has no manifest. Run the same command again: it begins the data "
+            "set again."
+        ) from None
     except OSError as error:
         if error.errno in commit.FULL:
             raise DiskFull(
                 f"{out}: disk must have room for all clips; got none left. Free some, delete the folder and run again."
             ) from error
         raise
+    finally:
+        reporter.finish()
     return out / "manifest.csv"
 
 
@@ -84,21 +98,20 @@ def read_truth(path: str | Path) -> Truth:
         return Truth(file["flow"], file["flow_local"], file["drift"])
 
 
-def _write_clips(out: Path, config: SynthConfig, on_clip: Callable[[int, int], None] | None) -> list[dict[str, object]]:
+def _write_clips(out: Path, config: SynthConfig, reporter: Reporter, stop: Stop) -> list[dict[str, object]]:
     """Everything but the manifest; returns its rows."""
     (out / "truth").mkdir(parents=True)
     (out / "README.txt").write_text(_readme(config), encoding="utf-8")
-    total = config.subjects * len(config.classes) * config.clips
     rows = []
     with (out / "landmarks.csv").open("w", newline="", encoding="utf-8") as file:
         landmarks = csv.writer(file, lineterminator="\n")
         landmarks.writerow(("clip_id", "point", "x", "y"))
         for scene in scenes(config):
+            stop.check()
             rows.append(_write_clip(out, scene))
             points = enumerate(scene.subject.landmarks)
             landmarks.writerows((scene.clip_id, number, f"{x:.3f}", f"{y:.3f}") for number, (x, y) in points)
-            if on_clip is not None:
-                on_clip(len(rows), total)
+            reporter.advance(1, 0)
     return rows
 
 
@@ -176,7 +189,7 @@ def _readme(config: SynthConfig) -> str:
     return f"""{_TITLE} rendered them all from one public-domain photograph (NASA).
 
 manifest.csv     the clips
-landmarks.csv    478 points of each onset frame, for --align landmarks
+landmarks.csv    478 points of each onset frame, for flowkit extract --align landmarks
 frames/          the frames
 truth/CLIP.npz   flow         (2 phases, 2 components, H, W), px: moving(x + flow(x)) = reference(x);
                               phase 0 is the rise on the onset's grid, phase 1 the fall on the apex's

@@ -90,8 +90,8 @@ def test_a_frame_without_a_face_fails_the_clip(mediapipe_aligner: Aligner) -> No
         mediapipe_aligner.align(portrait.frames(noise, noise, noise))
     assert raised.value.code == FailureCode.FACE_NOT_FOUND
     assert raised.value.message == (
-        "line 3 (smile_1): onset frame must show a face; got none in 320 x 240 pixels. Check the onset number, or use "
-        "--align none or landmarks."
+        "line 3 (smile_1): onset frame must show a face; got none in 320 x 240 pixels. Check the onset number, or set "
+        "align.method to none or landmarks."
     )
 
 
@@ -195,7 +195,7 @@ def test_frames_of_different_sizes_fail_the_clip(tmp_path: Path, method: str) ->
 
 def test_cropped_frames_must_be_square() -> None:
     oblong = portrait.GREY[:200]
-    with pytest.raises(ClipError, match=r"must be square; got 300 x 200 pixels.*--align mediapipe") as raised:
+    with pytest.raises(ClipError, match=r"must be square; got 300 x 200 pixels.*align.method=mediapipe") as raised:
         aligned(AlignConfig(method="none", size=SIZE), portrait.frames(oblong, oblong, oblong))
     assert raised.value.code == FailureCode.SIZE_MISMATCH
 

@@ -10,6 +10,7 @@ import pytest
 
 from flowkit.classes import Grouping, default_grouping, grouping, groupings, preview
 from flowkit.errors import ConfigError
+from flowkit.scenes import CLASSES
 
 FOUND = {
     "casme2": {"others": 99, "disgust": 63, "happiness": 32, "repression": 27, "surprise": 25, "sadness": 7, "fear": 2},
@@ -110,7 +111,7 @@ def test_a_label_finds_its_class_however_it_is_written(
         ("casme2-5", "casme2", "negative", "label of casme2 must be one of happiness"),
         ("3-class", "casme-2", "disgust", "Did you mean casme2"),
         ("casme2-5", "samm", "anger", "data set must be one of casme2; got 'samm'"),
-        ("3-class", "synth", "smile", "raw takes any data set"),
+        ("3-class", "mine", "smile", "raw takes any data set"),
         ("raw", "synth", "  ", "label of synth must be a word"),
     ],
 )
@@ -120,6 +121,11 @@ def test_an_unknown_label_or_data_set_is_refused_with_what_may_have_been_meant(
     with pytest.raises(ConfigError, match="classes") as caught:
         grouping(name).of(dataset, label)
     assert message in str(caught.value)
+
+
+def test_every_class_of_synthetic_clips_has_its_place_and_all_three_are_there() -> None:
+    found = {label: grouping("3-class").of("synth", label) for label in CLASSES}
+    assert set(found.values()) == {"negative", "positive", "surprise"}
 
 
 def test_an_unknown_grouping_is_refused_with_the_nearest() -> None:
@@ -135,7 +141,8 @@ def test_raw_makes_every_label_a_class_in_sorted_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("datasets", "expected"), [(("casme2", "SMIC"), "3-class"), (("synth",), "raw"), (("samm", "synth"), "raw")]
+    ("datasets", "expected"),
+    [(("casme2", "SMIC"), "3-class"), (("synth",), "3-class"), (("mine",), "raw"), (("samm", "mine"), "raw")],
 )
 def test_raw_is_the_default_for_data_sets_that_are_not_known(datasets: tuple[str, ...], expected: str) -> None:
     assert default_grouping(datasets) == expected

@@ -12,6 +12,7 @@ from conftest import flowkit
 
 COMMANDS = (
     *(
+        "demo",
         "manifest",
         "extract",
         "check",

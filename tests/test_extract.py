@@ -388,5 +388,5 @@ def test_a_folder_keeps_its_backend_where_that_is_not_there(
 def test_a_backend_that_is_not_there_is_no_other_backend(cropped: Path, tmp_path: Path) -> None:
     done = extract(cropped, tmp_path / "out", "--backend", "cuda")
     assert done.code == 3
-    assert "--backend cpu" in done.err
+    assert "choose the backend cpu" in done.err
     assert "another --out" not in done.err

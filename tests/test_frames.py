@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from flowkit import frames as frames_module
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.files import stays_below
-from flowkit.frames import Frames, numbered_images, read_frames
+from flowkit.frames import Frames, frame_numbers, numbered_images, read_frames
 from flowkit.manifest import Clip
 
 SIDE = 40
@@ -357,3 +359,69 @@ def test_sizes_may_differ(folder: Path, tmp_path: Path):
 def test_annotation_problems_come_before_any_file_is_touched(tmp_path: Path):
     assert fails(clip("none", 5, 2, 9), tmp_path).code == FailureCode.ANNOTATION_RANGE
     assert fails(clip("none", 1, 1, 9), tmp_path, strict_phases=True).code == FailureCode.PHASE_INVALID
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["cam2_0001_v3.png", "cam2_0002_v3.png"], [1, 2]),
+        (["7_of_90.png", "12_of_90.PNG"], [7, 12]),
+        (["s01_0001.png", "s01_0002.png", "s02_0001.png"], [1, 2, 1]),  # the last one varies: it counts, as always
+        (["cam2_0001_v3.png"], [3]),
+        (["cam2_0001_v3.png", "cam2_0001_v4.png"], [3, 4]),
+        (["f1_t5_v3.png", "f2_t9_v3.png"], [3, 3]),  # two others vary
+        (["f1_v3.png", "g2_v3.png"], [3, 3]),  # the names differ elsewhere, too
+        (["f1_v3.png", "v3.png"], [3, 3]),
+        (["f1_v3.png", "f01_v3.png"], [3, 3]),
+        ([], []),
+    ],
+)
+def test_the_frame_number_is_the_last_unless_that_is_the_same_in_all_names_and_one_other_varies(
+    names: list[str], numbers: list[int]
+):
+    assert frame_numbers(names) == numbers
+    assert frame_numbers(reversed(names)) == numbers[::-1]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=6, unique=True))
+def test_no_frame_is_read_by_another_number_than_the_last_while_that_could_be_read(runs: list[tuple[int, int, int]]):
+    """Only where every image has one and the same last number, so that none of them could ever be read by it."""
+    found = frame_numbers([f"a{first}_b{second}_c{third}.png" for first, second, third in runs])
+    last = [third for _, _, third in runs]
+    assert found == last or (len(set(last)) == 1 < len(runs) and len(set(found)) == len(runs))
+
+
+def test_the_number_that_varies_finds_the_frames_of_a_folder(tmp_path: Path):
+    for number in range(1, 6):
+        image(tmp_path / "s01" / "c1" / f"cam2_{number:04d}_v3.png", 10 * number)
+    assert values(read_frames(clip(onset=1, apex=3, offset=5), tmp_path, FrameConfig())) == [10, 30, 50]
+    image(tmp_path / "s01" / "c1" / "cam2_0003_v3.jpg", 99)
+    error = fails(clip(onset=1, apex=3, offset=5), tmp_path)
+    assert error.code == FailureCode.FRAME_AMBIGUOUS
+    assert "cam2_0003_v3.jpg and cam2_0003_v3.png" in error.message
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["f1_t5_v3.png", "f2_t9_v3.png"], "whose last number is 3 (f1_t5_v3.png, f2_t9_v3.png). Rename them"),
+        (["cam2_0001_v3.png"], "got 3 alone, such as 3 in cam2_0001_v3.png"),
+        (["1.heic", "2.HEIC", "3"], "do not end as those of images do (.heic 2, no extension 1)"),
+        (["apex.png", "notes.txt"], "1 images have no number in their names (apex.png)"),
+        (["sub/1.png"], "it holds folders alone (sub)"),
+        ([".1.png"], "it is empty, hidden files apart"),
+        (["画.\udcff"], r"(.\xff 1)"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("nearest", [False, True])
+def test_what_a_folder_holds_instead_is_named(tmp_path: Path, names: list[str], says: str, nearest: bool):
+    for name in names:
+        path = tmp_path / "s01" / "c1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    error = fails(clip(), tmp_path, nearest=nearest)
+    if nearest and "alone, such as" in says:
+        assert error.code == FailureCode.IMAGE_UNREADABLE  # the only one there is was taken, and is empty
+    else:
+        assert says in error.message
+        assert "nearest" not in error.message or "frames.nearest=true" in error.message

@@ -161,7 +161,7 @@ def test_16_bit_samples_scale_by_the_declared_depth():
 @pytest.mark.parametrize(
     ("peak", "bit_depth", "advice"),
     [
-        (3900, 0, "--set frames.bit_depth=12"),
+        (3900, 0, "Set frames.bit_depth=12"),
         (900, 0, "bit_depth=10"),
         (8191, 0, "bit_depth=14"),
         (0, 0, "bit_depth=9"),

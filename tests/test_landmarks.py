@@ -102,7 +102,7 @@ def test_a_model_of_ones_own_must_exist_and_be_one(tmp_path: Path, content: byte
     own = tmp_path / "own.task"
     if content is not None:
         own.write_bytes(content)
-    with pytest.raises(EnvironmentMissing, match=rf"own\.task: face model must .* got {got}.*--face-model"):
+    with pytest.raises(EnvironmentMissing, match=rf"own\.task: face model must .* got {got}.*align.face_model"):
         FaceLandmarker(str(own))
 
 

@@ -165,7 +165,20 @@ def test_an_extraction_with_mediapipe_opens_no_connection(watch: Watch, uncroppe
 
 def test_no_other_command_opens_a_connection(watch: Watch, cropped: Path, tmp_path: Path) -> None:
     out, trained = tmp_path / "out", tmp_path / "run"
-    flags = ("--epochs", "1", "--workers", "1", "--seeds", "1", "--protocol", "holdout", "--hold-out", "synth/s01")
+    flags = (
+        "--epochs",
+        "1",
+        "--workers",
+        "1",
+        "--seeds",
+        "1",
+        "--protocol",
+        "holdout",
+        "--hold-out",
+        "synth/s01",
+        "--classes",
+        "raw",
+    )
     run(
         watch,
         ("flowkit", "check", cropped),

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+import flowkit
+from conftest import SIZE
 from flowkit import commit
 from flowkit.errors import ConfigError, FailureCode
+from flowkit.progress import Silent
 from flowkit.quality import Flag
 from flowkit.report import FAILURES, MAX_ROWS, NOTES, ReportResult, _spread, write_report
+from flowkit.sharding import Share
+from flowkit.stop import Stop
 from shard_builder import LABELS, build_folder
 
 HOSTILE = "<script>alert('&')</script>"
@@ -210,3 +217,44 @@ def test_every_code_and_note_has_words() -> None:
 def test_a_report_leaves_no_temporary_file(folder: Path) -> None:
     write_report(folder)
     assert list(commit._temporaries(folder)) == []
+
+
+def test_an_extraction_from_python_leaves_a_report_as_the_command_does(
+    undisturbed: Path, cropped: Path, tmp_path: Path
+) -> None:
+    config = flowkit.load_config(None, ["align.method=none", f"align.size={SIZE}", "shard.clips=5"])
+    stop = Stop()
+    stop.request()
+    assert flowkit.extract(cropped, tmp_path / "stopped", config, stop=stop).stopped is not None
+    assert not (tmp_path / "stopped" / "report.html").exists()  # it would show a folder that is not done
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    (out / "report.html").unlink()
+    flowkit.extract(cropped, out, config, flowkit.RunOptions(share=Share(0, 1)))
+    assert not (out / "report.html").exists()  # other shares may not be done
+    told = Told()
+    flowkit.extract(cropped, out, config, reporter=told)
+    assert told.notes[-1] == f"Report: {out / 'report.html'}"
+    assert "smile_frown" in (out / "report.html").read_text()
+    (out / "report.html").write_bytes(b"older")
+    flowkit.extract(cropped, out, config)
+    assert (out / "report.html").read_bytes() == b"older"  # nothing was computed since
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_the_page_is_no_part_of_what_an_import_costs() -> None:
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "from flowkit import RunOptions, extract, load_config\n"
+        "sys.exit(', '.join({'flowkit.report', 'flowkit.pictures', 'flowkit.page'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

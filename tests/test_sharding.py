@@ -74,7 +74,7 @@ def test_shares_are_read(text: str, environ: dict[str, str], share: Share) -> No
         ("x" * 99, {}, f"got '{'x' * 40}...'"),
         ("slurm", {}, "got no SLURM_ARRAY_TASK_ID in the environment. Submit the job with sbatch --array"),
         ("slurm", {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT=. Submit such an array again"),
-        ("slurm", array(5, 1, 12, 1, 6), "one start, end and step, such as --array=0-7"),  # --array=1,5,9-12
+        ("slurm", array(5, 1, 12, 1, 6), "one start, end and step, such as sbatch --array=0-7"),  # --array=1,5,9-12
         ("slurm", array(1, 0, 6, 2, 4), "one start, end and step"),  # --array=0-1,4,6:2 by its counts alone is 0-6:2
         ("slurm", array(9, 0, 3, 1, 4), "one start, end and step"),
         ("slurm", array(0, 0, 3, 0, 4), "one start, end and step"),
@@ -182,8 +182,8 @@ def test_new_clips_are_shared_out_too(cropped: Path, in_one_go: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--overwrite", "--overwrite must come without --shard; got both, and each share would discard"),
-        ("--retry-failed", "When all shares have ended, pass it once without --shard."),
+        ("--overwrite", "overwrite must come without a share; got both, and each share would discard"),
+        ("--retry-failed", "When all shares have ended, set it once without a share."),
     ],
 )
 def test_what_would_harm_the_other_shares_is_refused(

@@ -13,15 +13,35 @@ import cv2
 import numpy as np
 import pytest
 
-from flowkit.errors import ConfigError, DiskFull
+from flowkit.errors import ConfigError, DiskFull, Terminated
 from flowkit.landmarks import LEFT_EYE, RIGHT_EYE
 from flowkit.manifest import read_manifest
+from flowkit.progress import Silent
 from flowkit.scenes import CLASSES, Scene, SynthConfig, draw_clip, make_subject, render_frame, scenes, true_motion
+from flowkit.stop import Stop
 from flowkit.synth import read_truth, synthesise
 
 CLEAN = SynthConfig(noise=0, light=0, peak_px=(2.5, 2.5), drift_px=3, drift_deg=1.5, drift_scale=0.01)
 STILL = dataclasses.replace(CLEAN, drift_px=0, drift_deg=0, drift_scale=0)
 TINY = SynthConfig(subjects=1, classes=("smile", "sulk"), width=96, height=96, peak_px=(0.5, 1.0), phase_frames=(2, 4))
+
+
+class StopsAfterOne(Silent):
+    """Writes down what it is told, and has the run stopped after its first clip."""
+
+    def __init__(self) -> None:
+        self.stop = Stop("synth")
+        self.told: list[tuple[str, int]] = []
+
+    def start(self, total: int) -> None:
+        self.told.append(("start", total))
+
+    def advance(self, done: int, failed: int) -> None:
+        self.told.append(("advance", done))
+        self.stop.request(Terminated)
+
+    def finish(self) -> None:
+        self.told.append(("finish", 0))
 
 
 def scene_of(label, config, name="s01"):
@@ -144,12 +164,10 @@ def test_the_manifest_reads_and_names_frames_and_truth_that_exist(tmp_path):
 
 
 def test_an_interrupted_run_leaves_no_manifest(tmp_path):
-    def interrupt(done, total):
-        assert (done, total) == (1, 2)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        synthesise(tmp_path / "set", TINY, on_clip=interrupt)
+    reporter = StopsAfterOne()
+    with pytest.raises(Terminated, match="Run the same command again"):
+        synthesise(tmp_path / "set", TINY, reporter=reporter, stop=reporter.stop)
+    assert reporter.told == [("start", 2), ("advance", 1), ("finish", 0)]
     assert (tmp_path / "set" / "frames").is_dir()
     assert not list((tmp_path / "set").glob("manifest*"))
 
@@ -255,12 +273,9 @@ def test_a_face_detector_finds_the_landmarks_of_both_a_plain_and_a_mirrored_subj
 
 def test_an_interrupted_run_is_begun_anew(tmp_path: Path) -> None:
     out = tmp_path / "clips"
-
-    def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        synthesise(out, TINY, interrupt)
+    reporter = StopsAfterOne()
+    with pytest.raises(Terminated):
+        synthesise(out, TINY, reporter=reporter, stop=reporter.stop)
     assert not (out / "manifest.csv").exists()
     assert len(read_manifest(synthesise(out, TINY))) == 2
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ManifestError
-from flowkit.frames import frame_number
+from flowkit.frames import frame_number, frame_numbers
 
 MAX_LISTED: Final = 6
 LARGEST: Final = 999_999_999
@@ -151,13 +151,11 @@ class FolderIndex:
 
     def _take(self, place: str, entries: Iterable[os.DirEntry[str]], suffixes: tuple[str, ...]) -> list[str]:
         """File what a folder holds; its sub-folders, in order."""
-        below, numbers = [], []
+        below, images = [], []
         for entry in entries:
             name = entry.name
-            number = frame_number(name)
-            if number is not None and not entry.is_dir():
-                if number <= LARGEST:
-                    numbers.append(number)
+            if frame_number(name) is not None and not entry.is_dir():
+                images.append(name)
             elif name.startswith("."):
                 continue
             elif entry.is_dir(follow_symlinks=False):
@@ -167,7 +165,7 @@ class FolderIndex:
                 self.links += 1
             elif name.lower().endswith(suffixes) and not name.startswith("~$"):
                 self.files.append(f"{place}/{name}" if place else name)
-        if numbers:
+        if numbers := [number for number in frame_numbers(images) if number <= LARGEST]:
             self.folders.append(Folder(place or ".", np.sort(np.array(numbers, dtype=np.int64))))
         elif not below:
             self.empty.append(place or ".")

@@ -123,7 +123,7 @@ def resolve_backend(name: str = "auto") -> str:
     if obstacle:
         raise BackendUnavailable(
             f"backend: {name} must be able to run here; got an obstacle: {obstacle.what}. {obstacle.next_step}; "
-            f"or pass --backend {_BACKENDS[name].instead}."
+            f"or choose the backend {_BACKENDS[name].instead}."
         )
     return name
 

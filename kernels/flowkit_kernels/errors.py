@@ -67,7 +67,7 @@ def cuda_failure(code: int, error: Exception) -> FlowkitError:
     if code == CUDA_OUT_OF_MEMORY:
         return DeviceOutOfMemory(
             f"GPU: free memory must hold a single item and its result; got {error}. Use smaller images or a smaller batch, or "
-            "end what else runs on this GPU; or pass --backend cpu."
+            "end what else runs on this GPU; or choose the backend cpu."
         )
     if code in _STICKY:
         return DeviceLost(

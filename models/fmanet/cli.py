@@ -114,7 +114,7 @@ KEEP_EPOCHS = click.option(
     "--keep-epochs",
     is_flag=True,
     default=None,
-    help="Also store what each epoch predicts, for evaluate --report-leaky; never used in training.",
+    help="Also store what each epoch predicts, for fmanet evaluate --report-leaky; never used in training.",
 )
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Discard what --out holds.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
@@ -196,7 +196,7 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
 @click.option(
     "--report-leaky",
     is_flag=True,
-    help="Also print what choosing each fold's best epoch on the held-out clips would claim; needs --keep-epochs.",
+    help="Also print what choosing each fold's best epoch on the held-out clips would claim; needs fmanet train --keep-epochs.",
 )
 @AS_JSON
 def evaluate(run: Path, report_leaky: bool, as_json: bool) -> None:
@@ -267,21 +267,26 @@ def report(run: Path, clips: int) -> None:
     "--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What is written."
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder of the files.")
-@click.option("--fold", metavar="NAME", help="Fold whose network is taken, or all; needed where there are several.")
-@click.option("--seed", type=int, help="Seed whose network is taken.  [default: every seed]")
+@click.option("--fold", metavar="NAME", help="Fold whose network is written.  [default: all]")
+@click.option("--seed", type=int, help="Seed whose network is written.  [default: all]")
 def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) -> None:
-    """Write networks of RUN into files that onnxruntime runs, with the same answers as `fmanet predict` from that network.
+    """Write each network of RUN into a file that onnxruntime runs, with the same answers as `fmanet predict` from that network.
 
     Inputs are flow, valid and region, as many clips at a time as you like, in the size of the run; outputs logits and
     probabilities. Each file is compared with PyTorch before it is published, and has a JSON beside it with classes, units and
     settings. A network has seen every subject but those its fold held out; a run trains none on everybody.
 
-    Exit codes: 0 written; 1 a network is missing, damaged, or does not answer alike; 2 usage; 3 the extra onnx is missing.
+    Exit codes: 0 written; 1 a network is missing, damaged, or does not answer alike; 2 usage; 3 the extra onnx is missing;
+    74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
     _check_run(run)
+    from flowkit.stop import Stop
     from fmanet.export import export_onnx
 
-    for written in export_onnx(run, out, fold=fold, seed=seed):
+    stop = Stop("export")
+    with progress("networks") as reporter, signals(stop):
+        exported = export_onnx(run, out, fold=fold, seed=seed, reporter=reporter, stop=stop)
+    for written in exported:
         click.echo(written.model)
 
 

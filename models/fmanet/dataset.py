@@ -310,7 +310,9 @@ def _common_size(folders: Sequence[ShardFolder]) -> int:
     sizes = {str(folder.path): int(folder.run["settings"]["align"]["size"]) for folder in folders}
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{size} ({path})" for path, size in sizes.items())
-        raise ConfigError(f"dataset: folders must be of one size, or size must be given; got {found}. Pass --size.")
+        raise ConfigError(
+            f"dataset: folders must be of one size, or size must be given; got {found}. Pass --size to fmanet train."
+        )
     return next(iter(sizes.values()))
 
 

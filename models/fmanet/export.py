@@ -2,8 +2,8 @@
 
     flow, valid, region -> network, and once more in the mirror if the run predicts so -> logits, probabilities
 
-The network is one of those that a run trained: that of one fold and seed, which never saw the subjects that its fold held out.
-A run trains no network on everybody, so what is exported for use elsewhere comes from the fold that is named.
+Each network of a run becomes a file of its own: that of one fold and seed, which never saw the subjects that its fold held out.
+A run trains no network on everybody.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from flowkit import __version__, commit
 from flowkit.errors import ConfigError, EnvironmentMissing
+from flowkit.progress import Reporter, Silent
+from flowkit.stop import Stop
 from fmanet import checkpoint, folder
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
 from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
@@ -104,7 +106,15 @@ class Predictor(nn.Module):
         return logits, logits.softmax(1)
 
 
-def export_onnx(run: Path, out: Path, *, fold: str | None = None, seed: int | None = None) -> list[Exported]:
+def export_onnx(
+    run: Path,
+    out: Path,
+    *,
+    fold: str | None = None,
+    seed: int | None = None,
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+) -> list[Exported]:
     """Write networks of a run as ONNX, each with a JSON beside it that says what it takes and where it comes from.
 
     The number of clips at a time is free; the size of the flow is the run's.
@@ -116,9 +126,13 @@ def export_onnx(run: Path, out: Path, *, fold: str | None = None, seed: int | No
     out : Path
         Folder of the files; made if need be. Files of the same name are replaced.
     fold : str, optional
-        Name of a fold, or "all"; may be left out where there is one.
+        Name of a fold; every fold, if left out or "all".
     seed : int, optional
         Every seed, if left out.
+    reporter : Reporter, optional
+        Told of each network; silent by default.
+    stop : Stop, optional
+        Asked before each network.
 
     Returns
     -------
@@ -135,7 +149,10 @@ def export_onnx(run: Path, out: Path, *, fold: str | None = None, seed: int | No
     ExportMismatch
         An exported network does not answer as PyTorch does; it was not published.
     DiskFull
+    Interrupted
+        Files that were written stay, whole.
     """
+    reporter, stop = reporter or Silent(), stop or Stop("export")
     libraries = _libraries()
     facts, settings, plan = folder.open_run(run)
     keys = member_keys(plan, settings.fingerprint(), facts["clips"]["digest"])
@@ -147,17 +164,21 @@ def export_onnx(run: Path, out: Path, *, fold: str | None = None, seed: int | No
             "train again."
         )
     out.mkdir(parents=True, exist_ok=True)
-    return [_export(libraries, run, out, plan, member) for member in chosen]
+    written = []
+    reporter.start(len(chosen))
+    try:
+        for member in chosen:
+            stop.check()
+            written.append(_export(libraries, run, out, plan, member))
+            reporter.advance(1, 0)
+    finally:
+        reporter.finish()
+    return written
 
 
 def _chosen(plan: Plan, fold: str | None, seed: int | None) -> list[Member]:
     """Networks that a fold's name and a seed choose."""
     names = [one.name for one in plan.folds]
-    if fold is None and len(names) > 1:
-        raise ConfigError(
-            f"export: --fold must say which network; got none, and the run has {len(names)} folds: {_listed(names)}. Name one, "
-            f"or {EVERY_FOLD}."
-        )
     if fold not in (None, EVERY_FOLD, *names):
         raise ConfigError(
             f"export: --fold must be one of {_listed(names)}, or {EVERY_FOLD}; got {fold!r}. Name one of them."

@@ -90,7 +90,7 @@ def check_input(flow: Tensor, valid: Tensor, region: Tensor, least: int) -> None
     if flow.ndim != 5 or flow.shape[1:3] != (2, 2) or min(flow.shape[3:]) < least or not flow.is_floating_point():
         raise ShapeError(
             f"network: flow must be (B, 2, 2, H, W) of a floating type, H and W at least {least}; got {tuple(flow.shape)} "
-            f"{flow.dtype}. Extract with a larger --size, or pass another array."
+            f"{flow.dtype}. Extract with a larger align.size, or pass another array."
         )
     wanted = {"valid": (valid, flow.shape[:2]), "region": (region, (flow.shape[0], *flow.shape[3:]))}
     for name, (tensor, shape) in wanted.items():

@@ -307,7 +307,7 @@ def _scores(contents: _Contents) -> Iterator[Html]:
     yield element("h2", "Scores of held-out clips")
     yield table(SCORE_COLUMNS, score_table(contents.scores))
     if len(contents.plan.seeds) == 1:
-        text = "One seed alone says nothing of how far seeds spread: train with --seeds 5 before comparing runs."
+        text = "One seed alone says nothing of how far seeds spread: run fmanet train --seeds 5 before comparing runs."
         yield element("p", text, class_="soft")
         return
     spread = contents.scores["spread"]

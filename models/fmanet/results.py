@@ -133,7 +133,7 @@ def leaky_scores(out: Path) -> dict[str, Any]:
     run, settings, plan = folder.open_run(out)
     if not settings.keep_epochs:
         raise ConfigError(
-            f"{out}: --report-leaky must find what each epoch predicted; got a run without. Train with --keep-epochs."
+            f"{out}: --report-leaky must find what each epoch predicted; got a run without. Run fmanet train with --keep-epochs."
         )
     rows, classes = gather(out)
     best: Rows = []

@@ -321,7 +321,7 @@ class _Run:
                     self._count(number, outcome)
             except WorkerStartError as error:
                 raise EnvironmentMissing(
-                    f"train: worker processes must be able to start; got: {error} What was committed stays."
+                    f"train: worker processes must be able to start; got: {error}. What was committed stays."
                 ) from error
 
     def _executor(self, groups: int) -> SupervisedPool | ClusterPool:

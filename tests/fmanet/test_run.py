@@ -365,7 +365,7 @@ def test_epochs_are_kept_apart_and_steer_nothing(undisturbed: Path, shards: Path
     for path in out.glob("folds/*/*.epochs.csv"):
         path.write_bytes(bytes(path.stat().st_size))  # nobody else reads this
     assert write_results(out)["by_seed"]
-    with pytest.raises(ConfigError, match="Train with --keep-epochs"):
+    with pytest.raises(ConfigError, match="Run fmanet train with --keep-epochs"):
         leaky_scores(undisturbed)
 
 

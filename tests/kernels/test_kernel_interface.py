@@ -146,7 +146,7 @@ def test_a_named_backend_that_cannot_run_is_an_error_and_never_falls_back(name: 
         pytest.skip(f"no GPU must be here; {name} runs on this machine")
     for call in (lambda: resolve_backend(name), lambda: tvl1_flow(FACES, FACES, backend=name)):
         with pytest.raises(
-            BackendUnavailable, match=f"{name} must be able to run here; got an obstacle: .*; or pass --backend cpu"
+            BackendUnavailable, match=f"{name} must be able to run here; got an obstacle: .*; or choose the backend cpu"
         ):
             call()
 
