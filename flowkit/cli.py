@@ -774,18 +774,19 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     short_help="What is installed, what is missing, what to do.",
     epilog="flowkit doctor",
 )
-@click.option("--warm-up", is_flag=True, help="Compile the kernels now, which the first run would have to.")
+@click.option("--warm-up", is_flag=True, help="Say how long it took to compile the kernels, ahead of the first run.")
 @AS_JSON
 def doctor(warm_up: bool, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do next.
 
+    Reads a small image and a small video, runs a pair through the kernels, which compiles them if need be, and writes a shard.
+
     Exit codes: 0 extract can run; 3 something it needs is missing.
     """
     from flowkit.doctor import compile_kernels, examine
-    from flowkit.progress import StderrProgress
 
-    if warm_up:
-        compile_kernels(StderrProgress().note)
+    with progress() as reporter:  # a pair is run through the kernels, so they are compiled here at the latest
+        compile_kernels(reporter.note, say_if_done=warm_up)
     findings = examine()
     if as_json:
         rows = [{"name": f.name, "status": f.status, "detail": f.detail, "next_step": f.next_step} for f in findings]

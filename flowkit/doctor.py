@@ -332,13 +332,16 @@ def _backends() -> Finding:
     return Finding("backends", "ok", f"{', '.join(names)}; auto is {kernels.resolve_backend('auto')}")
 
 
-def compile_kernels(tell: Callable[[str], object]) -> None:
+def compile_kernels(tell: Callable[[str], object], *, say_if_done: bool = True) -> None:
     """Have the CPU's kernels compiled, and tell how long that took; what keeps them from it, `examine` finds."""
     try:
         seconds = importlib.import_module("flowkit_kernels").warm_up("cpu", tell)
     except BROKEN:  # BackendUnavailable is a RuntimeError
         return
-    tell(f"Compiled in {seconds:.1f} s." if seconds else "The kernels were compiled already.")
+    if seconds:
+        tell(f"Compiled in {seconds:.1f} s.")
+    elif say_if_done:
+        tell("The kernels were compiled already.")
 
 
 def _compiled_kernels() -> list[Finding]:
