@@ -226,6 +226,7 @@ def matrix(tmp_path: Path, *flags: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_part_of_the_matrix(tmp_path: Path) -> None:
     """Of the parts without strace and mounted disks; the figures of the others are those that are stored."""
     shutil.copy(BENCHMARKS / "results" / "faults.json", tmp_path)
