@@ -1,26 +1,49 @@
 # Two commands: `make demo` and `make test`. PIP_ARGS lets you choose another source of wheels, for instance
 # make demo PIP_ARGS="--find-links /media/wheels --no-index"
-PYTHON ?= python3.11
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-PROJECT := setup.cfg pyproject.toml constraints.txt Makefile
+PROJECT := setup.cfg setup.py pyproject.toml constraints.txt Makefile
+WHEEL_ARGS ?=
 
-.PHONY: demo test test-slow test-gpu test-slurm bench bench-gpu system clean
+# The first Python that runs. A version manager leaves commands on PATH that exist and start nothing, so each is tried.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; \
+  done)
+endif
+
+# Seconds that `make test` may take on two idle cores; tests/budget.py fails it at half as much again.
+BUDGET := 480
+# Two tests at a time, a file's one after the other: many start processes of their own.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test test-slow test-hours test-wheel test-gpu test-slurm bench bench-gpu system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
 	$(BIN)/flowkit demo --out $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	began=$$(date +%s) && \
+	$(BIN)/ruff check . && \
+	$(BIN)/ruff format --check . && \
+	$(BIN)/mypy && \
+	$(PYTEST) -m "not slow and not hours" --budget $(BUDGET) --began $$began
 
+# What is tried a few times there is tried many times here; CI runs both.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+# The whole kill matrix; it needs the machine for itself.
+test-hours: $(VENV)/.dev
+	$(BIN)/python -m pytest -m hours
+
+# The wheel in clean environments, with every Python that is found, the newest and the oldest packages. To record it:
+# make test-wheel WHEEL_ARGS="--out benchmarks/results/wheel_matrix.json --page docs/versions.md"
+test-wheel: $(VENV)/.dev
+	$(BIN)/python benchmarks/wheel_matrix.py --pip-args "$(PIP_ARGS)" $(WHEEL_ARGS)
 
 # Starts a SLURM of its own and ends it again: sudo apt-get install -y slurm-wlm munge
 test-slurm: $(VENV)/.dev
@@ -46,13 +69,18 @@ bench-gpu: $(VENV)/.gpu
 
 # Before anything is downloaded: says what is missing on this machine, and the line that installs it.
 system:
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "system: $(PYTHON) must be installed; got none. Install it: sudo apt-get install -y python3.11 python3.11-venv" >&2; \
-	  echo "        or name another one, 3.11 or newer: make demo PYTHON=python3.12" >&2; exit 3; }
+	@test -n "$(PYTHON)" || { \
+	  echo "system: python3 and python3.11 to python3.14: none of them runs, is 3.11 or newer, and has venv." >&2; \
+	  echo "        Install one: sudo apt-get install -y python3 python3-venv" >&2; \
+	  echo "        Or name one: make demo PYTHON=/path/to/python" >&2; exit 3; }
+	@$(PYTHON) -c '' || { \
+	  echo "system: $(PYTHON): this command does not run. Install it, or name another Python, 3.11 or newer: make demo PYTHON=..." >&2; \
+	  exit 3; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "system: Python must be 3.11 or newer; got $$($(PYTHON) --version). Name another one: make PYTHON=python3.11 ..." >&2; exit 3; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
-	  echo "system: $(PYTHON) must bring venv; got none. Install it: sudo apt-get install -y python3.11-venv" >&2; exit 3; }
+	  echo "system: $(PYTHON): $$($(PYTHON) --version) is too old. Name one that is 3.11 or newer: make demo PYTHON=..." >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "system: $(PYTHON): venv is missing. Install it: sudo apt-get install -y" \
+	    "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 3; }
 	@$(PYTHON) flowkit/system.py
 
 $(VENV)/.core: $(PROJECT) | system

@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from flowkit.machine import processor
+from flowkit_kernels.host import cores, processor
 
 PACKAGES = ("numpy", "numba", "llvmlite", "opencv-contrib-python", "h5py", "av", "mediapipe", "torch", "cupy")
 
@@ -19,7 +19,7 @@ def describe() -> dict[str, Any]:
     """CPU, cores, memory, system, versions of Python and of the packages that are installed, and the date."""
     return {
         "cpu": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -23,10 +23,11 @@ from typing import Any
 import torch
 
 import machine
+from flowkit.settings_io import load_values
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.model import NetworkConfig, build_network, multiply_adds, parameter_count
 from fmanet.protocol import loso, split
-from fmanet.settings import RunSettings, load_values
+from fmanet.settings import RunSettings
 from fmanet.stacked import train_together
 from fmanet.train import State, train
 

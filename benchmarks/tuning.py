@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -23,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from flowkit.settings_io import load_values
+from flowkit_kernels.host import cores
 from fmanet.batches import derived_seed
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.metrics import score
 from fmanet.model import build_network
 from fmanet.protocol import Fold, inner_split, loso, split
-from fmanet.settings import RunSettings, load_values
+from fmanet.settings import RunSettings
 from fmanet.train import predict, train
 
 SHARE = 0.25
@@ -91,7 +92,7 @@ def main() -> None:
     before = json.loads(options.out.read_text())["results"] if options.out.exists() else {"rows": []}
     rows, known = before["rows"], {json.dumps([row["base"], row["changes"]]) for row in before["rows"]}
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit locks of torch's threads
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), spawn) as pool:
+    with ProcessPoolExecutor(cores(), spawn) as pool:
         for text in ["", *options.changes]:
             changes = text.split()
             if json.dumps([options.base, changes]) in known:

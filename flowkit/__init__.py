@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowkit.config import ExtractConfig, load_config
     from flowkit.pipeline import extract
+    from flowkit.progress import LoggingReporter
     from flowkit.run import RunOptions, Summary
     from flowkit.shards import Shard, ShardFolder
     from flowkit.stop import Stop
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ExtractConfig": "flowkit.config",
+    "LoggingReporter": "flowkit.progress",
     "RunOptions": "flowkit.run",
     "Shard": "flowkit.shards",
     "ShardFolder": "flowkit.shards",
@@ -34,6 +36,7 @@ _HOME = {
 
 __all__ = [
     "ExtractConfig",
+    "LoggingReporter",
     "RunOptions",
     "Shard",
     "ShardFolder",

@@ -35,13 +35,14 @@ import numpy.typing as npt
 from flowkit.commit import read_records
 from flowkit.config import BackendName, ExtractConfig, load_config
 from flowkit.errors import ConfigError
-from flowkit.machine import describe_devices, other_devices, processor, versions
+from flowkit.machine import describe_devices, other_devices, versions
 from flowkit.pipeline import extract
 from flowkit.run import RunOptions, Summary
 from flowkit.scenes import Scene, SynthConfig, render_frame, scenes, true_motion
 from flowkit.synth import synthesise
-from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow
+from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.host import cores, processor
 from flowkit_kernels.timing import Spread, Stopwatch, Timing, copy_bandwidth, stopwatch, time_call
 
 Array = npt.NDArray[Any]
@@ -144,7 +145,10 @@ class BenchOptions:
         for name in self.backends:
             _check(name in known, "backend", f"one of {', '.join(known)}", name)
         named = [name if name == OPENCV else resolve_backend(name) for name in self.backends]
-        return tuple(dict.fromkeys(named)) or (*(name for name in available_backends() if name != TWIN), OPENCV)
+        if named:
+            return tuple(dict.fromkeys(named))
+        resolve_backend("cpu")  # runs everywhere: left out in silence, it would not be missed
+        return (*(name for name in available_backends() if name != TWIN), OPENCV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +259,8 @@ def run(options: BenchOptions, progress: Progress = lambda _: None, into: Docume
     backends = options.concrete_backends()
     document = {} if into is None else into
     document.update(_heading(backends, options))
+    if "cpu" in backends:
+        warm_up("cpu", progress)
     memories = dict.fromkeys(_memory(name) for name in backends)
     progress(f"Bandwidth of a large copy: {', '.join(memories)}.")
     watches = {memory: stopwatch(memory) for memory in memories}
@@ -476,6 +482,8 @@ def run_end_to_end(
     names = tuple(name for name in BenchOptions(tuple(backends)).concrete_backends() if name != OPENCV)
     document = {} if into is None else into
     document.update(_heading(names, {"subjects": SUBJECTS, "shard_clips": SHARD_CLIPS}), end_to_end=[])
+    if "cpu" in names:
+        warm_up("cpu", progress)
     with tempfile.TemporaryDirectory() as folder:
         progress(f"{8 * SUBJECTS} synthetic clips are being rendered.")
         base = Path(folder)
@@ -527,8 +535,10 @@ def _heading(backends: Sequence[str], settings: BenchOptions | Mapping[str, Any]
         "format": FORMAT,
         "machine": {
             "processor": processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": [round(load, 2) for load in os.getloadavg()],
+            "cores": cores(),
+            "load_average": [round(load, 2) for load in os.getloadavg()]
+            if hasattr(os, "getloadavg")
+            else [],  # not on Windows
             "devices": devices,
             "versions": here,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -768,7 +778,7 @@ def end_to_end_table(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             *(found["backend"], str(found["computed"]), str(found["shards"])),
-            *(f"{found[name]:.1f}" for name in ("seconds", "clips_per_s", "start_up_s")),
+            *(_figure(found[name]) for name in ("seconds", "clips_per_s", "start_up_s")),
             found["bound_by"],
         )
         for found in document["end_to_end"]

@@ -30,14 +30,18 @@ from flowkit.cli_output import (
     show_summary,
     show_unfinished,
 )
-from flowkit.config import load_config
+from flowkit.config import FILES, ExtractConfig, load_config
 from flowkit.errors import ConfigError, FlowkitError
 from flowkit.terminal import (
     FOLDER,
     Commands,
     fail,
+    progress,
+    say,
+    setting_options,
     show_mapping,
     show_rows,
+    show_settings,
     signals,
     sigterm_as_ctrl_c,
     with_options,
@@ -46,7 +50,11 @@ from flowkit.terminal import (
 FILE = click.Path(path_type=Path)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    epilog="flowkit synth --out clips\nflowkit extract clips/manifest.csv --out out\nflowkit inspect out",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="flowkit")
 def main() -> None:
     """Dual-phase optical flow and MM-COF of micro-expression clips.
@@ -121,7 +129,8 @@ ALIGN_SETTINGS = [
         help="Match the light of apex and offset to the onset.  [default: match]",
     ),
 ]
-ALIGN_AND_STORE_SETTINGS = [
+COMPUTE_SETTINGS = [
+    *FRAME_SETTINGS,
     click.option("--size", "align__size", type=int, help="Side of the face crop in pixels.  [default: 224]"),
     *ALIGN_SETTINGS,
     click.option(
@@ -130,7 +139,9 @@ ALIGN_AND_STORE_SETTINGS = [
         type=click.Choice(["auto", "cuda", "numba-cuda", "cpu", "reference"]),
         help="What computes the flow; never falls back by itself.  [default: auto]",
     ),
-    click.option("--shard-clips", "shard__clips", type=int, help="Clips a shard file.  [default: 256]"),
+]
+STORE_SETTINGS = [
+    click.option("--shard-clips", "shard__clips", type=int, help="Clips per shard file.  [default: 256]"),
     click.option(
         "--compress", "shard__compress", type=click.Choice(["none", "zstd"]), help="For archives.  [default: none]"
     ),
@@ -142,10 +153,60 @@ ALIGN_AND_STORE_SETTINGS = [
         help="Store the aligned faces too: personal data.",
     ),
 ]
-"""With FRAME_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
+"""With COMPUTE_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
+SETTINGS = setting_options("tvl1.lambda_=0.1", ExtractConfig)
+MANIFEST_ROOT = click.option(
+    "--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]"
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+EXTRACT_PLACES = [
+    click.option(
+        "--out", type=FOLDER, required=True, help="Folder of the shards; a run that was stopped goes on there."
+    ),
+    MANIFEST_ROOT,
+    click.option("--overwrite", is_flag=True, help="Discard what --out holds."),
+    click.option("--retry-failed", is_flag=True, help="Try clips again that failed before."),
+    click.option(
+        "--verify-sources", is_flag=True, help="Compare the frames of committed clips with what was read then."
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
+]
+EXTRACT_RUN = [
+    click.option("--workers", type=int, default=0, help="Processes that read and align.  [default: one per core]"),
+    click.option("--threads", type=int, default=0, help="Threads that compute flow.  [default: one per core]"),
+    click.option("--batch", type=int, default=16, show_default=True, help="Clips whose flow is computed together."),
+    click.option(
+        "--timeout",
+        type=float,
+        default=120.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest time to read a clip.",
+    ),
+    click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]"),
+    click.option(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="Dask cluster that computes: local, tcp://host:8786, or a scheduler file. --workers and --threads are then for "
+        "each of its threads.  [default: this process]",
+    ),
+    click.option(
+        "--shard",
+        metavar="i/N|slurm",
+        help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
+    ),
+    click.option(
+        "--max-error-rate",
+        type=float,
+        default=0.1,
+        show_default=True,
+        help="Share of clips that may fail before the run stops, after a shard.",
+    ),
+]
 
 
-@main.command(short_help="A small data set, its shards and its report, to try.")
+@main.command(short_help="A small data set, its shards and its report, to try.", epilog="flowkit demo")
 @click.option(
     "--out",
     type=FOLDER,
@@ -154,7 +215,7 @@ ALIGN_AND_STORE_SETTINGS = [
     help="A new folder, or one that a demo began.",
 )
 @click.option("--overwrite", is_flag=True, help="Discard the data set and the shards of an earlier demo.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def demo(out: Path, overwrite: bool, as_json: bool) -> None:
     """Render 24 clips of a synthetic data set, extract them, and print what they hold and which commands come next.
 
@@ -164,11 +225,10 @@ def demo(out: Path, overwrite: bool, as_json: bool) -> None:
     how to install it; 74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
     from flowkit.demo import make_demo
-    from flowkit.progress import StderrProgress
     from flowkit.stop import Stop
 
     stop = Stop("demo")
-    with StderrProgress() as reporter, signals(stop):
+    with progress() as reporter, signals(stop):
         done = make_demo(out, overwrite=overwrite, reporter=reporter, stop=stop)
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
@@ -177,8 +237,18 @@ def demo(out: Path, overwrite: bool, as_json: bool) -> None:
     sys.exit(done.summary.exit_code)
 
 
-@main.command(short_help="A data set's annotation and frames as a manifest.")
-@click.argument("dataset")
+def _complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from flowkit.datasets import COMPOSITE, DATASETS
+    from flowkit.datasets.videos import NAME
+
+    return [name for name in (*DATASETS, COMPOSITE, NAME) if name.startswith(incomplete.casefold())]
+
+
+@main.command(
+    short_help="A data set's annotation and frames as a manifest.",
+    epilog="flowkit manifest casme2 /data/CASME2 --out casme2.csv",
+)
+@click.argument("dataset", shell_complete=_complete_dataset)
 @click.argument("root", type=FOLDER, required=False)
 @click.option("--out", type=FILE, required=True, help="The manifest to write; never in ROOT.")
 @click.option("--root", "roots", multiple=True, metavar="SET=DIR", help="Folder of one set of megc2019; once for each.")
@@ -199,7 +269,7 @@ def demo(out: Path, overwrite: bool, as_json: bool) -> None:
 )
 @click.option("--corrections", type=FILE, help="Table of known errors in place of the bundled one.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrite: bool, **given: Any) -> None:
     """Write the manifest of DATASET, whose files lie in ROOT, in any layout in which it is handed out.
 
@@ -235,7 +305,7 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     folders = _folders_of(dataset, root, given.pop("roots"))
     check_out(out, folders.values(), overwrite=overwrite)
     if sys.stderr.isatty():  # a large set on a slow disk takes minutes
-        click.echo(f"Looking through {', '.join(map(str, folders.values()))} ...", err=True)
+        say(f"Looking through {', '.join(map(str, folders.values()))} ...")
     reading = _read_set(dataset, folders, given)
     preview = None if grouping is None else _class_counts(reading, grouping)
     write_manifest(out, reading.clips, overwrite=overwrite)
@@ -243,51 +313,23 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
     if as_json:
         classes = None if preview is None else {"counts": preview.counts, "left_out": preview.left_out}
         document = {"manifest": str(out), **reading.to_dict(), "classes": classes, "next": commands}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=1))
     else:
         show_events(reading.events)
         show_reading(reading, out, preview, commands)
     sys.exit(1 if reading.left_out else 0)
 
 
-@main.command(short_help="Clips to shards of flow and MM-COF; goes on where it was stopped.")
+@main.command(
+    short_help="Clips to shards of flow and MM-COF; goes on where it was stopped.",
+    epilog="flowkit extract clips.csv --out out --missing-apex spot",
+)
 @click.argument("manifest", type=FILE)
-@click.option("--out", type=FOLDER, required=True, help="Folder of the shards; a run that was stopped goes on there.")
-@click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
-@click.option("--overwrite", is_flag=True, help="Discard what --out holds.")
-@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
-@click.option("--verify-sources", is_flag=True, help="Compare the frames of committed clips with what was read then.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--config", "config_file", type=FILE, help="Settings as TOML; flags win over it.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, such as tvl1.lambda_=0.1.")
-@click.option("--workers", type=int, default=0, help="Processes that read and align.  [default: one a core]")
-@click.option("--threads", type=int, default=0, help="Threads that compute flow.  [default: one a core]")
-@click.option("--batch", type=int, default=16, show_default=True, help="Clips whose flow is computed together.")
-@click.option(
-    "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time to read a clip."
-)
-@click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]")
-@click.option(
-    "--cluster",
-    default="",
-    metavar="ADDRESS",
-    help="Dask cluster that computes: local, tcp://host:8786, or a scheduler file. --workers and --threads are then for each "
-    "of its threads.  [default: this process]",
-)
-@click.option(
-    "--shard",
-    metavar="i/N|slurm",
-    help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
-)
-@click.option(
-    "--max-error-rate",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of clips that may fail before the run stops, after a shard.",
-)
-@with_options([*FRAME_SETTINGS, *ALIGN_AND_STORE_SETTINGS])
+@with_options(COMPUTE_SETTINGS, "What is computed")
+@with_options([*EXTRACT_PLACES, *STORE_SETTINGS], "What is read and written")
+@with_options(EXTRACT_RUN, "How it runs")
+@with_options(SETTINGS, "All settings")
+@AS_JSON
 def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
 
@@ -298,14 +340,13 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     """
     from flowkit.pipeline import extract as run
     from flowkit.pipeline import preview
-    from flowkit.progress import StderrProgress
     from flowkit.run import RunOptions, parse_devices
     from flowkit.sharding import array_warning, parse_share
     from flowkit.stop import Stop
 
     devices, shard = given.pop("device"), given.pop("shard")
     if shard is None and (warning := array_warning(os.environ)):
-        click.echo(warning, err=True)
+        say(warning)
     options = RunOptions(
         root=given.pop("root"),
         timeout_s=given.pop("timeout"),
@@ -319,7 +360,11 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
         show_preview(preview(manifest, out, config, options), as_json)
         return
     stop = Stop()
-    with StderrProgress() as reporter, signals(stop):
+    with progress() as reporter, signals(stop):
+        reporter.detail(
+            f"Manifest {manifest.absolute()}, frames under {(options.root or manifest.parent).absolute()}, shards in "
+            f"{out.absolute()}."
+        )
         summary = run(manifest, out, config, options, reporter=reporter, stop=stop)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=1))
@@ -330,15 +375,16 @@ def extract(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: An
     sys.exit(summary.exit_code)
 
 
-@main.command(short_help="Every problem of a manifest and of its frames.")
+@main.command(
+    short_help="Every problem of a manifest and of its frames.",
+    epilog="flowkit check clips.csv --missing-apex spot --classes casme2-5",
+)
 @click.argument("manifest", type=FILE)
-@click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@MANIFEST_ROOT
 @click.option("--classes", metavar="NAME", help="Grouping whose classes are counted.  [default: 3-class, else raw]")
 @click.option("--no-frames", is_flag=True, help="Read no frame: form, annotations and counts only.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--config", "config_file", type=FILE, help="Settings as TOML.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
-@with_options(FRAME_SETTINGS)
+@AS_JSON
+@with_options([*SETTINGS, *FRAME_SETTINGS])
 def check(
     manifest: Path,
     root: Path | None,
@@ -358,10 +404,9 @@ def check(
     Exit codes: 0 no problem; 1 some clips have one; 2 the manifest cannot be used.
     """
     from flowkit.check import check_manifest
-    from flowkit.progress import StderrProgress
 
     config = load_config(config_file, assignments, **given).frames
-    with StderrProgress() as reporter:
+    with progress() as reporter:
         report = check_manifest(
             manifest, root or manifest.parent, config, _counted(reporter), classes=classes, frames=not no_frames
         )
@@ -372,10 +417,13 @@ def check(
     sys.exit(1 if report.problems else 0)
 
 
-@main.command(short_help="Find the apex of clips that have none.")
+@main.command(
+    short_help="Find the apex of clips that have none.",
+    epilog="flowkit spot clips.csv --out spotted.csv",
+)
 @click.argument("manifest", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The completed manifest, a new file.")
-@click.option("--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]")
+@MANIFEST_ROOT
 @click.option(
     "--onset-offset",
     "ends",
@@ -384,9 +432,8 @@ def check(
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with each clip's curve.")
-@click.option("--config", "config_file", type=FILE, help="Settings as TOML; flags win over it.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting.")
-@click.option("--workers", type=int, default=0, help="Processes.  [default: one a core]")
+@with_options(SETTINGS)
+@click.option("--workers", type=int, default=0, help="Processes.  [default: one per core]")
 @click.option(
     "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time for a clip."
 )
@@ -402,7 +449,6 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
     from flowkit.completion import complete
-    from flowkit.progress import StderrProgress
     from flowkit.run import RunOptions
     from flowkit.stop import Stop
 
@@ -411,11 +457,11 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
     )
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     stop = Stop("spot")
-    with StderrProgress() as reporter, signals(stop):
+    with progress() as reporter, signals(stop):
         done = complete(manifest, out, config.frames, config.align, options, ends=ends, reporter=reporter, stop=stop)
         root = options.root or manifest.parent
         if root.resolve() != out.absolute().parent.resolve():
-            reporter.note(f"Paths in {out} are relative to {root}: pass --root {root} to extract.")
+            reporter.note(f"Warning: paths in {out} are relative to {root}: pass --root {root} to extract.")
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
     else:
@@ -423,14 +469,17 @@ def spot(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> 
     sys.exit(1 if done.failed else 0)
 
 
-@main.command(short_help="What a folder of shards holds.")
+@main.command(
+    short_help="What a folder of shards holds.",
+    epilog="flowkit inspect out",
+)
 @click.argument("folder", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def inspect(folder: Path, as_json: bool) -> None:
     """Say what a folder of shards holds, and with which settings it was made."""
     from flowkit.inspection import inspect as look
 
-    found = look(folder, lambda note: click.echo(note, err=True))
+    found = look(folder, say)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -439,19 +488,21 @@ def inspect(folder: Path, as_json: bool) -> None:
         show_mapping(f"\nShards in {folder}", {name: found[name] for name in found if name not in how})
 
 
-@main.command(short_help="Whether every stored byte is still right.")
+@main.command(
+    short_help="Whether every stored byte is still right.",
+    epilog="flowkit verify out",
+)
 @click.argument("folder", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def verify(folder: Path, as_json: bool) -> None:
     """Read every byte of a folder of shards and compare it with what was committed; remake index.npz and failures.csv.
 
     Exit codes: 0 all right; 1 something is not.
     """
     from flowkit.inspection import verify as read_all
-    from flowkit.progress import StderrProgress
 
-    with StderrProgress() as progress:
-        result = read_all(folder, lambda done, total: progress.note(f"shard {done + 1} of {total}"))
+    with progress() as reporter:
+        result = read_all(folder, lambda done, total: reporter.note(f"shard {done + 1} of {total}"))
     if as_json:
         click.echo(json.dumps({"shards": result.shards, "clips": result.clips, "problems": result.problems}, indent=1))
     else:
@@ -463,7 +514,10 @@ def verify(folder: Path, as_json: bool) -> None:
     sys.exit(1 if result.problems else 0)
 
 
-@main.command(short_help="Write report.html into a folder of shards.")
+@main.command(
+    short_help="Write report.html into a folder of shards.",
+    epilog="flowkit report out --clips 40",
+)
 @click.argument("folder", type=FOLDER)
 @click.option("--clips", type=click.IntRange(0, 200), default=12, show_default=True, help="Clips that are pictured.")
 def report(folder: Path, clips: int) -> None:
@@ -480,12 +534,19 @@ def report(folder: Path, clips: int) -> None:
     sys.exit(1 if result.corrupt else 0)
 
 
-@main.group("import", short_help="Flow that others computed, as shards.")
+@main.group(
+    "import",
+    short_help="Flow that others computed, as shards.",
+    epilog="flowkit import stst three_norm_u_v_os --out out",
+)
 def import_() -> None:
     """Turn flow that others computed into shards, as far as it tells what shards hold; the rest is recorded as unknown."""
 
 
-@import_.command(short_help="The public 28 x 28 pictures of STSTNet, HTNet and CausalNet.")
+@import_.command(
+    short_help="The public 28 x 28 pictures of STSTNet, HTNet and CausalNet.",
+    epilog="flowkit import stst three_norm_u_v_os --out out",
+)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option(
     "--out", type=FOLDER, required=True, help="Folder of the shards; an import that was stopped goes on there."
@@ -507,7 +568,7 @@ def import_() -> None:
 @click.option("--csv", "list_file", type=FILE, help="The list of clips.  [default: the one in DIR]")
 @click.option("--pictures", type=FOLDER, help="Folder of the pictures.  [default: found in DIR]")
 @click.option("--retry-failed", is_flag=True, help="Read clips again that failed before.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Turn the pictures of DIR into shards: 28 x 28 PNG files with u, v and strain, of both phases or of the rise only.
 
@@ -517,9 +578,8 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     Exit codes: 0 all done; 1 some clips failed; 2 usage or list; 3 environment; 74 disk full; 130 interrupted.
     """
     from flowkit.imports import import_stst
-    from flowkit.progress import StderrProgress
 
-    with StderrProgress() as reporter:
+    with progress() as reporter:
         done = import_stst(folder, out, reporter=reporter, **given)
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=1))
@@ -528,7 +588,10 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     sys.exit(done.exit_code)
 
 
-@main.command(short_help="Shards as files that other programs read.")
+@main.command(
+    short_help="Shards as files that other programs read.",
+    epilog="flowkit export out --format npz --out arrays",
+)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option(
     "--format",
@@ -541,7 +604,7 @@ def stst(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
 @click.option(
     "--folds", is_flag=True, help="With stst: also a folder of links for each subject held out, as the programs read."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Write the clips of DIR, a folder of shards, as files of another format, and a list of them (CSV).
 
@@ -555,11 +618,10 @@ def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     3 environment; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
     """
     from flowkit.exports import export as run
-    from flowkit.progress import StderrProgress
     from flowkit.stop import Stop
 
     stop = Stop("export")
-    with StderrProgress() as reporter, signals(stop):
+    with progress() as reporter, signals(stop):
         done = run(folder, out, reporter=reporter, stop=stop, **given)
     for problem in done.corrupt:
         click.echo(f"Damaged: {problem}", err=True)
@@ -570,7 +632,10 @@ def export(folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     sys.exit(done.exit_code)
 
 
-@main.command(short_help="Make a data set whose flow is known exactly.")
+@main.command(
+    short_help="Make a data set whose flow is known exactly.",
+    epilog="flowkit synth --out clips --subjects 3",
+)
 @click.option("--out", type=FOLDER, required=True, help="A new or empty folder.")
 @click.option("--subjects", type=int, help="Made-up subjects.  [default: 5]")
 @click.option("--clips", type=int, help="Clips for each subject and class.  [default: 1]")
@@ -612,7 +677,6 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
 
     Exit codes: 0 written; 2 usage, or --out is not empty; 3 environment; 74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
-    from flowkit.progress import StderrProgress
     from flowkit.stop import Stop
     from flowkit.synth import SynthConfig, synthesise
 
@@ -620,12 +684,15 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
         given["classes"] = tuple(name.strip() for name in classes.split(","))
     config = SynthConfig(**{name: value for name, value in given.items() if value is not None})
     stop = Stop("synth")
-    with StderrProgress() as reporter, signals(stop):
+    with progress() as reporter, signals(stop):
         written = synthesise(out, config, reporter=reporter, stop=stop)
     click.echo(written)
 
 
-@main.command(short_help="How fast each backend is, and whether it is right.")
+@main.command(
+    short_help="How fast each backend is, and whether it is right.",
+    epilog="flowkit bench --size 224 --batch 16 --out bench.json",
+)
 @click.option(
     "--backend",
     "backends",
@@ -658,7 +725,7 @@ def synth(out: Path, classes: str | None, **given: Any) -> None:
     metavar="SECONDS",
     help="Time for each case, but for at least 3 calls and at most 1,000 of them.  [default: 0.3]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 @click.option("--out", type=FILE, help="File to store the result in, for a later --compare.")
 @click.option("--compare", "stored", type=FILE, help="A stored result: print how many times slower each case is now.")
 @click.option(
@@ -703,15 +770,22 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     sys.exit(1 if problems or (compared and compared.slower) else 0)
 
 
-@main.command(short_help="What is installed, what is missing, what to do.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def doctor(as_json: bool) -> None:
+@main.command(
+    short_help="What is installed, what is missing, what to do.",
+    epilog="flowkit doctor",
+)
+@click.option("--warm-up", is_flag=True, help="Compile the kernels now, which the first run would have to.")
+@AS_JSON
+def doctor(warm_up: bool, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do next.
 
     Exit codes: 0 extract can run; 3 something it needs is missing.
     """
-    from flowkit.doctor import examine
+    from flowkit.doctor import compile_kernels, examine
+    from flowkit.progress import StderrProgress
 
+    if warm_up:
+        compile_kernels(StderrProgress().note)
     findings = examine()
     if as_json:
         rows = [{"name": f.name, "status": f.status, "detail": f.detail, "next_step": f.next_step} for f in findings]
@@ -725,6 +799,40 @@ def doctor(as_json: bool) -> None:
     sys.exit(3 if any(f.status == "missing" for f in findings) else 0)
 
 
+@main.command(
+    short_help="Every setting of extract, with default, unit and effect.", epilog="flowkit settings --out settings.toml"
+)
+@click.option("--out", type=FILE, help="File to write them into, for --config.  [default: print them]")
+@click.option(
+    "--of", "folder", type=FOLDER, metavar="DIR", help="Those of a folder of shards, in place of the defaults."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file --out.")
+@AS_JSON
+def settings(out: Path | None, folder: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Print every setting of `flowkit extract`, with its default, unit and effect, as a TOML file that --config takes.
+
+    With --of, the settings are those of the shards in DIR: `flowkit extract --config FILE` then goes on there, or does the same
+    elsewhere. Files that a setting names are known by their content only; they are named on stderr, and must be written by hand.
+    """
+    title = [
+        "Settings of flowkit extract: what decides the bytes of shards. flowkit extract ... --config FILE takes this file."
+    ]
+    if folder is None:
+        show_settings(ExtractConfig(), title, {}, out, overwrite, as_json)
+        return
+    from flowkit.inspection import settings_of
+
+    found = settings_of(folder)
+    contents = {f"align.{name}": str(getattr(found.align, name)) for name in FILES if getattr(found.align, name)}
+    left_out = {
+        name: f"the file has the content {content}; write its path here, or pass flowkit extract --set {name}=FILE."
+        for name, content in contents.items()
+    }
+    show_settings(found, [*title, f"These are the settings of {folder}."], left_out, out, overwrite, as_json)
+    for name, why in left_out.items():
+        say(f"Warning: {name}: {why[0].upper()}{why[1:]}")
+
+
 def _manifest_of_videos(
     root: Path | None, out: Path, as_json: bool, overwrite: bool, given: Mapping[str, Any]
 ) -> NoReturn:
@@ -733,7 +841,6 @@ def _manifest_of_videos(
     from flowkit.datasets.handover import check_out, next_commands
     from flowkit.datasets.videos import NAME, list_videos
     from flowkit.manifest import write_manifest
-    from flowkit.progress import StderrProgress
     from flowkit.run import RunOptions
     from flowkit.stop import Stop
 
@@ -744,7 +851,7 @@ def _manifest_of_videos(
     check_out(out, [root], overwrite=overwrite)
     clips, events = list_videos(root)
     config, stop = load_config(), Stop("manifest")
-    with TemporaryDirectory() as folder, StderrProgress() as reporter, signals(stop):
+    with TemporaryDirectory() as folder, progress() as reporter, signals(stop):
         listing = Path(folder) / "videos.csv"
         write_manifest(listing, clips)
         options = RunOptions(root=root, overwrite=overwrite)
@@ -752,7 +859,7 @@ def _manifest_of_videos(
     commands = next_commands(out, root, without_apex=False)
     if as_json:
         document = {**done.to_dict(), "events": [dataclasses.asdict(event) for event in events], "next": commands}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=1))
     else:
         show_events(events)
         show_completion(done)
@@ -862,9 +969,8 @@ def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: 
 def _measure(options: Any, backends: Sequence[str], result: dict[str, Any]) -> None:
     """Fill the result of a benchmark."""
     from flowkit.bench import run, run_end_to_end
-    from flowkit.progress import StderrProgress
 
-    with StderrProgress() as reporter:
+    with progress() as reporter:
         if options is None:
             run_end_to_end(backends, reporter.note, result)
         else:

@@ -10,15 +10,16 @@ from typing import Any
 
 import click
 
-from flowkit.terminal import show_mapping, show_rows
+from flowkit.terminal import show_mapping, show_rows, verbosity
 
 MAX_LISTED = 20
 """Notes printed for people before the rest is only counted."""
 
 
 def show_events(events: Sequence[Any]) -> None:
-    """What was done, on stderr: rows that are left out first."""
+    """What was done, on stderr: rows that are left out first; with --quiet, these only."""
     order = ("left out", "refused", "applied", "note")
+    events = [event for event in events if event.kind in order[:2] or verbosity() != "quiet"]
     for event in sorted(events, key=lambda event: order.index(event.kind))[:MAX_LISTED]:
         text = str(event)
         click.echo(text[0].upper() + text[1:], err=True)
@@ -74,8 +75,10 @@ def show_summary(found: Mapping[str, Any]) -> None:
     of = f"Share {found['shard']}, " if found["shard"] else ""
     click.echo(
         f"{of}{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not done. "
-        f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({found['clips_per_s']:.1f} clips/s)."
+        f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({_rate(found['clips_per_s'])} clips/s)."
     )
+    if found["compile_seconds"]:
+        click.echo(f"Before that, kernels were compiled, once per machine: {found['compile_seconds']:.1f} s.")
     clips = found["stage_clips"]
     if any(clips.values()):
         per_clip = (f"{name} {1000 * s / clips[name]:.0f}" for name, s in found["stage_seconds"].items() if clips[name])
@@ -95,12 +98,17 @@ def _bottleneck(found: Mapping[str, Any]) -> str:
     """Which stage bounds the run, and what the others could do."""
     from flowkit.run import FEED
 
-    rates = {name: f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" for name, rate in found["stage_clips_per_s"].items()}
-    if FEED in rates:
-        rates[FEED] += f" with {found['workers']} worker" + "s" * (found["workers"] > 1)
-    bound = found["bound_by"]
-    others = ", ".join(f"{name} {rate}" for name, rate in rates.items() if name != bound)
-    return f"Bound by {bound}: {rates[bound]} clips/s; {others}."
+    bound, rates = found["bound_by"], found["stage_clips_per_s"]
+    staff = {FEED: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}
+    others = [f"{name} {_rate(rate)}{staff.get(name, '')}" for name, rate in rates.items() if name != bound]
+    return (
+        "; ".join([f"Bound by {bound}: {_rate(rates[bound])} clips/s{staff.get(bound, '')}", ", ".join(others)]) + "."
+    )
+
+
+def _rate(value: float) -> str:
+    """Two digits at least, and all before the point: 153, 3.0, 0.015."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:#.2g}"
 
 
 def show_check(report: Any) -> None:

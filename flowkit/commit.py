@@ -17,13 +17,14 @@ import platform
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
-from flowkit.files import NotRegular, read_regular, regular, stays_below
+from flowkit.files import BINARY, NotRegular, read_regular, regular, stays_below
 from flowkit.forms import is_record
 from flowkit.garbage import no_garbage_collection
 from flowkit.rows import Rows
@@ -42,8 +43,8 @@ _BODY = len(_HEAD) + 64 + len(_MIDDLE)
 _INDENTED_HEAD = b'{\n "sha256": "'
 """Of version 0.1, which indented the JSON; its hash is that of the content without spaces and breaks, as `encode` writes it."""
 _STATED = re.compile(rb'\{\s*"sha256": "([0-9a-f]{64})"')
-NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-"""What file systems answer that cannot fsync a directory; they give no way to do better."""
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY, errno.EBADF)
+"""What file systems answer that cannot do what `_sync` asks for."""
 _steps = itertools.count(1)
 """Counts the steps of `_die_here`."""
 
@@ -413,14 +414,31 @@ def disk_full(path: Path, needed: int = 0) -> DiskFull:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder; NTFS keeps a journal of names
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in NO_DIRECTORY_SYNC:
+        _sync(handle)
+    except OSError as error:  # there is no way to do better
+        if error.errno not in NO_SYNC:
             raise
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Wait until a file or a folder is on the disk. On macOS `fsync` stops at the cache of the drive, which power cuts empty."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        except OSError as error:  # a network drive, or a file system such as exFAT
+            if error.errno not in NO_SYNC:
+                raise
+        else:
+            return
+    os.fsync(handle)
 
 
 def _make_folder(folder: Path) -> None:
@@ -435,14 +453,14 @@ def _make_folder(folder: Path) -> None:
 
 def _write_durably(temporary: Path, content: bytes, path: Path) -> None:
     """Write a file that will become `path`."""
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
     try:
         _die_here(path, "after_create")
         view = memoryview(content)
         while view:
             view = view[os.write(handle, view) :]
         _die_here(path, "after_write")
-        os.fsync(handle)
+        _sync(handle)
         _die_here(path, "after_fsync")
     finally:
         os.close(handle)  # raises what a network file system kept to itself until now
@@ -459,7 +477,18 @@ def _temporaries(out: Path, folders: Sequence[str] = WRITTEN_FOLDERS) -> Iterato
 
 
 def _runs(pid: str) -> bool:
-    """Whether a process of this machine can still write: one that ended and waits for its parent's notice cannot."""
+    """Whether a process of this machine can still write: one that ended and waits for its parent's notice cannot.
+
+    Where the system cannot be asked, every process counts as running, so that nothing is removed that is still being written.
+    """
+    if sys.platform == "win32":  # there, os.kill(pid, 0) would end it
+        return True
+    if sys.platform != "linux":
+        try:
+            os.kill(int(pid), 0)  # signal 0 is never delivered
+        except OSError as error:
+            return error.errno != errno.ESRCH
+        return True
     try:
         status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

@@ -18,11 +18,14 @@ from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError, ConfigError, EnvironmentMissing, Interrupted, ManifestError
 from flowkit.executors import SupervisedPool, WorkerStartError
 from flowkit.feed import clip_error
+from flowkit.machine import refuse_windows
 from flowkit.manifest import APEX_SOURCE, Clip, read_manifest
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions
 from flowkit.spotting import Spotted, spotter
 from flowkit.stop import Stop
+from flowkit.streams import open_closed
+from flowkit_kernels import warm_up
 
 APEX_CONFIDENCE = "apex_confidence"
 
@@ -97,10 +100,12 @@ def complete(
 
     Raises
     ------
-    ManifestError, ConfigError, EnvironmentMissing, DiskFull
+    ManifestError, ConfigError, EnvironmentMissing, BackendUnavailable, DiskFull
     Interrupted
         Nothing was written.
     """
+    refuse_windows("spot")
+    open_closed()
     manifest, out = Path(manifest), Path(out)
     reporter, stop = reporter or Silent(), stop or Stop()
     clips = read_manifest(manifest)
@@ -110,6 +115,8 @@ def complete(
     _check_out(out, manifest, options.overwrite)
     check_needs(align)
     wanted = [clip for clip in clips if clip.apex is None]
+    if wanted:
+        warm_up("cpu", reporter.note)
     reporter.start(len(wanted))
     spotted: dict[str, Spotted] = {}
     failed: list[tuple[Clip, ClipError]] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
-from flowkit.files import read_regular, regular
+from flowkit.files import regular
+from flowkit.settings_io import build, load_values
 from flowkit_kernels import MMCOFParams, TVL1Params
 
 BackendName = Literal["auto", "cuda", "numba-cuda", "cpu", "reference"]
 MIN_SIZE, MAX_SIZE = 32, 2048
 FILES = ("face_model", "landmarks")
 """Settings of `AlignConfig` that name a file."""
-MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,13 @@ class FrameConfig:
     ----------
     index_base : {0, 1}
         Number of the first frame of a video. Folders are not concerned: their file names carry the numbers.
-    bit_depth : int
+    bit_depth : int, in bits
         Significant bits of 16-bit images, 9 to 16; 0 means 16, and fails where that looks wrong.
     missing_apex : {"fail", "midpoint", "offset", "spot"}
-        "spot" finds it: see `spotting.spot`.
+        What an empty apex means: the clip fails; the midpoint of onset and offset, or the offset, is taken; "spot"
+        finds it: see `spotting.spot`.
     missing_offset : {"fail", "invalid"}
+        What an empty offset means: the clip fails, or its fall is invalid.
     strict_phases : bool
         Fail clips that have a phase of no length, instead of marking the phase invalid.
     nearest : bool
@@ -70,8 +71,8 @@ class AlignConfig:
     ----------
     method : {"mediapipe", "landmarks", "none"}
         Where the landmarks of the onset come from; "none" takes frames that are already cropped.
-    size : int
-        Side of the square crop, in pixels.
+    size : int, in pixels
+        Side of the square crop.
     stabilise : {"similarity", "affine", "register", "none"}
         "register" takes head motion out of the images; "similarity" and "affine" also subtract what is left in the flow.
     match_light : bool
@@ -105,7 +106,7 @@ class ShardConfig:
     Attributes
     ----------
     clips : int
-        Clips a shard file.
+        Clips per shard file.
     compress : {"none", "zstd"}
         "zstd" for archives: smaller, three times slower to read, needs the extra `zstd`.
     keep_faces : bool
@@ -122,7 +123,18 @@ class ShardConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExtractConfig:
-    """All settings of an extraction; `backend` is resolved once and stored as what it became."""
+    """All settings of an extraction.
+
+    Attributes
+    ----------
+    frames : FrameConfig
+    align : AlignConfig
+    tvl1 : TVL1Params
+    mmcof : MMCOFParams
+    shard : ShardConfig
+    backend : {"auto", "cuda", "numba-cuda", "cpu", "reference"}
+        What computes the flow. "auto" is resolved once and stored as what it became; no backend falls back by itself.
+    """
 
     frames: FrameConfig = field(default_factory=FrameConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
@@ -168,11 +180,7 @@ class ExtractConfig:
         ConfigError
             Listing every unknown key, wrong type or value out of range.
         """
-        problems: list[str] = []
-        config = _build(cls, values, where, "", problems)
-        if problems:
-            raise ConfigError("\n".join(problems))
-        return typing.cast(ExtractConfig, config)
+        return typing.cast(ExtractConfig, build(cls, values, where))
 
 
 def load_config(file: str | Path | None = None, assignments: Sequence[str] = (), **flags: Any) -> ExtractConfig:
@@ -191,45 +199,7 @@ def load_config(file: str | Path | None = None, assignments: Sequence[str] = (),
     ------
     ConfigError
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(read_regular(Path(file), MAX_CONFIG_BYTES).decode("utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"{file}: settings must be a readable TOML file; got {error.strerror}. Check the path."
-            ) from error
-        except (ValueError, RecursionError) as error:  # the second: brackets without end
-            raise ConfigError(
-                f"{file}: settings must be a readable TOML file; got {error}. Correct the file."
-            ) from error
-    problems = [
-        f"settings: assignment must look like tvl1.lambda_=0.1; got {text!r}. Correct it."
-        for text in assignments
-        if not text.partition("=")[0].strip() or "=" not in text
-    ]
-    for text in assignments:
-        name, _, value = text.partition("=")
-        _assign(values, name.strip() or "?", _toml_value(value.strip()))
-    for name, value in flags.items():
-        if value is not None:
-            _assign(values, name.replace("__", "."), value)
-    config = _build(ExtractConfig, values, "settings", "", problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return typing.cast(ExtractConfig, config)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Each setting that differs between two nested dicts, as "tvl1.lambda_ 0.15 -> 0.1"."""
-    found = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} {a} -> {b}")
-    return found
+    return typing.cast(ExtractConfig, build(ExtractConfig, load_values(file, assignments, **flags)))
 
 
 def _content_name(setting: str, file: str) -> str:
@@ -247,67 +217,3 @@ def _content_name(setting: str, file: str) -> str:
 def _check(ok: bool, name: str, expectation: str, value: object) -> None:
     if not ok:
         raise ConfigError(f"settings: {name} must be {expectation}; got {value!r}. Correct it.")
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text  # bare words need no quotes on a command line
-
-
-def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *tables, key = dotted.split(".")
-    for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"settings: {dotted} must name a setting; got a value where {table} should be a table. Correct it."
-            )
-    values[key] = value
-
-
-def _build(cls: Any, values: Mapping[str, Any], where: str, prefix: str, problems: list[str]) -> Any:
-    """One dataclass from one mapping; problems are collected, so that the user sees all of them at once."""
-    values = dict(values)
-    base: Any = cls()
-    if cls is TVL1Params and "preset" in values:
-        try:
-            base = TVL1Params.preset(values.pop("preset"))
-        except ValueError as error:
-            problems.append(str(error))
-    hints = typing.get_type_hints(cls)
-    good: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in hints:
-            known = ", ".join(prefix + name for name in hints)
-            problems.append(f"{where}: {prefix}{key} must be a known setting; got an unknown one. Known: {known}.")
-        elif dataclasses.is_dataclass(hints[key]):
-            if isinstance(value, Mapping):
-                good[key] = _build(hints[key], value, where, f"{prefix}{key}.", problems)
-            else:
-                problems.append(
-                    f"{where}: {prefix}{key} must be a table; got {value!r}. Set {prefix}{key}.NAME instead."
-                )
-        else:
-            _convert(hints[key], value, f"{where}: {prefix}{key}", good, key, problems)
-    try:
-        return dataclasses.replace(base, **good)
-    except ValueError as error:
-        problems.append(str(error))
-        return base
-
-
-def _convert(hint: Any, value: Any, name: str, good: dict[str, Any], key: str, problems: list[str]) -> None:
-    if typing.get_origin(hint) is Literal:
-        allowed = typing.get_args(hint)
-        if value in allowed:
-            good[key] = value
-        else:
-            problems.append(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}. Choose one of them.")
-    elif hint is float and type(value) in (int, float):
-        good[key] = float(value)
-    elif type(value) is hint:
-        good[key] = value
-    else:
-        problems.append(f"{name} must be of type {hint.__name__}; got {value!r}. Correct it.")

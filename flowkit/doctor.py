@@ -10,12 +10,12 @@ import configparser
 import importlib
 import importlib.metadata
 import operator
-import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ EXTRAS = {
     "onnx": "fmanet export: trained networks for onnxruntime",
 }
 """Optional parts, and what they are for."""
+PROBES = {"image": "pillow", "video": "av", "kernels": "numba", "shard": "h5py"}
+"""Tasks of `flowkit.probes`, and the package that each is about."""
 SIMD = ("sse4_2", "avx", "avx2", "fma", "avx512f", "asimd", "sve")
 LOW_DISK_BYTES = 2 * 10**9
 ANSWER_S = 5.0
@@ -120,6 +122,8 @@ def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
         _opencv(installed),
         _face_landmarker(),
         _backends(),
+        *_compiled_kernels(),
+        *(_probe(name, package, requirements) for name, package in PROBES.items()),
         _gpu(),
         *_gpu_backends(),
         _processor(),
@@ -159,8 +163,9 @@ def _requirement(line: str) -> Requirement | None:
     if match is None:
         return None
     extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
-    ranges = tuple(part.strip() for part in match[2].split(",") if part.strip())
-    return Requirement(_normal(match[1]), ranges, extra[1] if extra else "")
+    ranges = [part.strip() for part in match[2].split(",") if part.strip()]
+    ranges.sort(key=lambda text: text.startswith("<"))  # installed metadata has the upper bound first
+    return Requirement(_normal(match[1]), tuple(ranges), extra[1] if extra else "")
 
 
 def _in_range(version: str, text: str) -> bool:
@@ -230,6 +235,9 @@ def _namesake(installed: Mapping[str, str]) -> Finding:
 
 
 def _system_libraries() -> Finding:
+    if sys.platform == "win32":
+        detail = "Windows: no flowkit extract and spot; shards can be read and trained on"
+        return Finding("system libraries", "missing", detail, "Run extract on Linux, on macOS or in WSL.")
     absent = missing_system_libraries()
     if not absent:
         return Finding("system libraries", "ok", "all there")
@@ -258,6 +266,20 @@ def _import_problem(module: str) -> str:
     except BROKEN as error:
         return _in_short(error)
     return ""
+
+
+def _probe(name: str, package: str, requirements: Sequence[Requirement]) -> Finding:
+    """Whether a small task of extraction gives the right answer, whatever the versions say."""
+    title = f"try: {name}"
+    again = next((one.text for one in requirements if one.name == package and not one.extra), package)
+    try:
+        probes = importlib.import_module("flowkit.probes")
+        with tempfile.TemporaryDirectory() as folder:
+            return Finding(title, "ok", getattr(probes, name)(Path(folder)))
+    except Exception as error:  # noqa: BLE001 - a package of another version than expected may raise anything
+        return Finding(
+            title, "missing", f"does not work: {_in_short(error)}", f"pip install --force-reinstall '{again}'"
+        )
 
 
 def _in_short(error: BaseException) -> str:
@@ -303,9 +325,43 @@ def _backends() -> Finding:
         names = kernels.available_backends()
     except BROKEN as error:
         return Finding("backends", "missing", _in_short(error), f"Mend what stands above, then {_install()}")
-    if set(names) <= {"reference"}:
-        return Finding("backends", "missing", f"only {', '.join(names) or 'none'}", "pip install numba")
+    obstacle = importlib.import_module("flowkit_kernels.backend").find_obstacle("cpu")
+    if obstacle is not None:
+        detail = f"only {', '.join(names)}; cpu does not run here: {obstacle.what}"
+        return Finding("backends", "missing", detail, f"{obstacle.next_step}.")
     return Finding("backends", "ok", f"{', '.join(names)}; auto is {kernels.resolve_backend('auto')}")
+
+
+def compile_kernels(tell: Callable[[str], object]) -> None:
+    """Have the CPU's kernels compiled, and tell how long that took; what keeps them from it, `examine` finds."""
+    try:
+        seconds = importlib.import_module("flowkit_kernels").warm_up("cpu", tell)
+    except BROKEN:  # BackendUnavailable is a RuntimeError
+        return
+    tell(f"Compiled in {seconds:.1f} s." if seconds else "The kernels were compiled already.")
+
+
+def _compiled_kernels() -> list[Finding]:
+    """Where the CPU's kernels lie that Numba compiled, or what keeps them from being compiled."""
+    name = "compiled kernels"
+    try:
+        backend = importlib.import_module("flowkit_kernels.backend")
+        if backend.find_obstacle("cpu") is not None:
+            return []
+        obstacle = backend.compile_obstacle()
+        if obstacle is not None:
+            return [Finding(name, "missing", obstacle.what, f"{obstacle.next_step}.")]
+        found = backend.compiled_folder()
+        note = importlib.import_module("flowkit_kernels.code_cache").storage_note(found)
+    except BROKEN as error:
+        return [Finding(name, "missing", _in_short(error), f"Mend what stands above, then {_install()}")]
+    if found is None:
+        return [
+            Finding(name, "ok", "none yet: the first run takes some 20 s to compile them", "flowkit doctor --warm-up")
+        ]
+    if note:
+        return [Finding(name, "warning", note, "Set NUMBA_CACHE_DIR to a folder that can be written.")]
+    return [Finding(name, "ok", f"in {found}")]
 
 
 def _gpu() -> Finding:
@@ -373,7 +429,10 @@ def _nvidia_driver(version_file: Path = Path("/proc/driver/nvidia/version")) -> 
 
 
 def _processor() -> Finding:
-    cores = len(os.sched_getaffinity(0))
+    try:
+        cores = str(importlib.import_module("flowkit_kernels.host").cores())
+    except BROKEN:  # found fault with above
+        cores = "?"
     return Finding(
         "processor", "ok", f"{cores} cores for this process; {platform.machine()} {' '.join(_simd())}".strip()
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
@@ -140,7 +139,9 @@ class SupervisedPool:
         self._closing = False
         self._failed_starts = 0
         self._broken: Exception | None = None
-        self._wake_out, self._wake_in = os.pipe()
+        self._wake_out, self._wake_in = self._context.Pipe(duplex=False)  # on Windows, `wait` takes no other pipe
+        self._waking = threading.Lock()
+        self._woken = False  # at most one message is under way, so that sending never waits
         self._workers: list[_Worker] = []
         self._thread = threading.Thread(target=self._supervise, name="flowkit-supervisor", daemon=True)
 
@@ -155,8 +156,8 @@ class SupervisedPool:
             self._closing = True
         self._wake()
         self._thread.join()
-        os.close(self._wake_out)
-        os.close(self._wake_in)
+        self._wake_out.close()
+        self._wake_in.close()
 
     def submit(self, items: Iterable[Any]) -> Submission:
         """Queue items behind all that were submitted before; work on them starts at once."""
@@ -167,7 +168,15 @@ class SupervisedPool:
         return Submission(self, jobs)
 
     def _wake(self) -> None:
-        os.write(self._wake_in, b".")
+        with self._waking:
+            if not self._woken:
+                self._woken = True
+                self._wake_in.send_bytes(b".")
+
+    def _heed(self) -> None:
+        with self._waking:
+            self._wake_out.recv_bytes()
+            self._woken = False
 
     # -- the consumer's side ---------------------------------------------------------------------------------------
 
@@ -224,7 +233,6 @@ class SupervisedPool:
         """Start workers as there is work for them; the dead were removed."""
         with self._lock:
             wanted = min(self._count, len(self._queue) + sum(w.job is not None for w in self._workers))
-        resource_tracker.ensure_running()  # its first start would lift the mask of `_signals_held_back`
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=not self._parents)
@@ -259,7 +267,7 @@ class SupervisedPool:
             handles += [worker.pipe, worker.process.sentinel]
         events = wait(handles, timeout)
         if self._wake_out in events:
-            os.read(self._wake_out, 65536)
+            self._heed()
         for worker in list(self._workers):
             if worker.pipe in events:
                 self._receive(worker)
@@ -415,7 +423,14 @@ def _children_allowed() -> Iterator[None]:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Let a new process inherit a mask: it takes no Ctrl-C or SIGTERM meant for the whole group before it can ignore them."""
+    """Let a new process inherit a mask: it takes no Ctrl-C or SIGTERM meant for the whole group before it can ignore them.
+
+    Windows has no masks: Ctrl-C in the moment of a start ends that worker, and the pool starts another.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its first start would lift the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
     try:
         yield
@@ -427,7 +442,8 @@ def _work(handler: Handler, pipe: Connection) -> None:
     """Life of a worker: set up, then answer one item after the other until the pipe closes."""
     for number in PARENTS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
     _die_with_parent()
     try:
         with handler() as function:
@@ -457,6 +473,6 @@ def _portable(error: Exception) -> Exception:
 
 
 def _die_with_parent() -> None:
-    """On Linux, end when the supervisor does, even in the midst of an item that hangs."""
+    """On Linux, end when the supervisor does, even in the midst of an item that hangs; elsewhere, after the item."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,8 +8,10 @@ u and v, both from 0 to 255, halved and cut to a whole number. With the zero of 
 from __future__ import annotations
 
 import io
+import re
 import urllib.parse
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Protocol
 
@@ -30,6 +32,10 @@ STILL_GREY: Final = 127
 """Grey of a channel in which nothing differs."""
 MAX_NAME: Final = 200
 """Longest file name without its suffix, in bytes: what file systems take, less a temporary's prefix."""
+_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+"""Names that Windows keeps for devices, whatever suffix follows."""
+_ESCAPED: Final = re.compile(r"(%..|[a-zA-Z])")
+"""What of a name stays together."""
 MAX_STST_NAME: Final = MAX_TEXT // 4
 """Longest `sub` and `filename_o` that an import takes."""
 
@@ -76,8 +82,44 @@ def file_name(text: str) -> str:
     'sub01%2FEP02%2001f'
     """
     name = urllib.parse.quote(text, safe="")
-    if name.startswith("."):
-        name = "%2E" + name[1:]  # neither hidden nor a folder
+    if name.startswith(".") or _DEVICE.match(name):
+        name = _spelt(name[0]) + name[1:]  # neither hidden, nor a folder, nor a device
+    return _short(name)
+
+
+class FileNames:
+    """File names of the clips of one export, which differ also where a file system takes `A` for `a`.
+
+    The first of two texts that differ in capitals alone keeps its name; in that of the second each letter becomes %XX.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def of(self, text: str) -> str:
+        """Return the name of a text, always the same one.
+
+        Raises
+        ------
+        Refused
+
+        Examples
+        --------
+        >>> names = FileNames()
+        >>> names.of("Ab"), names.of("aB"), names.of("Ab")
+        ('Ab', '%61%42', 'Ab')
+        """
+        name = file_name(text)
+        if self._texts.setdefault(name.casefold(), text) != text:
+            name = _short("".join(_spelt(sign) if sign.isalpha() else sign for sign in _ESCAPED.split(name)))
+        return name
+
+
+def _spelt(sign: str) -> str:
+    return f"%{ord(sign):02X}"
+
+
+def _short(name: str) -> str:
     if len(name) > MAX_NAME:
         raise Refused(f"its name as a file would be longer than {MAX_NAME} bytes")
     return name
@@ -95,9 +137,12 @@ class Npz:
     columns: ClassVar[tuple[str, ...]] = ("clip_id", "dataset", "subject", "label", "file")
     folder: ClassVar[str] = "clips"
 
+    def __init__(self) -> None:
+        self._stems = FileNames()
+
     def names(self, sample: Sample) -> tuple[str, ...]:
         """One file."""
-        return (f"{file_name(sample['clip_id'])}.npz",)
+        return (f"{self._stems.of(sample['clip_id'])}.npz",)
 
     def contents(self, sample: Sample, units: str) -> tuple[bytes, ...]:
         """The columns, and `units` of the flow."""
@@ -128,9 +173,12 @@ class Png:
     )
     folder: ClassVar[str] = "clips"
 
+    def __init__(self) -> None:
+        self._stems = FileNames()
+
     def names(self, sample: Sample) -> tuple[str, ...]:
         """Three files."""
-        stem = file_name(sample["clip_id"])
+        stem = self._stems.of(sample["clip_id"])
         return tuple(f"{stem}_{part}.png" for part in ("rise", "fall", "mmcof"))
 
     def contents(self, sample: Sample, units: str) -> tuple[bytes, ...]:
@@ -176,6 +224,8 @@ class Stst:
         self._numbers = {word: number for number, word in LABELS.items()}
         self._published = {name: written for written, name in reversed(DATASETS.items())}
         self._groups = grouping("3-class")
+        self._subjects = FileNames()
+        self._clips: defaultdict[str, FileNames] = defaultdict(FileNames)
         self._taken: dict[str, str] = {}
 
     def names(self, sample: Sample) -> tuple[str, ...]:
@@ -183,7 +233,7 @@ class Stst:
         self._label(sample)
         stem = "_".join(self._names(sample))
         names = tuple(stem + suffix for suffix in SUFFIXES)
-        others = {self._taken.setdefault(name, sample["clip_id"]) for name in names} - {sample["clip_id"]}
+        others = {self._taken.setdefault(name.casefold(), sample["clip_id"]) for name in names} - {sample["clip_id"]}
         if others:
             raise Refused("its pictures would have the names of another clip's")
         return names
@@ -221,7 +271,7 @@ class Stst:
         name = sample["clip_id"]
         for prefix in (f"{sample['dataset']}/", f"{sample['subject']}/"):
             name = name.removeprefix(prefix)
-        found = file_name(sample["subject"]), file_name(name)
+        found = self._subjects.of(sample["subject"]), self._clips[sample["subject"]].of(name)
         if max(map(len, found)) > MAX_STST_NAME or not all(found):
             raise Refused(f"its name would be longer than {MAX_STST_NAME} bytes, or empty")
         return found

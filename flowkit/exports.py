@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from flowkit import commit
-from flowkit.config import differences
 from flowkit.errors import ConfigError, SettingsChanged, ShardCorrupt
 from flowkit.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.files import read_regular
 from flowkit.plan import read_generations
 from flowkit.progress import Reporter, Silent
+from flowkit.settings_io import differences
 from flowkit.shards import Sample, Shard, ShardFolder
 from flowkit.stop import Stop
 
@@ -197,7 +197,7 @@ def _take_folder(out: Path, source: ShardFolder, form: Format, format_name: str)
             raise SettingsChanged(
                 f"{out}: --out must be new or of the same export; got one of another ({'; '.join(changes)}). Use another --out."
             )
-    elif others := sorted(path.name for path in out.glob("*") if not path.name.startswith(".tmp~")):
+    elif others := sorted(path.name for path in out.glob("[!.]*")):
         raise ConfigError(
             f"{out}: --out must be new, empty or of the same export; got one that holds {', '.join(others[:3])}. Use another "
             "--out."

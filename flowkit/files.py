@@ -20,6 +20,10 @@ MAX_JSON_BYTES = 1 << 30
 
 MAX_LINE = 1 << 20
 """Of a table."""
+BINARY: int = getattr(os, "O_BINARY", 0)
+"""Flag of `os.open` without which Windows changes the ends of lines, and takes byte 26 for the end of a file."""
+_NO_WAITING: int = getattr(os, "O_NONBLOCK", 0)
+"""Not even a pipe that takes the file's place after it was looked at makes the opening wait. Windows has no pipes in folders."""
 
 
 class NotRegular(OSError):
@@ -43,7 +47,7 @@ def regular(path: str, flags: int) -> int:
     if not stat.S_ISREG(mode):
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise NotRegular(number, "no regular file", str(path))
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # not even a pipe that comes in between makes it wait
+    return os.open(path, flags | _NO_WAITING)
 
 
 def read_regular(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -79,6 +83,7 @@ def lines(file: TextIO) -> Iterator[str]:
 def stays_below(path: Path, folder: Path) -> bool:
     """Whether a file lies in a folder, or below it, when all links are followed."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links that lead in a circle
+        resolved = path.resolve()
+        return resolved.is_relative_to(folder.resolve()) and not resolved.is_symlink()
+    except (OSError, RuntimeError):  # links that lead in a circle, before Python 3.13, which gives back the link
         return False

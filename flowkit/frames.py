@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ _DIGITS = re.compile("[0-9]+")
 _CHUNK = 2**20
 _KINDS_SHOWN = 3
 """Kinds of ignored files that a message names."""
+_CIRCLE = "its links lead in a circle"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -125,7 +127,7 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
         `manifest.key_frames` raises.
     """
     key = _key(clip, config, spotted)
-    path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
+    path = _resolve(_on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))
     if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
         source, pictures = _from_folder(clip, key, path, root, config)
     else:
@@ -170,7 +172,7 @@ def open_sequence(clip: Clip, root: Path, config: FrameConfig) -> Iterator[Seque
             f"{clip.where}: offset must not lie before the onset; got onset={clip.onset}, offset={clip.offset}. Correct the "
             "manifest.",
         )
-    path = _resolve(root / clip.path, clip.path, root, config, path_problem(clip.path))
+    path = _resolve(_on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))
     if stat.S_ISDIR(_stat(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
         yield _folder_sequence(clip, path, root, config)
         return
@@ -464,13 +466,23 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
+def _on_disk(root: Path, path: str) -> Path:
+    """Where a path of a manifest lies. Folders that come from macOS spell accents in two characters, which editors write in one."""
+    spellings = (path, unicodedata.normalize("NFD", path), unicodedata.normalize("NFC", path))
+    return next((root / spelling for spelling in spellings if os.path.lexists(root / spelling)), root / path)
+
+
 def _resolve(path: Path, name: str, root: Path, config: FrameConfig, reason: str = "") -> Path:
     """The file behind all links, which must lie under the root; a reason given refuses it anyway."""
     try:
         resolved = path.resolve()
         if not reason and not config.follow_symlinks and not resolved.is_relative_to(root.resolve()):
             reason = "a link leads out"
-    except (RuntimeError, ValueError) as error:
+        if resolved.is_symlink():  # Python 3.13 gives back what it cannot resolve
+            reason = _CIRCLE
+    except RuntimeError:  # as older ones say it
+        reason = _CIRCLE
+    except ValueError as error:
         reason = str(error)
     except OSError as error:
         _system_failed(error, name, FailureCode.IMAGE_UNREADABLE)

@@ -43,7 +43,6 @@ from PIL import Image
 
 from flowkit import commit
 from flowkit.align import FACE
-from flowkit.config import differences
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
 from flowkit.files import lines, regular
 from flowkit.index import Index, finalise
@@ -53,6 +52,7 @@ from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generat
 from flowkit.progress import Reporter, Silent
 from flowkit.quality import Flag
 from flowkit.report import refresh_report
+from flowkit.settings_io import differences
 from flowkit.shards import Sample, read_run, shard_image
 from flowkit.task import record_content
 from flowkit_kernels import MMCOFParams, mmcof
@@ -198,7 +198,7 @@ class _Source:
         list_file = list_file or _find_list(root)
         clips = tuple(_read_list(list_file))
         pictures = pictures or _find_pictures(root)
-        there = {path.name for path in pictures.glob("*.png")}
+        there = {path.name for path in pictures.glob("[!.]*.png")}
         rises = {clip.path + SUFFIXES[0] for clip in clips}
         falls = {clip.path + SUFFIXES[1] for clip in clips} - rises
         known = {clip.path + suffix for clip in clips for suffix in SUFFIXES}
@@ -207,7 +207,7 @@ class _Source:
 
 
 def _find_list(root: Path) -> Path:
-    found = sorted(root.glob("*.csv"))
+    found = sorted(root.glob("[!.]*.csv"))
     named = [path for path in found if path.name == LIST_FILE]
     if len(named or found) == 1:
         return (named or found)[0]
@@ -219,7 +219,7 @@ def _find_list(root: Path) -> Path:
 
 def _find_pictures(root: Path) -> Path:
     for name in PICTURE_FOLDERS:
-        if any((root / name).glob("*.png")):
+        if any((root / name).glob("[!.]*.png")):
             return root / name
     raise ManifestError(
         f"{root}: pictures must lie in {', '.join(PICTURE_FOLDERS[:-1])} or in the folder itself; got no PNG file there. Name "
@@ -395,7 +395,7 @@ def _refuse_others(out: Path, settings: Mapping[str, Any]) -> None:
         return
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: --out must be a folder; got a file. Choose another.")
-    others = [path.name for path in out.glob("*") if path.name not in ("plan", "shards") and ".tmp~" not in path.name]
+    others = [path.name for path in out.glob("[!.]*") if path.name not in ("plan", "shards")]
     others += [str(path.relative_to(out)) for name in ("plan", "shards") for path in out.glob(f"{name}/**/[!.]*.*")]
     if others:
         raise ConfigError(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.errors import ShardCorrupt
+from flowkit.commit import RUN_FILE
+from flowkit.config import ExtractConfig
+from flowkit.errors import ConfigError, ShardCorrupt
 from flowkit.index import INDEX_FILE, Index, finalise
 from flowkit.plan import read_generations, unplanned
 from flowkit.quality import Flag
@@ -56,6 +58,24 @@ def inspect(out: str | Path, tell: Callable[[str], None] = lambda note: None) ->
         "machine": run["machine"],
         "device": run.get("device", {}),  # folders of version 0.1 do not say
     }
+
+
+def settings_of(out: Path) -> ExtractConfig:
+    """Settings that the shards of a folder were made with; a file that one of them names is named by its content.
+
+    Raises
+    ------
+    ConfigError
+        There is no run.json, or it is that of an import, or of a flowkit with other settings.
+    ShardCorrupt
+    """
+    settings = stored_run(out)["settings"]
+    if "import" in settings:
+        raise ConfigError(
+            f"{out}: the flow of this folder was imported, not extracted, so no settings of an extraction give it again. Look at "
+            "flowkit inspect."
+        )
+    return ExtractConfig.from_dict(settings, str(out / RUN_FILE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,10 @@ MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff
 _NEEDED = frozenset({"libEGL.so.1", "libGLESv2.so.2"})
 _CHATTER = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|INFO: Created TensorFlow Lite|[IW][0-9]{4} [0-9:. ]+[a-z_]+\.cc:"
+    rb"|mkdir -p failed for path .*matplotlib|Matplotlib created a temporary cache directory"
 )
-"""What MediaPipe prints on stderr when all is well: information and warnings, never errors."""
+"""What MediaPipe prints on stderr when all is well: information and warnings, never errors. It imports Matplotlib, which says so
+where the user's home cannot be written."""
 
 
 class FaceLandmarker:

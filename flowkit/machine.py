@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flowkit import __version__
-from flowkit.errors import BackendUnavailable
+from flowkit.errors import BackendUnavailable, EnvironmentMissing
 from flowkit.executors import START_TIMEOUT_S, Outcome, SupervisedPool, WorkerStartError
 from flowkit_kernels.backend import describe_device, use_device
+from flowkit_kernels.host import cores, processor
+
+__all__ = ["cores", "describe_devices", "other_devices", "processor", "refuse_windows", "versions"]
 
 VERSIONED = ("numpy", "numba", "opencv-contrib-python", "h5py", "mediapipe", "av", "Pillow")
 VERSIONED_ON_GPU = {"cuda": ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "numba-cuda": ("numba-cuda",)}
@@ -74,6 +77,20 @@ def _describer(backend: str) -> Iterator[Callable[[int], dict[str, Any]]]:
     yield describe
 
 
+def refuse_windows(command: str) -> None:
+    """Refuse what needs Linux or macOS.
+
+    Raises
+    ------
+    EnvironmentMissing
+    """
+    if sys.platform == "win32":
+        raise EnvironmentMissing(
+            f"{command}: this command needs Linux or macOS; this is Windows. Run it there or in WSL. Shards can be read, and "
+            "networks trained, here."
+        )
+
+
 def other_devices(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What changed of the GPUs' models and drivers, as "one model -> another"; empty if nothing did."""
     models, drivers = (
@@ -94,12 +111,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ABSENT
-
-
-def processor() -> str:
-    """Model name of the CPU, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

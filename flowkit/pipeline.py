@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from flowkit import commit
 from flowkit.align import check_needs
-from flowkit.config import BackendName, ExtractConfig, differences
+from flowkit.config import BackendName, ExtractConfig
 from flowkit.errors import (
     BackendUnavailable,
     ClipError,
@@ -35,17 +35,19 @@ from flowkit.feed import clip_loader
 from flowkit.frames import read_frames
 from flowkit.garbage import no_garbage_collection
 from flowkit.index import Index, finalise
-from flowkit.machine import other_devices
+from flowkit.machine import other_devices, refuse_windows
 from flowkit.manifest import read_manifest
 from flowkit.placement import Job, Placed
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
 from flowkit.rows import column
 from flowkit.run import RunOptions, Summary
+from flowkit.settings_io import differences
 from flowkit.shards import ShardFolder, read_run, sample_bytes
 from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
-from flowkit.task import StageSeconds
+from flowkit.streams import open_closed
+from flowkit.task import StageSeconds, uses_cpu_kernels
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 
@@ -155,6 +157,8 @@ class _Run:
         stop: Stop | None,
         site: Site,
     ) -> None:
+        refuse_windows("extract")
+        open_closed()
         self.site = site
         self.clips = read_manifest(manifest)
         self.out = out
@@ -208,7 +212,7 @@ class _Run:
             self._count_unreported(plan.pending)
         finally:
             self.reporter.finish()
-            self.summary.seconds = time.perf_counter() - start
+            self.summary.seconds = time.perf_counter() - start - self.summary.compile_seconds
         if self.options.share is None:
             self._warn_of_duplicates(finalise(self.out))
         else:
@@ -242,6 +246,8 @@ class _Run:
             commit.check_space(
                 self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
             )
+        if plan.pending and uses_cpu_kernels(self.config):
+            self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
         self.reporter.start(self.pending)
         return plan
 
@@ -273,6 +279,7 @@ class _Run:
             self.reporter.note("Note: the GPUs of this run are not of one model. Bytes may differ in the last bits.")
         on = "".join(f", device {index} ({what.get('name', '?')})" for index, what in devices.items())
         self.reporter.note(f"Backend {self.config.backend}{on}, settings {self.fingerprint}.")
+        self.reporter.detail(f"Versions: {', '.join(f'{name} {version}' for name, version in versions_now.items())}.")
         if self.asked_for == "auto" and not self.options.cluster and (note := auto_note()):
             self.reporter.note(note)
 
@@ -386,6 +393,10 @@ class _Run:
         self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
         self.summary.stage_seconds.add_all(placed.stage_seconds)
+        for failure in content["failures"]:
+            self.reporter.detail(f"Failed: {failure['clip_id']}: {failure['code']}: {failure['message']}")
+        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in placed.stage_seconds.items())
+        self.reporter.detail(f"Task {placed.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
 
     def _count_unreported(self, tasks: Sequence[Task]) -> None:
         """Count what was committed in the moment when the run was stopped."""

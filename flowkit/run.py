@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from flowkit.errors import ConfigError, FlowkitError
 from flowkit.sharding import Share
 from flowkit.task import StageSeconds
+from flowkit_kernels.host import cores
 
 FEED = "read and align"
 """Reading and aligning as one stage: the same workers do both."""
@@ -103,7 +103,7 @@ class RunOptions:
 
     def cores(self, wanted: int) -> int:
         """A number of workers or threads, where 0 means one a core."""
-        return wanted or len(os.sched_getaffinity(0))
+        return wanted or cores()
 
 
 def _are_devices(given: object) -> bool:
@@ -133,6 +133,7 @@ def parse_devices(text: str) -> tuple[int, ...]:
 class Summary:
     """What a run did. `planned == ok + failed + not_started` always.
 
+    `seconds` leaves `compile_seconds` out, in which kernels were compiled, once per machine: no rate counts them.
     `ok` and `failed` count every clip of the manifest, or of the tasks of `share`, whenever it was done; `computed` counts this
     run's. `workers` processes read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that
     another run committed first.
@@ -146,6 +147,7 @@ class Summary:
     computed: int = 0
     resumed: int = 0
     seconds: float = 0.0
+    compile_seconds: float = 0.0
     stage_seconds: StageSeconds = field(default_factory=StageSeconds)
     failure_codes: Counter[str] = field(default_factory=Counter)
     phases_invalid: int = 0
@@ -192,10 +194,11 @@ class Summary:
             "resumed": self.resumed,
             "phases_invalid": self.phases_invalid,
             "seconds": round(self.seconds, 3),
-            "clips_per_s": round(self.computed / self.seconds, 3) if self.seconds else 0.0,
+            "compile_seconds": round(self.compile_seconds, 3),
+            "clips_per_s": _rounded(self.computed / self.seconds) if self.seconds else 0.0,
             "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
             "stage_clips": dict(self.stage_seconds.clips),
-            "stage_clips_per_s": {name: round(rate, 1) for name, rate in self.stage_rates.items()},
+            "stage_clips_per_s": {name: _rounded(rate) for name, rate in self.stage_rates.items()},
             "bound_by": self.bound_by,
             "workers": self.workers,
             "processes": self.processes,
@@ -203,3 +206,8 @@ class Summary:
             "stopped": str(self.stopped) if self.stopped else None,
             "exit_code": self.exit_code,
         }
+
+
+def _rounded(rate: float) -> float:
+    """Four digits, wherever the point is: a slow rate is not 0."""
+    return float(f"{rate:.4g}")

@@ -60,7 +60,8 @@ def _forget_threads() -> None:
     _reading = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -651,6 +652,8 @@ def read_run(out: Path) -> dict[str, Any] | None:
 
     Raises
     ------
+    ConfigError
+        The folder is another tool's.
     ShardCorrupt
     """
     path = out / RUN_FILE
@@ -662,6 +665,8 @@ def read_run(out: Path) -> dict[str, Any] | None:
         run = None
     except OSError as error:
         raise EnvironmentMissing(f"{path}: must be readable; got {error.strerror}. Check its permissions.") from error
+    if run is not None and isinstance(run.get("kind"), str) and not is_run(run):
+        raise ConfigError(f"{out}: folder must be one of flowkit extract; got another tool's. Give another folder.")
     if run is None or not is_run(run):
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,14 +14,16 @@ from flowkit.cluster import LOCAL, ClusterPool, ask, check_address, connect
 from flowkit.errors import ClusterLost
 from flowkit.executors import ATTEMPTS, START_TIMEOUT_S
 from flowkit.gpus import OnDevices, is_spent
-from flowkit.machine import describe_devices, processor, versions
+from flowkit.machine import describe_devices, versions
 from flowkit.placement import InProcess, Job, Placed, Placement, carry_out, feeds
 from flowkit.plan import Task
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions
 from flowkit.stop import Stop
-from flowkit_kernels import resolve_backend
+from flowkit.task import uses_cpu_kernels
+from flowkit_kernels import is_compiled, resolve_backend, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
+from flowkit_kernels.host import cores, processor
 
 Poll = Callable[[], None]
 
@@ -49,6 +50,14 @@ class Site(Protocol):
 
     def survey(self, backend: str, devices: Sequence[int], poll: Poll) -> Survey:
         """What computes there with a backend that is resolved.
+
+        Raises
+        ------
+        BackendUnavailable
+        """
+
+    def warm_up(self, tell: Callable[[str], None], poll: Poll) -> float:
+        """Have the CPU's kernels compiled there, and return the seconds that it took, 0 where they were compiled already.
 
         Raises
         ------
@@ -88,6 +97,10 @@ class Here:
     def survey(self, backend: str, devices: Sequence[int], poll: Poll) -> Survey:
         """As `Site.survey`."""
         return survey_here(backend, devices, poll)
+
+    def warm_up(self, tell: Callable[[str], None], poll: Poll) -> float:
+        """As `Site.warm_up`."""
+        return warm_up("cpu", tell)
 
     def staff(self, options: RunOptions, backend: str) -> tuple[int, int]:
         """As `Site.staff`: one a core by default."""
@@ -138,6 +151,15 @@ class OnCluster:
         """As `Site.survey`, of the worker that answers first; others are told where they differ."""
         found: Survey = ask(self._client, partial(survey_here, backend, tuple(devices)), poll)
         return found
+
+    def warm_up(self, tell: Callable[[str], None], poll: Poll) -> float:
+        """As `Site.warm_up`, on the worker that answers first; on other machines the first process of a crew does it."""
+        if self._address == LOCAL:
+            return warm_up("cpu", tell)
+        if ask(self._client, is_compiled, poll):
+            return 0.0
+        tell("Compiling kernels on the cluster, once per machine: this takes some 20 s ...")
+        return float(ask(self._client, partial(warm_up, "cpu"), poll))
 
     def staff(self, options: RunOptions, backend: str) -> tuple[int, int]:
         """As `Site.staff`, of one place: one by default; a worker with a GPU uses the cores that it was given."""
@@ -233,7 +255,8 @@ def _on_worker(job: Job) -> Iterator[Callable[[Task], Placed]]:
     if job.config.backend in GPU_BACKENDS:
         use_device(job.config.backend, 0)
         name = str(job.devices.get("0", {}).get("name", ""))
-    cores = len(os.sched_getaffinity(0))
-    job = replace(job, workers=job.workers or cores, threads=job.threads or cores)
+    job = replace(job, workers=job.workers or cores(), threads=job.threads or cores())
+    if uses_cpu_kernels(job.config):
+        warm_up("cpu")
     with feeds(job, job.workers) as ahead:
         yield lambda task: carry_out(task, ahead.begin(task, None), job, Silent(), device=name)

@@ -57,7 +57,7 @@ def synthesise(
     config, reporter, stop = config or SynthConfig(), reporter or Silent(), stop or Stop("synth")
     out = Path(out)
     _clear_unfinished(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
         raise ConfigError(
             f"{out}: --out must be an empty folder; got one with something in it. Delete it or choose another."
         )

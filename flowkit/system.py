@@ -18,7 +18,9 @@ LIBRARIES = {
 
 
 def missing_system_libraries() -> list[tuple[str, str]]:
-    """(library, Debian package) of each that cannot be loaded."""
+    """Return (library, Debian package) of each that cannot be loaded; only on Linux do the wheels need any."""
+    if sys.platform != "linux":
+        return []
     return [(library, package) for library, package in LIBRARIES.items() if not _loads(library)]
 
 

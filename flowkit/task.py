@@ -59,6 +59,11 @@ class StageSeconds(dict[str, float]):
         self.add(stage, time.perf_counter() - start, clips)
 
 
+def uses_cpu_kernels(config: ExtractConfig) -> bool:
+    """Return whether TV-L1 or MM-COF run on the CPU at some stage: spotting does so whatever the backend."""
+    return config.backend == "cpu" or config.frames.missing_apex == "spot"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskWork:
     """What `run_task` needs besides the task.

@@ -125,11 +125,21 @@ def open_reel(path: Path, name: str) -> Iterator[Reel]:
             str(path),
             format=container_format,
             container_options={"protocol_whitelist": "file"},
-            metadata_errors="replace",  # titles and the like, which nobody reads here
+            **_metadata_options(),
         ) as container:
             yield Reel(container, name)
     except av.FFmpegError as error:
         _unreadable(name, "readable", f"{error.strerror}", error)
+
+
+def _metadata_options() -> dict[str, Any]:
+    """Return the arguments with which a title that is not UTF-8 does not fail a file.
+
+    PyAV before 19 reads all metadata when it opens a file, strictly by default; later ones have no such argument and need none.
+    """
+    import av
+
+    return {"metadata_errors": "replace"} if hasattr(av.container.InputContainer, "metadata_errors") else {}
 
 
 def _sniff(path: Path, name: str) -> str:

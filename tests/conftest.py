@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import budget
 from flowkit_kernels.backend import GPU_BACKENDS, find_obstacle
 from flowkit_kernels.obstacles import gpu_is_here
 
@@ -32,11 +33,13 @@ class Done:
     err: str
 
 
-def start(*arguments: str | Path, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-    """Start `flowkit` in a process group of its own, behind another command if one is given."""
+def start(
+    *arguments: str | Path, before: tuple[str, ...] = (), code: str = "", **environment: str
+) -> subprocess.Popen[str]:
+    """Start `flowkit`, or Python code, in a process group of its own, behind another command if one is given."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [*before, sys.executable, "-m", "flowkit.cli", *map(str, arguments)],
+        [*before, sys.executable, *(("-c", code) if code else ("-m", "flowkit.cli")), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,10 +55,64 @@ def _hear_ctrl_c() -> None:
 
 
 def flowkit(*arguments: str | Path, before: tuple[str, ...] = (), **environment: str) -> Done:
-    """Run `flowkit` to its end."""
+    """Run `flowkit` to its end: in this process, unless it needs another command before it or another environment.
+
+    To start a process and import everything there takes longer than what most tests ask of a command.
+    """
+    if not before and not environment:
+        return in_process(*arguments)
     process = start(*arguments, before=before, **environment)
     out, err = process.communicate(timeout=300)
     return Done(process.returncode, out, err)
+
+
+def in_process(*arguments: str | Path) -> Done:
+    """Run `flowkit` here; an error that it does not turn into an exit code is raised."""
+    from click.testing import CliRunner
+
+    from flowkit.cli import main
+
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+LONGEST_FIRST = (
+    "test_placement.py",
+    "test_run.py",
+    "test_cluster.py",
+    "test_recipes.py",
+    "test_kill_matrix.py",
+    "test_extract.py",
+    "test_bench.py",
+    "test_export.py",
+    "test_run_on_cluster.py",
+    "test_cuda_simulator.py",
+    "test_fault_runs.py",
+    "test_spotting.py",
+    "test_sharding.py",
+    "test_faults.py",
+    "test_many_shards.py",
+    "test_scale.py",
+)
+"""Files that take long: begun last, one of them would keep one process busy while the others have nothing left to do."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--budget`."""
+    budget.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the time of `make test`."""
+    budget.watch(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -38,12 +38,13 @@ def build_folder(
     labels: Sequence[str] = LABELS,
     datasets: Sequence[str] = DATASETS,
     prefix: str = "clip",
+    clip_ids: Sequence[str] = (),
 ) -> Path:
     """Plan, run.json, shards, commit records, index and failures.csv of `clips` good and `failures` failed clips.
 
-    Clip i (`clip-000` ..., or with another prefix) moves towards `direction(i)`, by PEAK_PX at the mouth. Clip 1 has no offset
-    (invalid fall); clip 2 has two faces and a residual of 1.5 px. Failed clips are `fail-000` ..., with the codes of FAILED_CODES
-    in turn.
+    Clip i (`clip-000` ..., or with another prefix, or as `clip_ids` says) moves towards `direction(i)`, by PEAK_PX at the mouth.
+    Clip 1 has no offset (invalid fall); clip 2 has two faces and a residual of 1.5 px. Failed clips are `fail-000` ..., with the
+    codes of FAILED_CODES in turn.
     """
     config = ExtractConfig(
         frames=FrameConfig(missing_offset="invalid"),
@@ -62,7 +63,8 @@ def build_folder(
     }
     commit.probe(out)
     commit.publish_file(out / RUN_FILE, commit.encode(run))
-    good = [_clip(f"{prefix}-{i:03d}", i, labels, datasets) for i in range(clips)]
+    names = clip_ids or [f"{prefix}-{i:03d}" for i in range(clips)]
+    good = [_clip(name, i, labels, datasets) for i, name in enumerate(names)]
     bad = [_clip(f"fail-{i:03d}", i, labels, datasets) for i in range(failures)]
     plan = make_plan([*good, *bad], [], [], fingerprint=config.fingerprint(), shard_clips=shard_clips)
     if plan.new is not None:

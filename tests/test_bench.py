@@ -424,6 +424,9 @@ def test_a_lost_gpu_takes_no_finished_row_with_it(monkeypatch: pytest.MonkeyPatc
     assert "got none." in done.stderr
 
 
+FEW_CLIPS = "from flowkit import bench, cli; bench.SUBJECTS, bench.SHARD_CLIPS = 3, 4; cli.main()"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "moment"),
     [
@@ -433,7 +436,7 @@ def test_a_lost_gpu_takes_no_finished_row_with_it(monkeypatch: pytest.MonkeyPatc
     ids=lambda value: getattr(value, "name", value),
 )
 def test_a_signal_leaves_no_data_set_behind(tmp_path: Path, number: signal.Signals, code: int, moment: str) -> None:
-    process = start("bench", "--end-to-end", "--backend", "cpu", TMPDIR=str(tmp_path))
+    process = start("bench", "--end-to-end", "--backend", "cpu", code=FEW_CLIPS, TMPDIR=str(tmp_path))
     assert process.stderr is not None
     assert any(moment in line for line in process.stderr)
     assert list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ COMMANDS = (
         "synth",
         "bench",
         "doctor",
+        "settings",
     ),
 )
 
@@ -32,7 +33,8 @@ COMMANDS = (
 def test_help_names_every_command_in_the_order_of_use() -> None:
     done = flowkit("--help")
     assert done.code == 0
-    listed = [line.split()[0] for line in done.out.split("Commands:")[1].splitlines() if line.strip()]
+    table = done.out.split("Commands:\n")[1].split("\nExample:\n")[0]
+    listed = [line.split()[0] for line in table.splitlines()]
     assert listed == list(COMMANDS)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.config import ExtractConfig, differences, load_config
+from flowkit.config import ExtractConfig, load_config
 from flowkit.errors import ConfigError
+from flowkit.settings_io import differences
 from flowkit_kernels import TVL1Params
 
 
@@ -30,12 +31,12 @@ def test_every_problem_is_told_at_once() -> None:
     told = str(caught.value)
     for part in (
         "align.size must be from",
-        "tvl1.lambda must be a known setting",
+        "tvl1.lambda: unknown setting. Did you mean tvl1.lambda_?",
         "shard.compress must be one of",
         "tvl1.warps",
     ):
         assert part in told
-    assert "colour must be a known setting" in told
+    assert "colour: unknown setting. Known: frames, align, tvl1, mmcof, shard, backend." in told
 
 
 @pytest.mark.parametrize("text", ["tvl1.lambda_", "=3", ""])

@@ -24,7 +24,16 @@ from conftest import flowkit, start
 from flowkit import commit
 from flowkit.cli import main
 from flowkit.errors import ConfigError, DiskFull, SettingsChanged
-from flowkit.export_formats import MAX_NAME, Refused, direction_picture, file_name, scaled_picture, strain, text_of
+from flowkit.export_formats import (
+    MAX_NAME,
+    FileNames,
+    Refused,
+    direction_picture,
+    file_name,
+    scaled_picture,
+    strain,
+    text_of,
+)
 from flowkit.exports import MARKER, export
 from flowkit.imports import LIST_FILE, SIDE, import_stst
 from flowkit.shards import COLUMNS, ShardFolder
@@ -81,6 +90,37 @@ def test_awkward_names_are_safe_and_different(text: str, tmp_path: Path) -> None
     assert (tmp_path / file_name(text)).resolve().parent == tmp_path.resolve()
     assert file_name(text) not in {file_name(other) for other in ("a", "a/", "a%2fb", "b")}
     assert text_of(file_name(text)) == text
+
+
+def test_texts_that_differ_in_capitals_alone_have_names_that_differ_in_more() -> None:
+    """File systems of macOS and Windows would give both one file."""
+    texts = ["sub01/Aé", "Sub01/aé", "SUB01/aé", "sub01/AÉ", "b"]
+    names = FileNames()
+    found = [names.of(text) for text in texts]
+    assert found[0] == file_name(texts[0])
+    assert len({name.casefold() for name in found}) == len(texts)
+    assert [text_of(name) for name in found] == texts
+    assert [names.of(text) for text in texts] == found
+    with pytest.raises(Refused):
+        [names.of(text) for text in ("x" * MAX_NAME, "X" * MAX_NAME)]
+
+
+@pytest.mark.parametrize("text", ["con", "NUL", "com1", "Lpt9.2", "aux."])
+def test_no_name_is_that_of_a_device_of_windows(text: str) -> None:
+    assert file_name(text).startswith(f"%{ord(text[0]):02X}")
+    assert text_of(file_name(text)) == text
+    assert file_name(f"{text[0]}x{text[1:]}") == f"{text[0]}x{text[1:]}"
+
+
+@pytest.mark.parametrize("name", ["npz", "png", "stst"])
+def test_clips_that_differ_in_capitals_alone_all_have_files(tmp_path: Path, name: str) -> None:
+    shards = build_folder(
+        tmp_path / "shards", clips=3, labels=WORDS[:1], datasets=("casme2",), clip_ids=("A", "a", "b")
+    )
+    done = export(shards, tmp_path / "out", name)  # type: ignore[arg-type]
+    assert (done.written, done.exit_code) == (3, 0)
+    written = [path.name.casefold() for path in (tmp_path / "out").rglob("*.[np]*")]
+    assert len(set(written)) == len(written) == 3 * {"npz": 1, "png": 3, "stst": 4}[name]
 
 
 # --- npz

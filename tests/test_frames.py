@@ -18,6 +18,7 @@ from PIL import Image
 from flowkit import frames as frames_module
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.files import stays_below
 from flowkit.frames import Frames, frame_numbers, numbered_images, read_frames
 from flowkit.manifest import Clip
 
@@ -220,7 +221,11 @@ def test_broken_and_circular_links_are_codes(folder: Path, tmp_path: Path):
     (folder / "2.png").symlink_to(folder / "gone.png")
     assert fails(clip(), tmp_path).code == FailureCode.FRAME_MISSING
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert fails(clip("loop"), tmp_path).code in (FailureCode.PATH_REFUSED, FailureCode.FRAME_MISSING)
+    error = fails(clip("loop"), tmp_path)
+    assert error.code == FailureCode.PATH_REFUSED
+    assert "circle" in error.message
+    assert not stays_below(tmp_path / "loop", tmp_path)
+    assert stays_below(folder / "1.png", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["s01/c1", "pipe.mp4"])

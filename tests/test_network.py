@@ -6,6 +6,7 @@ fail. It sees what goes through the C library: Python, MediaPipe, OpenCV, FFmpeg
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALL, flowkit
+from conftest import SMALL
 
 SHIM = r"""
 #include <cerrno>
@@ -116,18 +117,33 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
     return Watch(tmp_path_factory.mktemp("shim"))
 
 
-def fmanet(watch: Watch, *arguments: str | Path) -> None:
+COMMANDS = """
+import importlib, json, os, pathlib, sys
+from click.testing import CliRunner
+
+for program, *words in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(importlib.import_module(f"{program}.cli").main, words)
+    assert done.exit_code == 0, (words, done.output, done.exception)
+    assert not os.path.exists(os.environ["FLOWKIT_TEST_NETWORK_LOG"]), words
+    print(program, words[0])
+"""
+
+
+def run(watch: Watch, *commands: tuple[str | Path, ...]) -> None:
+    """Run commands in one process, behind the shim."""
     environment = {**os.environ, **watch.environment, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "fmanet.cli", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    listed = json.dumps([list(map(str, command)) for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, listed],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert watch.attempts() == [], arguments
-
-
-def run(watch: Watch, code: int, *arguments: str | Path) -> None:
-    done = flowkit(*arguments, **watch.environment)
-    assert done.code == code, done.err
-    assert watch.attempts() == [], arguments
+    assert done.stdout.splitlines() == [f"{program} {name}" for program, name, *_ in commands]
+    assert watch.attempts() == []
 
 
 def test_the_watch_sees_what_would_leave_the_machine_and_nothing_else(watch: Watch) -> None:
@@ -140,20 +156,15 @@ def test_the_watch_sees_what_would_leave_the_machine_and_nothing_else(watch: Wat
 
 
 def test_an_extraction_with_mediapipe_opens_no_connection(watch: Watch, uncropped: Path, tmp_path: Path) -> None:
-    flags = ("--size", "96", "--workers", "1")
-    run(watch, 0, "extract", uncropped, "--out", tmp_path / "out", *flags)
-    run(watch, 0, "spot", uncropped, "--out", tmp_path / "spotted.csv", "--workers", "1")
+    run(
+        watch,
+        ("flowkit", "extract", uncropped, "--out", tmp_path / "out", "--size", "96", "--workers", "1"),
+        ("flowkit", "spot", uncropped, "--out", tmp_path / "spotted.csv", "--workers", "1"),
+    )
 
 
 def test_no_other_command_opens_a_connection(watch: Watch, cropped: Path, tmp_path: Path) -> None:
     out, trained = tmp_path / "out", tmp_path / "run"
-    run(watch, 0, "check", cropped)
-    run(watch, 0, "extract", cropped, "--out", out, *SMALL, "--keep-faces")
-    run(watch, 0, "inspect", out)
-    run(watch, 0, "verify", out)
-    run(watch, 0, "report", out)
-    run(watch, 0, "export", out, "--format", "npz", "--out", tmp_path / "npz")
-    run(watch, 0, "doctor")
     flags = (
         "--epochs",
         "1",
@@ -168,7 +179,17 @@ def test_no_other_command_opens_a_connection(watch: Watch, cropped: Path, tmp_pa
         "--classes",
         "raw",
     )
-    fmanet(watch, "train", out, "--out", trained, *flags)
-    fmanet(watch, "evaluate", trained)
-    fmanet(watch, "report", trained)
-    fmanet(watch, "predict", trained, out, "--out", tmp_path / "predictions.csv")
+    run(
+        watch,
+        ("flowkit", "check", cropped),
+        ("flowkit", "extract", cropped, "--out", out, *SMALL, "--keep-faces"),
+        ("flowkit", "inspect", out),
+        ("flowkit", "verify", out),
+        ("flowkit", "report", out),
+        ("flowkit", "export", out, "--format", "npz", "--out", tmp_path / "npz"),
+        ("flowkit", "doctor"),
+        ("fmanet", "train", out, "--out", trained, *flags),
+        ("fmanet", "evaluate", trained),
+        ("fmanet", "report", trained),
+        ("fmanet", "predict", trained, out, "--out", tmp_path / "predictions.csv"),
+    )

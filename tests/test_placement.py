@@ -145,7 +145,7 @@ def test_a_device_process_that_is_killed_costs_nothing_but_time(run: Any, undist
     assert len({pid for pid, _ in journal(tmp_path, 0)}) == 3
 
 
-@pytest.mark.parametrize("clips", [(1, 2), (10, 11)])
+@pytest.mark.parametrize("clips", [(1, 2), pytest.param((10, 11), marks=pytest.mark.slow)])
 def test_a_clip_that_kills_the_device_fails_alone(
     run: Any, undisturbed: Path, tmp_path: Path, clips: tuple[int, ...]
 ) -> None:
@@ -208,7 +208,7 @@ def test_a_device_that_only_dies_is_taken_out_and_the_other_finishes(
 @pytest.mark.parametrize(
     ("ill", "how", "clips"),
     [
-        ("killed", "SIGKILL", (5, 6, 7)),
+        pytest.param("killed", "SIGKILL", (5, 6, 7), marks=pytest.mark.slow),
         ("after_write", "no clip in flight.*exit code 137", (7,)),
     ],
 )

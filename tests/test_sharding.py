@@ -128,7 +128,7 @@ def test_elements_of_an_array_that_are_killed_are_done_by_others(
         start("extract", cropped, "--out", out, *TINY, "--shard", "slurm", **array(element, 3, 7, 4, 2))
         for element in (3, 7)
     ]
-    while not list(out.glob("shards/*/*.json")):
+    while not list(out.glob("shards/*/[!.]*.json")):
         time.sleep(0.02)
         assert all(run.poll() is None for run in runs)
     for run in runs:

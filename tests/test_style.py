@@ -45,10 +45,12 @@ FLOWKIT_FOR_FMANET = {
             "executors",
             "files",
             "forms",
+            "machine",
             "commit",
             "page",
             "pictures",
             "progress",
+            "settings_io",
             "stop",
             "terminal",
         )
@@ -114,7 +116,7 @@ def test_library_code_is_short_and_says_nothing_by_itself(path: Path) -> None:
 
 def test_reading_shards_costs_neither_numba_nor_mediapipe_nor_opencv() -> None:
     code = (
-        "import sys, flowkit.shards, flowkit.errors, flowkit.executors\n"
+        "import sys, flowkit.shards, flowkit.errors, flowkit.executors, flowkit.settings_io\n"
         "heavy = {'numba', 'mediapipe', 'cv2', 'torch', 'av', 'click'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

@@ -200,6 +200,22 @@ def test_container_is_never_probed_and_only_files_are_opened(
     assert used["container_options"] == {"protocol_whitelist": "file"}
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.mkv"])
+def test_a_title_that_is_not_utf8_fails_no_video(tmp_path: Path, name: str):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "QQQQ"
+        stream = container.add_stream(CODECS[name], rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert b"QQQQ" in content
+    path.write_bytes(content.replace(b"QQQQ", b"\xff\xfe\xe9Q"))
+    assert len(read_footage(path, (0,), name).pictures) == 1
+
+
 def test_empty_video_is_unreadable(tmp_path: Path):
     (tmp_path / "a.mp4").touch()
     assert fails(tmp_path / "a.mp4")[0] == FailureCode.VIDEO_UNREADABLE

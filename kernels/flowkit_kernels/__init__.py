@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowkit_kernels.backend import available_backends, resolve_backend
+from flowkit_kernels.backend import available_backends, is_compiled, resolve_backend, warm_up
 from flowkit_kernels.errors import (
     BackendUnavailable,
     DeviceLost,
@@ -24,8 +24,10 @@ __all__ = [
     "ShapeError",
     "TVL1Params",
     "available_backends",
+    "is_compiled",
     "mmcof",
     "phase_flow",
     "resolve_backend",
     "tvl1_flow",
+    "warm_up",
 ]

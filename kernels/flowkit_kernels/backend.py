@@ -7,16 +7,23 @@ checked. It is imported at its first call and not before: `import flowkit_kernel
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.errors import BackendUnavailable, ParameterError
-from flowkit_kernels.obstacles import Obstacle, cupy_obstacle, gpu_is_here, numba_cuda_obstacle
+from flowkit_kernels.obstacles import (
+    Obstacle,
+    cpu_obstacle,
+    cupy_obstacle,
+    gpu_is_here,
+    numba_cuda_obstacle,
+    numba_obstacle,
+)
 
 if TYPE_CHECKING:
     from flowkit_kernels.mmcof import MMCOFParams
@@ -62,14 +69,10 @@ class _Backend:
     instead: str
 
 
-def _numba_obstacle() -> Obstacle | None:
-    return None if importlib.util.find_spec("numba") else Obstacle("numba is not installed", "Run pip install numba")
-
-
 _BACKENDS = {
     "cuda": _Backend("flowkit_kernels.cuda", cupy_obstacle, "cpu"),
     "numba-cuda": _Backend("flowkit_kernels.cuda_numba", numba_cuda_obstacle, "cpu"),
-    "cpu": _Backend("flowkit_kernels.cpu", _numba_obstacle, "reference"),
+    "cpu": _Backend("flowkit_kernels.cpu", cpu_obstacle, "reference"),
     "reference": _Backend("flowkit_kernels.reference", lambda: None, "reference"),
 }
 GPU_BACKENDS = ("cuda", "numba-cuda")
@@ -130,6 +133,76 @@ def load_operations(name: str) -> Operations:
     return cast(Operations, importlib.import_module(_BACKENDS[resolve_backend(name)].module))
 
 
+def warm_up(backend: str = "auto", tell: Callable[[str], object] = lambda _: None) -> float:
+    """Compile the kernels of a backend ahead of their first call, or load them where they are compiled.
+
+    The first call on a machine takes some 20 s without this. Of processes that start together one compiles; the others wait for it.
+
+    Parameters
+    ----------
+    backend : {"auto", "cuda", "numba-cuda", "cpu", "reference"}
+        Of these only "cpu" is compiled ahead.
+    tell : callable, optional
+        Called with a sentence before anything is compiled, and with a second one where the code is stored in an unusual folder.
+
+    Returns
+    -------
+    float
+        Seconds spent on compiling; 0 where the code was loaded.
+
+    Raises
+    ------
+    ParameterError
+        There is no backend of this name.
+    BackendUnavailable
+        It cannot run here, for instance because no folder for compiled code can be written.
+
+    Examples
+    --------
+    >>> warm_up("reference", print)
+    0.0
+    """
+    name = backend if backend == "cpu" else resolve_backend(backend)
+    if name != "cpu":
+        return 0.0
+    obstacle = compile_obstacle()
+    if obstacle:
+        raise BackendUnavailable(f"kernels: those of the CPU cannot run here: {obstacle.what}. {obstacle.next_step}.")
+    seconds: float = _code_cache().warm_up(_entries(), tell)
+    return seconds
+
+
+def is_compiled() -> bool:
+    """Return whether the CPU's kernels are compiled on this machine: `warm_up` would load them.
+
+    Examples
+    --------
+    >>> isinstance(is_compiled(), bool)
+    True
+    """
+    return compiled_folder() is not None
+
+
+def compiled_folder() -> Path | None:
+    """Return the folder from which the CPU's kernels would be loaded, None where they are still to be compiled."""
+    found: Path | None = None if compile_obstacle() else _code_cache().folder_of(_entries())
+    return found
+
+
+def compile_obstacle() -> Obstacle | None:
+    """Return what keeps the CPU's kernels from being compiled or loaded on this machine, if anything does; imports Numba."""
+    found: Obstacle | None = find_obstacle("cpu") or numba_obstacle() or _code_cache().obstacle(_entries())
+    return found
+
+
+def _code_cache() -> Any:
+    return importlib.import_module("flowkit_kernels.code_cache")
+
+
+def _entries() -> Any:
+    return importlib.import_module("flowkit_kernels.cpu").entries()
+
+
 def use_device(backend: str, index: int) -> None:
     """Choose the GPU that this thread computes on.
 
@@ -170,11 +243,13 @@ def auto_note() -> str:
 
 
 def _resolve_auto() -> str:
-    obstacles = {name: find_obstacle(name) for name in _AUTO}
-    for name, obstacle in obstacles.items():
+    obstacles = []
+    for name in _AUTO:
+        obstacle = find_obstacle(name)
         if obstacle is None:
             return name
-    reasons = "; ".join(f"{name}: {obstacle.what}" for name, obstacle in obstacles.items() if obstacle)
+        obstacles.append((name, obstacle))
+    reasons = "; ".join(f"{name}: {obstacle.what}" for name, obstacle in obstacles)
     raise BackendUnavailable(
-        f"backend: auto must find one that runs here; got none ({reasons}). Run pip install numba."
+        f"backend: auto must find one that runs here; got none ({reasons}). {obstacles[-1][1].next_step}."
     )

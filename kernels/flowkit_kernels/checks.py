@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from flowkit_kernels.arrays import Ranges
 from flowkit_kernels.errors import ParameterError, ShapeError
+from flowkit_kernels.host import cores
 
 OVERSHOOT = 1e-3
 """How far a grey value may leave [0, 1]: what resampling in float32 adds, far less than any other scale would."""
@@ -40,7 +40,7 @@ def choice(where: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
 def thread_count(where: str, threads: int | None) -> int:
     """Threads to use: as asked, or one for each core this process may use."""
     if threads is None:
-        return len(os.sched_getaffinity(0))
+        return cores()
     whole_number(where, "threads", threads, "1 or more", lambda value: value >= 1)
     return threads
 

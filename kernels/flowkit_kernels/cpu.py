@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels import cpu_mmcof, cpu_tvl1
+from flowkit_kernels.code_cache import Entry
 from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.tvl1 import TVL1Params
+from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return what the operations below call, with the types of the arguments: one each, as `checks` makes all arrays plain."""
+    image = np.zeros((MIN_SIZE, MIN_SIZE), np.float32)
+    flow, combined = np.zeros((2, 2, *image.shape), np.float32), np.zeros((3, *image.shape), np.float32)
+    calls = (
+        (
+            cpu_tvl1.solve,
+            (image, image, flow[0], cpu_tvl1.Settings.of(TVL1Params()), cpu_tvl1.Workspace.of(*image.shape)),
+        ),
+        (cpu_mmcof.combine, (flow, image > 0, combined, cpu_mmcof.Settings.of(MMCOFParams()))),
+    )
+    return tuple((function, tuple(map(numba.typeof, arguments))) for function, arguments in calls)
 
 
 def tvl1_flow(

@@ -33,10 +33,10 @@ class MMCOFParams:
     region : {"face", "image"}
         Where minimum, maximum, mean and deviation are taken: inside the mask (without one: in the image without its
         border), or in the whole image.
-    floor_px : float
-        A phase whose magnitudes differ by less is without motion, in pixels.
-    border_px : int
-        Width of the border that counts for nothing where there is no mask, in pixels.
+    floor_px : float, in pixels
+        A phase whose magnitudes differ by less is without motion.
+    border_px : int, in pixels
+        Width of the border that counts for nothing where there is no mask.
     modulate : bool
         False leaves the modulation out: COF.
 

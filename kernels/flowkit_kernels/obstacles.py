@@ -1,7 +1,7 @@
-"""Why a GPU backend cannot run on this machine, and what to do about it.
+"""Why a backend cannot run on this machine, and what to do about it.
 
-Looks in the order in which to mend: GPU and driver first, packages after, so that nobody installs hundreds of megabytes for a GPU
-that cannot use them. CuPy and Numba are imported only where there is a GPU. No probe creates a CUDA context.
+For a GPU it looks in the order in which to mend: GPU and driver first, packages after, so that nobody installs hundreds of
+megabytes for a GPU that cannot use them. CuPy and Numba are imported only where there is a GPU. No probe creates a CUDA context.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -59,6 +60,24 @@ def gpu_is_here() -> bool:
 
 
 @functools.cache
+def cpu_obstacle() -> Obstacle | None:
+    """Return what keeps "cpu" from running here, as far as that shows without importing Numba; looked at once per process."""
+    if importlib.util.find_spec("numba") is None:
+        return Obstacle("numba is not installed", "Run pip install numba")
+    return _JIT_DISABLED if _is_set("NUMBA_DISABLE_JIT") else None
+
+
+@functools.cache
+def numba_obstacle() -> Obstacle | None:
+    """Return what keeps Numba from compiling, as its import shows; looked at once per process."""
+    error = _import_error("numba")
+    if error:
+        again = "Install it again: pip install --force-reinstall numba"
+        return Obstacle(f"numba is installed but cannot be imported: {_in_short(error)}", again)
+    return _JIT_DISABLED if importlib.import_module("numba").config.DISABLE_JIT else None
+
+
+@functools.cache
 def cupy_obstacle() -> Obstacle | None:
     """What keeps "cuda" from running here, or None; looked at once a process."""
     driver = find_driver()
@@ -72,14 +91,14 @@ def numba_cuda_obstacle() -> Obstacle | None:
     Numba's simulator (NUMBA_ENABLE_CUDASIM=1) needs no GPU, and counts as one.
     """
     driver = find_driver()
-    if _simulated():
+    if _is_set("NUMBA_ENABLE_CUDASIM"):
         return _numba_package_obstacle(driver)
     return _gpu_obstacle(driver) or _numba_package_obstacle(driver) or _numba_version_obstacle(driver)
 
 
 def forget() -> None:
     """Look anew at the next call, as a new process would."""
-    for probe in (find_driver, cupy_obstacle, numba_cuda_obstacle):
+    for probe in (find_driver, cpu_obstacle, numba_obstacle, cupy_obstacle, numba_cuda_obstacle):
         probe.cache_clear()
 
 
@@ -180,8 +199,14 @@ def _cupy_builds() -> list[str]:
 # --- Numba
 
 
-def _simulated() -> bool:
-    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0").strip() not in ("", "0")
+_JIT_DISABLED = Obstacle(
+    "NUMBA_DISABLE_JIT is set, and without Numba's compiler a flow takes hours", "Unset NUMBA_DISABLE_JIT"
+)
+
+
+def _is_set(variable: str) -> bool:
+    """Whether Numba takes a switch in the environment for set."""
+    return os.environ.get(variable, "0").strip() not in ("", "0")
 
 
 def _numba_package_obstacle(driver: Driver | None) -> Obstacle | None:

@@ -1,6 +1,7 @@
 """All that makes Numba loops run at the speed of C, in one place; the loops themselves read like the algorithm.
 
-- `njit`: the one set of compiler flags. Compiled code is cached on disk, which works for module-level functions only.
+- `njit`: the one set of compiler flags. Compiled code is cached on disk (`code_cache.py`), which works for module-level functions
+  only.
 - `inlined`: the same, for whatever an entry calls. A function that is not inlined exists several times, optimised once more with
   each caller, and which copy runs depends on what else the process has compiled: the first run, which compiles, would give other
   bits than all later ones, which load the entry alone.
@@ -12,8 +13,6 @@
 - `_WIDE`: LLVM halves the vectors of processors that have 512 bits, unless a function says that it wants them.
 - Unsigned x (`U64`, ZERO, ONE): a signed index compiles to a wrap-around test, which keeps a loop scalar too.
 - `sort_column`, `median_25`: comparator networks, written out by the compiler. `cubic_texel`: one vector for four texels.
-
-Numba's cache looks at the file of a function only: after an edit here, delete `__pycache__/*.nbi`.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
+
+from flowkit_kernels.code_cache import KernelCache
 
 Lines = npt.NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,17 +45,21 @@ RUN = 2 * CACHE_LINE
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc", "nnan", "ninf"}
 
 
-_OPTIONS = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": _FASTMATH}
+_OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": _FASTMATH}
 
 
 def njit(function: Function) -> Function:
     """Compile at first call, cache on disk, run without the interpreter lock. NaN is refused before it gets here."""
-    return cast(Function, numba.njit(**_OPTIONS)(function))
+    compiled = numba.njit(**_OPTIONS)(function)
+    compiled._cache = KernelCache(function, shared=True)
+    return cast(Function, compiled)
 
 
 def inlined(function: Function) -> Function:
     """As `njit`, for a function that becomes part of each that calls it."""
-    return cast(Function, numba.njit(forceinline=True, **_OPTIONS)(function))
+    compiled = numba.njit(forceinline=True, **_OPTIONS)(function)
+    compiled._cache = KernelCache(function, shared=False)
+    return cast(Function, compiled)
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,6 @@ does on other streams must have joined that one when the call returns, which hol
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.backend import resolve_backend
+from flowkit_kernels.host import cores
 
 CPU_COPY_BYTES = 64 * 2**20
 GPU_COPY_BYTES = 256 * 2**20
@@ -138,7 +138,7 @@ class _CpuStopwatch:
     copy_bytes = CPU_COPY_BYTES
 
     def __init__(self) -> None:
-        self._threads = len(os.sched_getaffinity(0))
+        self._threads = cores()
         source = np.arange(self.copy_bytes // 4, dtype=np.float32)
         self._sources = np.array_split(source, self._threads)
         self._targets = np.array_split(np.ones_like(source), self._threads)

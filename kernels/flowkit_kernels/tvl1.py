@@ -37,9 +37,9 @@ class TVL1Params:
         Rounds of median filter and inner iterations a warp.
     inner_iterations : int
         Primal-dual iterations a round. Up: closer to the minimum, slower.
-    epsilon : float
-        A warp ends early when the root mean square update of an iteration is at most this, in pixels; 0: never.
-    median_filtering : {1, 5}
+    epsilon : float, in pixels
+        A warp ends early when the root mean square update of an iteration is at most this; 0: never.
+    median_filtering : {1, 5}, in pixels
         Side of the median filter that opens each outer iteration; 1: off. 5: cleaner edges.
     round_coordinates : bool
         Round the coordinates of the warp to 1/32 px as OpenCV 4 does (OpenCV 5 does not).

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmanet.model import (
-    CHANNELS,
     LEAST_LENGTH,
     PHASES,
     FrontEnd,
     Head,
     Motion,
-    NetworkConfig,
     Stream,
     area_average,
     check_input,
@@ -30,6 +28,7 @@ from fmanet.model import (
     strain,
     without_invalid,
 )
+from fmanet.settings import CHANNELS, NetworkConfig
 
 KERNELS: Final = (3, 5, 8)
 

@@ -41,11 +41,6 @@ def derived_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def steps_an_epoch(clips: int, settings: TrainSettings) -> int:
-    """Batches of an epoch; the last may be short."""
-    return -(-clips // settings.batch)
-
-
 def epoch_batches(clips: Clips, settings: TrainSettings, seed: int, epoch: int) -> Iterator[Batch]:
     """The batches of one epoch.
 

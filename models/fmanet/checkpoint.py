@@ -10,19 +10,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from flowkit import commit
 from flowkit.errors import ConfigError
 from flowkit.files import read_regular
 from fmanet.errors import CheckpointRefused
-from fmanet.model import NetworkConfig, build_network
-from fmanet.train import State
+from fmanet.settings import NetworkConfig
+
+if TYPE_CHECKING:  # who only compares files with their hashes needs no torch
+    from torch import nn
+
+    from fmanet.train import State
 
 MAX_WEIGHT_BYTES = 256 << 20
 """No network here comes near it."""
@@ -82,6 +81,8 @@ def save(folder: Path, name: str, state: State, content: Mapping[str, Any]) -> P
 
 def encode_weights(state: State) -> bytes:
     """Bytes of a safetensors file; the same weights give the same bytes."""
+    import safetensors.torch
+
     content: bytes = safetensors.torch.save({name: state[name].contiguous() for name in sorted(state)})
     return content
 
@@ -174,6 +175,11 @@ def read_file(path: Path, entry: Mapping[str, Any], limit: int = MAX_WEIGHT_BYTE
 
 def _filled(network: NetworkConfig, content: bytes, path: Path) -> nn.Module:
     """A network with these weights; `NetworkConfig` bounds its size, whatever the file says."""
+    import safetensors.torch
+    import torch
+
+    from fmanet.model import build_network
+
     try:
         state = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:  # the last: a type that PyTorch has none of

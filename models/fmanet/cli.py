@@ -1,5 +1,7 @@
 """The command line. stdout carries results only; stderr carries progress, notes and errors; the exit code says the rest.
 
+torch, which takes seconds to load, is loaded only when a command has found nothing wrong.
+
 0 all done                                     3 a library, a GPU or a folder is missing
 1 some networks failed, or stored files are damaged or missing    74 disk full
 2 usage, settings, or clips that cannot be trained on    75 stopped by SIGTERM: run again      130 interrupted
@@ -10,14 +12,28 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flowkit import __version__
+from flowkit.classes import default_grouping, grouping
 from flowkit.errors import ConfigError
-from flowkit.terminal import FOLDER, Commands, fail, show_mapping, show_rows, signals, with_options
+from flowkit.terminal import (
+    FOLDER,
+    Commands,
+    fail,
+    progress,
+    setting_options,
+    show_mapping,
+    show_rows,
+    show_settings,
+    signals,
+    with_options,
+)
+from fmanet.settings import RunOptions, RunSettings
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -30,7 +46,11 @@ class _Commands(Commands):
     packages = ("torch", "safetensors")
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    epilog="fmanet train out --out run\nfmanet predict run new-shards --out classes.csv",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="fmanet")
 def main() -> None:
     """Train and judge FMANet on shards of dual-phase optical flow.
@@ -72,7 +92,7 @@ TRAIN_SETTINGS = [
     ),
     click.option("--train-on", "protocol__train_on", callback=_names, metavar="NAMES", help="Data sets, for cross."),
     click.option("--test-on", "protocol__test_on", callback=_names, metavar="NAMES", help="Data sets, for cross."),
-    click.option("--seeds", type=int, help="Networks a fold, with seeds 0, 1, ...  [default: 1]"),
+    click.option("--seeds", type=int, help="Networks per fold, with seeds 0, 1, ...  [default: 1]"),
     click.option("--epochs", "train__epochs", type=int, help="Passes over the training clips.  [default: 30]"),
     click.option(
         "--select",
@@ -90,40 +110,51 @@ TRAIN_SETTINGS = [
         help="Train N networks together in one process; recorded. Worth it on a GPU.  [default: 1]",
     ),
 ]
-RUN_OPTIONS = [
-    click.option("--config", "config_file", type=FILE, help="Settings as TOML; flags win over it."),
-    click.option(
-        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, such as train.rate=1e-3."
-    ),
-    click.option(
-        "--workers",
-        type=int,
-        default=0,
-        help="Processes that train, one thread each.  [default: one a core, one on a GPU]",
-    ),
-    click.option(
-        "--cluster",
-        default="",
-        metavar="ADDRESS",
-        help="Dask cluster that trains, a network a thread: local, tcp://host:8786, or a scheduler file.  [default: this machine]",
-    ),
-    click.option("--overwrite", is_flag=True, help="Discard what --out holds."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
-]
-
-
-@main.command(short_help="Train a network for each fold and seed; goes on where it was stopped.")
-@click.argument("shards", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="The run folder; a run that was stopped goes on there.")
-@with_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS])
-@click.option(
+KEEP_EPOCHS = click.option(
     "--keep-epochs",
     is_flag=True,
     default=None,
     help="Also store what each epoch predicts, for fmanet evaluate --report-leaky; never used in training.",
 )
-@with_options(RUN_OPTIONS)
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Discard what --out holds.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+RUN_OPTIONS = [
+    click.option(
+        "--workers",
+        type=int,
+        default=0,
+        help="Processes that train, one thread each.  [default: one per core, one on a GPU]",
+    ),
+    click.option(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="Dask cluster that trains, one network per thread: local, tcp://host:8786, or a scheduler file.  "
+        "[default: this machine]",
+    ),
+]
+SETTINGS = setting_options("train.rate=1e-3", RunSettings)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@main.command(
+    short_help="Train a network for each fold and seed; goes on where it was stopped.",
+    epilog="fmanet train out --out run --seeds 5",
+)
+@click.argument("shards", nargs=-1, required=True, type=FOLDER)
+@with_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS], "What is computed")
+@with_options(
+    [
+        click.option("--out", type=FOLDER, required=True, help="The run folder; a run that was stopped goes on there."),
+        OVERWRITE,
+        KEEP_EPOCHS,
+        DRY_RUN,
+    ],
+    "What is read and written",
+)
+@with_options(RUN_OPTIONS, "How it runs")
+@with_options(SETTINGS, "All settings")
+@AS_JSON
 def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Train on SHARDS, one network for each fold and seed, and score what they predict of the clips held out.
 
@@ -133,19 +164,18 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
     Exit codes: 0 all done; 1 some folds failed, or a stored file is damaged; 2 usage, settings, or clips that cannot be trained
     on; 3 a library, a GPU or a folder is missing; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
     """
-    from flowkit.progress import StderrProgress
-    from flowkit.stop import Stop
-    from fmanet.report import write_report
-    from fmanet.run import RunOptions, preview, train_run
-
     options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
     settings = _settings(shards, given)
+    from flowkit.stop import Stop
+    from fmanet.report import write_report
+    from fmanet.run import preview, train_run
+
     source = _source(shards, settings)
     if dry_run:
         _show_preview(preview(source, out, settings, options), as_json)
         return
     stop = Stop("train")
-    with StderrProgress("networks") as reporter, signals(stop):
+    with progress("networks") as reporter, signals(stop):
         summary = train_run(source, out, settings, options, reporter=reporter, stop=stop)
     if summary.scores is not None:
         write_report(out)
@@ -158,14 +188,17 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
     sys.exit(summary.exit_code)
 
 
-@main.command(short_help="Scores of a run, from its stored predictions.")
+@main.command(
+    short_help="Scores of a run, from its stored predictions.",
+    epilog="fmanet evaluate run --json",
+)
 @click.argument("run", type=FOLDER)
 @click.option(
     "--report-leaky",
     is_flag=True,
     help="Also print what choosing each fold's best epoch on the held-out clips would claim; needs fmanet train --keep-epochs.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@AS_JSON
 def evaluate(run: Path, report_leaky: bool, as_json: bool) -> None:
     """Score RUN from the predictions it stored, and write predictions.csv and scores.json.
 
@@ -183,7 +216,10 @@ def evaluate(run: Path, report_leaky: bool, as_json: bool) -> None:
         _show_leaky(leaky)
 
 
-@main.command(short_help="Classes of new clips, by the networks of a run.")
+@main.command(
+    short_help="Classes of new clips, by the networks of a run.",
+    epilog="fmanet predict run new-shards --out classes.csv",
+)
 @click.argument("run", type=FOLDER)
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=FILE, required=True, help="CSV file to write.")
@@ -192,6 +228,8 @@ def predict(run: Path, shards: tuple[Path, ...], out: Path) -> None:
 
     Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 usage.
     """
+    _check_run(run)
+    _check_shards(shards)
     from fmanet.prediction import predict_shards
 
     notes = predict_shards(run, shards, out)
@@ -200,7 +238,10 @@ def predict(run: Path, shards: tuple[Path, ...], out: Path) -> None:
     click.echo(out)
 
 
-@main.command(short_help="A page that shows a run: scores, maps, curves, settings.")
+@main.command(
+    short_help="A page that shows a run: scores, maps, curves, settings.",
+    epilog="fmanet report run --clips 40",
+)
 @click.argument("run", type=FOLDER)
 @click.option("--clips", type=click.IntRange(0, 200), default=12, show_default=True, help="Clips that are pictured.")
 def report(run: Path, clips: int) -> None:
@@ -211,12 +252,16 @@ def report(run: Path, clips: int) -> None:
 
     Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 RUN is no run.
     """
+    _check_run(run)
     from fmanet.report import write_report
 
     click.echo(write_report(run, clips=clips))
 
 
-@main.command(short_help="A trained network as an ONNX file.")
+@main.command(
+    short_help="A trained network as an ONNX file.",
+    epilog="fmanet export run --fold all --out models",
+)
 @click.argument("run", type=FOLDER)
 @click.option(
     "--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What is written."
@@ -234,22 +279,30 @@ def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) 
     Exit codes: 0 written; 1 a network is missing, damaged, or does not answer alike; 2 usage; 3 the extra onnx is missing;
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
-    from flowkit.progress import StderrProgress
+    _check_run(run)
     from flowkit.stop import Stop
     from fmanet.export import export_onnx
 
     stop = Stop("export")
-    with StderrProgress("networks") as reporter, signals(stop):
+    with progress("networks") as reporter, signals(stop):
         exported = export_onnx(run, out, fold=fold, seed=seed, reporter=reporter, stop=stop)
     for written in exported:
         click.echo(written.model)
 
 
-@main.command(short_help="What each part of the method is worth.")
+@main.command(short_help="What each part of the method is worth.", epilog="fmanet ablate out --out ladder --seeds 5")
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="Folder of the runs, one a row.")
-@with_options(TRAIN_SETTINGS)
-@with_options(RUN_OPTIONS)
+@with_options(TRAIN_SETTINGS, "What is computed")
+@with_options(
+    [
+        click.option("--out", type=FOLDER, required=True, help="Folder of the runs, one per row."),
+        OVERWRITE,
+    ],
+    "What is read and written",
+)
+@with_options(RUN_OPTIONS, "How it runs")
+@with_options(SETTINGS, "All settings")
+@AS_JSON
 def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
     """Train the ladder on SHARDS, from one phase alone to FMANet, and compare each row with the one before.
 
@@ -257,17 +310,18 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
 
     Exit codes: as of train.
     """
-    from flowkit.progress import StderrProgress
     from flowkit.stop import Stop
     from fmanet.ablation import COLUMNS, compare, ladder, table
-    from fmanet.run import RunOptions, train_run
 
     options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
     settings = _settings(shards, given)
+    rows = ladder(settings)
+    from fmanet.run import train_run
+
     source = _source(shards, settings)
     stop = Stop("train")
-    with StderrProgress("networks") as reporter, signals(stop):
-        for row in ladder(settings):
+    with progress("networks") as reporter, signals(stop):
+        for row in rows:
             reporter.note(f"{row.title}:")
             summary = train_run(source, out / row.folder, row.settings, options, reporter=reporter, stop=stop)
             if summary.stopped is not None:
@@ -282,18 +336,74 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
         click.echo(str(out / "ablation.json"))
 
 
-def _settings(shards: Sequence[Path], given: dict[str, Any]) -> Any:
-    """Settings from a file, assignments and flags."""
-    from fmanet.settings import RunSettings, load_values
-    from fmanet.task import fitting_grouping
+@main.command(
+    short_help="Every setting of train, with default, unit and effect.",
+    epilog="fmanet settings --out train.toml",
+)
+@click.option("--out", type=FILE, help="File to write them into, for --config.  [default: print them]")
+@click.option("--of", "run", type=FOLDER, metavar="RUN", help="Those of a run, in place of the defaults.")
+@click.option("--overwrite", is_flag=True, help="Replace the file --out.")
+@AS_JSON
+def settings(out: Path | None, run: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Print every setting of `fmanet train`, with its default, unit and effect, as a TOML file that --config takes.
+
+    With --of, the settings are those of RUN: `fmanet train --config FILE` on its shards then goes on there, or trains the same
+    elsewhere.
+
+    Exit codes: 0 printed or written; 1 a stored file is damaged; 2 usage, or RUN is no run.
+    """
+    title = [
+        "Settings of fmanet train: what decides the results of a run. fmanet train ... --config FILE takes this file."
+    ]
+    left_out = {NETWORK_CLASSES: "the clips say it."}
+    if run is None:
+        left_out["classes"] = "without it, 3-class is taken where it fits, raw elsewhere."
+        show_settings(RunSettings(), title, left_out, out, overwrite, as_json)
+    else:
+        show_settings(
+            _settings_of(run), [*title, f"These are the settings of {run}."], left_out, out, overwrite, as_json
+        )
+
+
+NETWORK_CLASSES = "network.classes"
+"""The one setting that nobody may set."""
+
+
+def _settings(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
+    """Settings from a file, assignments and flags; what is wrong with them or with the folders of the shards is found here."""
+    from flowkit.settings_io import load_values
+    from flowkit.shards import ShardFolder
 
     values = load_values(given.pop("config_file"), given.pop("assignments"), **given)
     network = values.get("network")
     if isinstance(network, Mapping) and "classes" in network:
         raise ConfigError(
-            f"settings: network.classes must be left out; got {network['classes']}. It is what --classes has; remove it."
+            f"settings: {NETWORK_CLASSES} must be left out; got {network['classes']}. It is what --classes has; remove it."
         )
-    return RunSettings.from_dict({"classes": fitting_grouping(shards), **values} if "classes" not in values else values)
+    settings = RunSettings.from_dict(values)
+    _check_shards(shards)
+    if "classes" not in values:
+        names = {clip["dataset"] for path in shards for clip in ShardFolder.open(path).each_clip()}
+        settings = replace(settings, classes=default_grouping(names))
+    grouping(settings.classes)
+    return settings
+
+
+def _settings_of(run: Path) -> RunSettings:
+    from fmanet.folder import open_run
+
+    return open_run(run)[1]
+
+
+def _check_run(run: Path) -> None:
+    _settings_of(run)
+
+
+def _check_shards(shards: Sequence[Path]) -> None:
+    from flowkit.shards import stored_run
+
+    for path in shards:
+        stored_run(path)
 
 
 def _source(shards: Sequence[Path], settings: Any) -> Any:

@@ -30,8 +30,7 @@ from flowkit.stop import Stop
 from fmanet import checkpoint, folder
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
 from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
-from fmanet.plan import Member, Plan
-from fmanet.task import member_keys
+from fmanet.plan import Member, Plan, member_keys
 from fmanet.transforms import flip
 
 EVERY_FOLD: Final = "all"

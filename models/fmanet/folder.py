@@ -21,7 +21,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowkit import commit
 from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, ShardCorrupt
@@ -31,13 +31,17 @@ from fmanet.errors import CheckpointRefused
 from fmanet.forms import is_record, is_run
 from fmanet.plan import PLAN_FILE, Member, Plan, read_plan
 from fmanet.settings import RunSettings
-from fmanet.train import LogRow
+
+if TYPE_CHECKING:  # who reads a run needs no torch
+    from fmanet.train import LogRow
 
 KIND = "fmanet run"
 FOLDS = "folds"
 PREDICTIONS_FILE, SCORES_FILE = "predictions.csv", "scores.json"
 OWN = (FOLDS, "quarantine", PREDICTIONS_FILE, SCORES_FILE, "report.html", PLAN_FILE, commit.RUN_FILE)
 """run.json comes last: until it is removed, the folder is known as ours."""
+EPOCH_COLUMNS = ("epoch", "clip_id", "subject", "dataset")
+"""Before the classes, in a table of what each epoch predicts."""
 FACTS = ("settings", "clips", "versions", "device", "machine")
 """What run.json tells of the run."""
 MAX_TABLE_BYTES = 1 << 30

@@ -8,12 +8,10 @@ alone; t is a one-hot row, or a mixture of two under mixup; m_b is 0 for rows th
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-LossName = Literal["weighted", "focal", "plain"]
+from fmanet.settings import LossName
 
 
 def class_weights(target: Tensor, classes: int, loss: LossName) -> Tensor:

@@ -1,6 +1,6 @@
 """FMANet: flow of the rise and the fall in, class logits out; what MM-COF does by hand, done inside with learned parameters.
 
-Read it top to bottom: the settings; the front end, function by function; the network; its start; its size.
+Read it top to bottom: the front end, function by function; the network; its start; its size.
 
     flow -> magnitudes, directions -> modulate, fuse -> pictures -> 28 x 28 -> streams -> attention -> dropout -> head
            '---------- front end, full resolution, float32 ---------'
@@ -22,20 +22,17 @@ parameters work, and so does export.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowkit.errors import ConfigError, ShapeError
+from flowkit.errors import ShapeError
+from fmanet.settings import NetworkConfig
 
 PHASES: Final = ("rise", "fall")
 HUGE: Final = torch.finfo(torch.float32).max
@@ -44,167 +41,10 @@ LEAST_LENGTH: Final = 1e-8
 LEAST_DEVIATION: Final = 1e-7
 LEAST_COMBINED: Final = 1e-3
 """Below this the combined direction fades to nothing instead of turning ever faster: the slope stays below 1000."""
-CHANNELS: Final = 3
-"""Of a picture: magnitude times direction (x, y), magnitude; with `strain` one more."""
 GROUPS: Final = 4
 """Of features that are normalised together."""
 REDUCTION: Final = 4
 """Features for one hidden unit of the channel attention."""
-INPUTS_OF: Final = {
-    "fmanet": ("both", "rise", "fall"),
-    "shallow": ("rise", "fall"),
-    "cnn": ("both", "rise", "fall", "cof", "mmcof"),
-}
-LIMITS: Final[dict[str, tuple[float, float]]] = {
-    "classes": (2, 32),
-    "width": (4, 64),
-    "working": (28, 256),
-    "dropout": (0, 0.95),
-    "theta_1": (0.01, 0.99),
-    "alpha": (0, 100),
-    "beta": (0, 100),
-    "k": (0.01, 1000),
-    "c": (-100, 100),
-    "floor_px": (0, 100),
-}
-"""Least and greatest value of each number; the sizes keep every network below a million parameters."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """Which network is built, and from which start.
-
-    Attributes
-    ----------
-    network : {"fmanet", "shallow", "cnn"}
-        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `order`, `share_streams`.
-    classes : int
-    inputs : {"both", "rise", "fall", "cof", "mmcof"}
-        What the network sees. "rise", "fall": the other phase is masked as invalid and its stream is not built.
-        "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
-    modulation : bool
-        False: M' = clip(M_c, 0, 1).
-    fusion : bool
-        False: both phases weigh the same, and nothing about it is learned.
-    attention : bool
-        False: features pass unchanged.
-    order : {"after", "before"}
-        Modulate the fused magnitude, as MM-COF does, or each phase with a threshold of its own before they are fused.
-    pooling : {"map", "global"}
-        Keep where on the face something moved, or average it away.
-    grid : {4, 7}
-        Side of the feature map that is kept.
-    width : int
-        Features of a stream, a multiple of 4. Up: more capacity, slower, overfits sooner.
-    share_streams : bool
-        The streams of rise and fall have the same weights.
-    dropout : float
-        Share of the features that training drops. Up: more regularised.
-    working : int
-        Side of the grid that larger maps are averaged down to. Up: finer and slower.
-    theta_1, alpha, beta, k, c : float
-        Where the learned parameters of the front end start; theta_2 is 1 - theta_1. Meaning as in `MMCOFParams`.
-    floor_px : float
-        A phase whose magnitudes differ by less is without motion; in the units of the flow. Not learned.
-    strain : bool
-        Pictures have a fourth channel, the optical strain. "shallow" always has it.
-
-    Raises
-    ------
-    ConfigError
-        Listing every value that is not allowed.
-
-    Examples
-    --------
-    >>> NetworkConfig(classes=5, attention=False).inputs
-    'both'
-    """
-
-    network: Literal["fmanet", "shallow", "cnn"] = "fmanet"
-    classes: int = 3
-    inputs: Literal["both", "rise", "fall", "cof", "mmcof"] = "both"
-    modulation: bool = True
-    fusion: bool = True
-    attention: bool = True
-    order: Literal["after", "before"] = "after"
-    pooling: Literal["map", "global"] = "map"
-    grid: Literal[4, 7] = 7
-    width: int = 12
-    share_streams: bool = False
-    dropout: float = 0.3
-    working: int = 28
-    theta_1: float = 0.5
-    alpha: float = 1.5
-    beta: float = 0.5
-    k: float = 20.0
-    c: float = 1.0
-    floor_px: float = 0.05
-    strain: bool = False
-
-    @property
-    def channels(self) -> int:
-        """Channels of a picture."""
-        return CHANNELS + self.strain
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(NetworkConfig)
-        problems = [
-            f"network: {name} must be {expected}; got {getattr(self, name)!r}. Correct it."
-            for name, hint in hints.items()
-            if (expected := _unmet(name, hint, getattr(self, name)))
-        ]
-        if not problems and self.inputs not in INPUTS_OF[self.network]:
-            allowed = ", ".join(INPUTS_OF[self.network])
-            problems.append(
-                f"network: inputs must be one of {allowed} for {self.network!r}; got {self.inputs!r}. Choose one of them."
-            )
-        if problems:
-            raise ConfigError("\n".join(problems))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict in declaration order, as JSON holds it."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
-        """Build from a mapping; what is left out keeps its default.
-
-        Raises
-        ------
-        ConfigError
-            A key is unknown, or a value is not allowed.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"network: settings must be a table of names and values; got {values!r}. Correct it.")
-        known = [field.name for field in dataclasses.fields(cls)]
-        problems = [
-            f"network: {name} must be a known setting; got an unknown one. Known: {', '.join(known)}."
-            for name in values
-            if name not in known
-        ]
-        try:
-            config = cls(**{name: value for name, value in values.items() if name in known})
-        except ConfigError as error:
-            problems.append(str(error))
-        if problems:
-            raise ConfigError("\n".join(problems))
-        return config
-
-
-def _unmet(name: str, hint: Any, value: object) -> str:
-    """What the value should have been; empty if it is that."""
-    if typing.get_origin(hint) is Literal:
-        allowed = typing.get_args(hint)
-        fits = any(value == choice and type(value) is type(choice) for choice in allowed)
-        return "" if fits else f"one of {', '.join(map(str, allowed))}"
-    if hint is bool:
-        return "" if isinstance(value, bool) else "true or false"
-    low, high = LIMITS[name]
-    kinds = (int,) if hint is int else (int, float)
-    fits = type(value) in kinds and low <= cast(float, value) <= high
-    if name == "width":
-        return "" if fits and cast(int, value) % 4 == 0 else f"a multiple of 4 from {low} to {high}"
-    return "" if fits else f"a {'whole ' if hint is int else ''}number from {low} to {high}"
 
 
 # ------------------------------------------------------------------------------------------------ front end, as functions

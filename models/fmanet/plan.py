@@ -5,20 +5,22 @@ Published as folds.json before the first training; a run that is taken up again 
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowkit import commit
 from flowkit.errors import ShardCorrupt
 from flowkit.files import NotRegular, read_regular
-from fmanet.batches import steps_an_epoch
-from fmanet.dataset import Clips
 from fmanet.errors import TrainingImpossible
 from fmanet.protocol import Fold, split
 from fmanet.settings import RunSettings
-from fmanet.stacked import grouped
+
+if TYPE_CHECKING:  # who reads a run needs no torch
+    from fmanet.dataset import Clips
 
 PLAN_FILE = "folds.json"
 
@@ -129,9 +131,42 @@ def make_plan(clips: Clips, folds: list[Fold], settings: RunSettings) -> Plan:
         for fold in folds
     )
     members = [Member(fold, seed) for seed in range(settings.seeds) for fold in range(len(folds))]
-    steps = [steps_an_epoch(planned[member.fold].train_clips, settings.train) for member in members]
+    steps = [settings.train.steps_an_epoch(planned[member.fold].train_clips) for member in members]
     groups = grouped(steps, settings.train.stack)
     return Plan(planned, tuple(tuple(members[position] for position in group) for group in groups))
+
+
+def grouped(steps: Sequence[int], stack: int) -> list[tuple[int, ...]]:
+    """Which networks are trained together: at most `stack`, all with equally many steps an epoch.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        Steps an epoch of each network.
+    stack : int
+
+    Returns
+    -------
+    list of tuple of int
+        Positions in `steps`, each once.
+    """
+    groups = []
+    for count in sorted(set(steps)):
+        alike = [position for position, own in enumerate(steps) if own == count]
+        groups += [tuple(alike[begin : begin + stack]) for begin in range(0, len(alike), stack)]
+    return sorted(groups)
+
+
+def member_keys(plan: Plan, fingerprint: str, digest: str) -> dict[Member, str]:
+    """By network: a hash of all that decides its result, and of which networks it is trained with."""
+    keys = {}
+    for group in plan.groups:
+        company = [(plan.folds[member.fold].name, member.seed) for member in group]
+        for member in group:
+            fold = plan.folds[member.fold]
+            parts = repr((fingerprint, digest, company, fold.name, fold.held_out, fold.test, member.seed))
+            keys[member] = hashlib.sha256(parts.encode()).hexdigest()[:16]
+    return keys
 
 
 def freeze(out: Path, plan: Plan) -> None:

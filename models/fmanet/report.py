@@ -27,7 +27,7 @@ from flowkit.pictures import RGB, colour_wheel, data_uri, flow_picture, mmcof_pi
 from fmanet import checkpoint, folder
 from fmanet.dataset import Clips
 from fmanet.metrics import METRICS, seed_average
-from fmanet.model import PHASES, FMANet, Maps, NetworkConfig, build_network, multiply_adds, parameter_count
+from fmanet.model import PHASES, FMANet, Maps, build_network, multiply_adds, parameter_count
 from fmanet.plan import Member, Plan
 from fmanet.predictions import Prediction
 from fmanet.results import (
@@ -39,7 +39,7 @@ from fmanet.results import (
     score_table,
     write_results,
 )
-from fmanet.settings import RunSettings
+from fmanet.settings import NetworkConfig, RunSettings
 from fmanet.task import ClipSource, clips_digest
 from fmanet.train import pinned, predict
 

@@ -26,10 +26,9 @@ from fmanet.metrics import (
     spread,
     subject_interval,
 )
-from fmanet.plan import Member, Plan
+from fmanet.plan import Member, Plan, member_keys
 from fmanet.predictions import Prediction, parse_table, write_table
 from fmanet.settings import RunSettings
-from fmanet.task import EPOCH_COLUMNS, member_keys
 
 MAX_LISTED = 20
 SCORE_COLUMNS = ("of", "clips", "UF1", "UAR", "ACC")
@@ -224,7 +223,7 @@ def _interval(rows: Rows, scores: Scores) -> dict[str, Any] | None:
 def _best_epoch(text: str, rows: Sequence[Prediction], classes: Sequence[str]) -> Rows:
     """Predictions of the epoch that gets most of these clips right, the first of equals."""
     header, *lines = csv.reader(io.StringIO(text))
-    if tuple(header) != (*EPOCH_COLUMNS, *classes):
+    if tuple(header) != (*folder.EPOCH_COLUMNS, *classes):
         raise ShardCorrupt(
             "epochs: header must name epoch, clip and classes; got another. Restore the file from a copy."
         )

@@ -9,8 +9,6 @@ trained again, to the same bits.
 from __future__ import annotations
 
 import importlib.metadata
-import math
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit import __version__, commit
-from flowkit.cluster import LOCAL, ClusterPool, ask, connect
+from flowkit.cluster import ClusterPool, ask, connect
 from flowkit.errors import (
     ClusterLost,
     ConfigError,
@@ -33,55 +31,23 @@ from flowkit.errors import (
 )
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
 from flowkit.files import read_regular
+from flowkit.machine import cores, processor
 from flowkit.progress import Reporter, Silent
+from flowkit.settings_io import differences
 from flowkit.stop import Stop
 from fmanet import folder
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
 from fmanet.model import build_network, multiply_adds, parameter_count
-from fmanet.plan import Member, Plan, freeze, make_plan
+from fmanet.plan import Member, Plan, freeze, make_plan, member_keys
 from fmanet.results import write_results
-from fmanet.settings import RunSettings, differences
-from fmanet.task import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, member_keys, trainer
+from fmanet.settings import RunOptions, RunSettings
+from fmanet.task import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, trainer
 from fmanet.train import predict
 
 VERSIONED = ("torch", "safetensors", "numpy", "h5py")
 ENDS_THE_RUN = (DiskFull, EnvironmentMissing, ShardCorrupt, ConfigError, LeakError)
 """Errors that every other fold would meet too."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run is carried out; none of this changes a result.
-
-    Attributes
-    ----------
-    workers : int
-        Processes that train; 0 for one a core, on a GPU for one.
-    overwrite : bool
-        Discard what the folder holds.
-    timeout_s : float
-        Longest time for one group of networks.
-    cluster : str
-        Dask cluster that trains: "local" (of `workers` processes), an address, or a scheduler file, whose workers train a network a
-        thread; empty for this machine.
-    """
-
-    workers: int = 0
-    overwrite: bool = False
-    timeout_s: float = 86400.0
-    cluster: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.workers <= 1024:
-            raise ConfigError(f"options: workers must be from 0 to 1024; got {self.workers}. Correct it.")
-        if not 0 < self.timeout_s < math.inf:
-            raise ConfigError(f"options: timeout_s must be positive; got {self.timeout_s}. Correct it.")
-        if self.workers and self.cluster not in ("", LOCAL):
-            raise ConfigError(
-                f"options: workers must be left out with the cluster {self.cluster}, whose workers train a network a thread; got "
-                f"{self.workers}. Leave it out, and start Dask's workers with as many threads."
-            )
 
 
 @dataclass(slots=True)
@@ -275,6 +241,8 @@ class _Run:
         self.summary.done = self.summary.resumed = self.summary.planned - left
         if self.summary.resumed:
             self.reporter.note(f"Resuming in {self.out}: {self.summary.resumed} networks are trained.")
+        versions = ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items())
+        self.reporter.detail(f"Run {self.out.absolute()}, settings {self.settings.fingerprint()}, {versions}.")
         self.reporter.start(left)
         return pending
 
@@ -296,7 +264,7 @@ class _Run:
             },
             "versions": _versions(),
             "device": self._device(),
-            "machine": {"processor": _processor(), "system": platform.platform()},
+            "machine": {"processor": processor(), "system": platform.platform()},
         }
 
     def _device(self) -> dict[str, Any]:
@@ -378,6 +346,8 @@ class _Run:
         group = self.plan.groups[number]
         if outcome.kind == "done":
             self.summary.done += len(group)
+            for member in group:
+                self.reporter.detail(f"Trained: {self.plan.title(member)}")
             self.reporter.advance(len(group), 0)
             return
         if isinstance(outcome.error, ENDS_THE_RUN) and outcome.kind == "raised":
@@ -396,7 +366,7 @@ class _Run:
 
 
 def _workers(options: RunOptions, settings: RunSettings) -> int:
-    return options.workers or (1 if settings.train.device == "cuda" else len(os.sched_getaffinity(0)))
+    return options.workers or (1 if settings.train.device == "cuda" else cores())
 
 
 def _versions() -> dict[str, str]:
@@ -409,12 +379,3 @@ def _versions() -> dict[str, str]:
 def _folder_fingerprint(path: Path) -> str:
     run = commit.decode(read_regular(path / commit.RUN_FILE))
     return str(run.get("fingerprint", "")) if run else ""
-
-
-def _processor() -> str:
-    """Model name of the CPU, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,7 +1,7 @@
 """Every setting that decides a result of training, as frozen dataclasses that are also the TOML and the JSON.
 
-How a run is carried out (workers, overwrite) is `run.RunOptions`: it never changes a result. Threads, device and stacking do,
-in the last bits, so they stand here.
+How a run is carried out (workers, overwrite) is `RunOptions`: it never changes a result. Threads, device and stacking do, in
+the last bits, so they stand among the settings. Imports no torch: a wrong setting is found before torch is loaded.
 """
 
 from __future__ import annotations
@@ -10,21 +10,228 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, cast
 
+from flowkit.cluster import LOCAL
 from flowkit.errors import ConfigError
-from flowkit.files import read_regular
-from fmanet.loss import LossName
-from fmanet.model import NetworkConfig
-from fmanet.transforms import AugmentSettings
+from flowkit.settings_io import build, unknown_settings
 
-MAX_CONFIG_BYTES = 1 << 20
+LossName = Literal["weighted", "focal", "plain"]
+CHANNELS: Final = 3
+"""Of a picture: magnitude times direction (x, y), magnitude; with `strain` one more."""
+INPUTS_OF: Final = {
+    "fmanet": ("both", "rise", "fall"),
+    "shallow": ("rise", "fall"),
+    "cnn": ("both", "rise", "fall", "cof", "mmcof"),
+}
+LIMITS: Final[dict[str, tuple[float, float]]] = {
+    "classes": (2, 32),
+    "width": (4, 64),
+    "working": (28, 256),
+    "dropout": (0, 0.95),
+    "theta_1": (0.01, 0.99),
+    "alpha": (0, 100),
+    "beta": (0, 100),
+    "k": (0.01, 1000),
+    "c": (-100, 100),
+    "floor_px": (0, 100),
+}
+"""Least and greatest value of each number; the sizes keep every network below a million parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Which network is built, and from which start.
+
+    Attributes
+    ----------
+    network : {"fmanet", "shallow", "cnn"}
+        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `order`, `share_streams`.
+    classes : int
+        How many are told apart: those of the clips.
+    inputs : {"both", "rise", "fall", "cof", "mmcof"}
+        What the network sees. "rise", "fall": the other phase is masked as invalid and its stream is not built.
+        "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
+    modulation : bool
+        Modulate the magnitude. False: M' = clip(M_c, 0, 1).
+    fusion : bool
+        Learn how much each phase weighs. False: both phases weigh the same, and nothing about it is learned.
+    attention : bool
+        Attend to where the face moves. False: features pass unchanged.
+    order : {"after", "before"}
+        Modulate the fused magnitude, as MM-COF does, or each phase with a threshold of its own before they are fused.
+    pooling : {"map", "global"}
+        Keep where on the face something moved, or average it away.
+    grid : {4, 7}
+        Side of the feature map that is kept.
+    width : int
+        Features of a stream, a multiple of 4. Up: more capacity, slower, overfits sooner.
+    share_streams : bool
+        The streams of rise and fall have the same weights.
+    dropout : float
+        Share of the features that training drops. Up: more regularised.
+    working : int, in pixels
+        Side of the grid that larger maps are averaged down to. Up: finer and slower.
+    theta_1, alpha, beta, k, c : float
+        Where the learned parameters of the front end start; theta_2 is 1 - theta_1. Meaning as in `MMCOFParams`.
+    floor_px : float, in the unit of the flow
+        A phase whose magnitudes differ by less is without motion. Not learned.
+    strain : bool
+        Pictures have a fourth channel, the optical strain. "shallow" always has it.
+
+    Raises
+    ------
+    ConfigError
+        Listing every value that is not allowed.
+
+    Examples
+    --------
+    >>> NetworkConfig(classes=5, attention=False).inputs
+    'both'
+    """
+
+    network: Literal["fmanet", "shallow", "cnn"] = "fmanet"
+    classes: int = 3
+    inputs: Literal["both", "rise", "fall", "cof", "mmcof"] = "both"
+    modulation: bool = True
+    fusion: bool = True
+    attention: bool = True
+    order: Literal["after", "before"] = "after"
+    pooling: Literal["map", "global"] = "map"
+    grid: Literal[4, 7] = 7
+    width: int = 12
+    share_streams: bool = False
+    dropout: float = 0.3
+    working: int = 28
+    theta_1: float = 0.5
+    alpha: float = 1.5
+    beta: float = 0.5
+    k: float = 20.0
+    c: float = 1.0
+    floor_px: float = 0.05
+    strain: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of a picture."""
+        return CHANNELS + self.strain
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(NetworkConfig)
+        problems = [
+            f"network: {name} must be {expected}; got {getattr(self, name)!r}. Correct it."
+            for name, hint in hints.items()
+            if (expected := _unmet(name, hint, getattr(self, name)))
+        ]
+        if not problems and self.inputs not in INPUTS_OF[self.network]:
+            allowed = ", ".join(INPUTS_OF[self.network])
+            problems.append(
+                f"network: inputs must be one of {allowed} for {self.network!r}; got {self.inputs!r}. Choose one of them."
+            )
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict in declaration order, as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
+        """Build from a mapping; what is left out keeps its default.
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown, or a value is not allowed.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"network: settings must be a table of names and values; got {values!r}. Correct it.")
+        problems = unknown_settings(cls, values, "network")
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            config = cls(**{name: value for name, value in values.items() if name in known})
+        except ConfigError as error:
+            problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return config
+
+
+def _unmet(name: str, hint: Any, value: object) -> str:
+    """What the value should have been; empty if it is that."""
+    if typing.get_origin(hint) is Literal:
+        allowed = typing.get_args(hint)
+        fits = any(value == choice and type(value) is type(choice) for choice in allowed)
+        return "" if fits else f"one of {', '.join(map(str, allowed))}"
+    if hint is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    low, high = LIMITS[name]
+    kinds = (int,) if hint is int else (int, float)
+    fits = type(value) in kinds and low <= cast(float, value) <= high
+    if name == "width":
+        return "" if fits and cast(int, value) % 4 == 0 else f"a multiple of 4 from {low} to {high}"
+    return "" if fits else f"a {'whole ' if hint is int else ''}number from {low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """How strongly training clips are changed; with all zeros they stay as they are, bit for bit.
+
+    Attributes
+    ----------
+    flip : float
+        Probability of mirroring left and right.
+    rotation_deg : float, in degrees
+        Largest angle, either way.
+    scale : float
+        Largest relative change of size, either way: 0.1 means from 0.9 to 1.1.
+    translation_px : float, in pixels of the field
+        Largest shift along each axis.
+    gain : float
+        Largest relative change of a phase's magnitude, either way.
+    drift : float, in the unit of the flow
+        Largest constant added to u and v of a phase: head motion that was left over, or a zero that was estimated wrongly.
+
+    Raises
+    ------
+    ConfigError
+    """
+
+    flip: float = 0.5
+    rotation_deg: float = 5.0
+    scale: float = 0.05
+    translation_px: float = 1.0
+    gain: float = 0.1
+    drift: float = 0.02
+
+    def __post_init__(self) -> None:
+        limits = {"flip": 1.0, "rotation_deg": 180.0, "scale": 0.9, "translation_px": 1e4, "gain": 1.0, "drift": 1e4}
+        problems = [
+            f"settings: augment.{name} must be a number from 0 to {limit:g}; got {getattr(self, name)!r}. Correct it."
+            for name, limit in limits.items()
+            if type(getattr(self, name)) not in (int, float) or not 0 <= getattr(self, name) <= limit
+        ]
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AugmentSettings:
+        """Build from what `to_dict` gave; what is left out keeps its default.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if problems := unknown_settings(cls, values, "settings: augment"):
+            raise ConfigError("\n".join(problems))
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +243,19 @@ class TrainSettings:
     epochs : int
         Passes over the training clips; with select "inner" the most there may be.
     batch : int
-        Clips a step.
+        Clips per step.
     rate : float
         Largest learning rate of AdamW.
     weight_decay : float
         Of AdamW, on weights with two or more axes; gates, norms and biases are left alone.
     schedule : {"cosine", "constant"}
-        Rate over the epochs.
+        How the learning rate goes on over the epochs: down to 0, or not at all.
     mixup : float
         Parameter of the Beta distribution that pairs are mixed by; up: stronger mixing; 0: none.
     loss : {"weighted", "focal", "plain"}
+        Cross-entropy with rare classes weighing more; the same, looking away from clips that are already right; all alike.
     gamma : float
-        Of the focal loss.
+        Of the focal loss. Up: looks away from clips that are already right.
     augment : AugmentSettings
     flip_test : bool
         Average predictions over each clip and its mirror image.
@@ -61,8 +269,9 @@ class TrainSettings:
     threads : int
         Threads a network is trained with: other numbers give other bits.
     device : {"cpu", "cuda"}
+        What trains: the CPU, or an NVIDIA GPU.
     mixed_precision : bool
-        bfloat16 where that is safe; on a GPU only.
+        Compute in bfloat16 where that is safe; on a GPU only.
 
     Raises
     ------
@@ -105,6 +314,10 @@ class TrainSettings:
                 f"settings: train.stack must be 1 with select inner; got {self.stack}. Each fold then has epochs of its own."
             )
 
+    def steps_an_epoch(self, clips: int) -> int:
+        """Batches of an epoch of so many clips; the last may be short."""
+        return -(-clips // self.batch)
+
     def rate_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
         if self.schedule == "constant":
@@ -121,9 +334,9 @@ class ProtocolSettings:
     name : {"loso", "holdout", "cross"}
         Each subject once; the subjects of `hold_out`; train on some data sets and test on others.
     hold_out : tuple of str
-        Subjects, as "dataset/subject".
+        Subjects, as "dataset/subject", for "holdout".
     train_on, test_on : tuple of str
-        Data sets.
+        Data sets, for "cross".
 
     Raises
     ------
@@ -160,9 +373,9 @@ class RunSettings:
     train : TrainSettings
     protocol : ProtocolSettings
     seeds : int
-        Networks a fold, each from a start and an order of its own: seeds 0, 1, ...
-    size : int
-        Side that flow is resized to, in pixels; 0 as stored.
+        Networks per fold, each from a start and an order of its own: seeds 0, 1, ...
+    size : int, in pixels
+        Side that flow is resized to; 0 as stored.
     keep_epochs : bool
         Also store what each epoch predicts of the held-out clips, for `evaluate --report-leaky` alone.
 
@@ -206,63 +419,43 @@ class RunSettings:
         return typing.cast(RunSettings, build(cls, values, where))
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is carried out; none of this changes a result.
+
+    Attributes
+    ----------
+    workers : int
+        Processes that train; 0 for one a core, on a GPU for one.
+    overwrite : bool
+        Discard what the folder holds.
+    timeout_s : float
+        Longest time for one group of networks.
+    cluster : str
+        Dask cluster that trains: "local" (of `workers` processes), an address, or a scheduler file, whose workers train a network a
+        thread; empty for this machine.
+    """
+
+    workers: int = 0
+    overwrite: bool = False
+    timeout_s: float = 86400.0
+    cluster: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 1024:
+            raise ConfigError(f"options: workers must be from 0 to 1024; got {self.workers}. Correct it.")
+        if not 0 < self.timeout_s < math.inf:
+            raise ConfigError(f"options: timeout_s must be positive; got {self.timeout_s}. Correct it.")
+        if self.workers and self.cluster not in ("", LOCAL):
+            raise ConfigError(
+                f"options: workers must be left out with the cluster {self.cluster}, whose workers train a network a thread; got "
+                f"{self.workers}. Leave it out, and start Dask's workers with as many threads."
+            )
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """A settings dataclass as JSON would give it back: tuples become lists."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(settings))))
-
-
-def build(cls: Any, values: Mapping[str, Any], where: str = "settings") -> Any:
-    """A settings dataclass from a mapping.
-
-    Raises
-    ------
-    ConfigError
-        Listing every unknown key, wrong type or value out of range.
-    """
-    problems: list[str] = []
-    built = _build(cls, values, where, "", problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return built
-
-
-def load_values(file: Path | None = None, assignments: Sequence[str] = (), **flags: Any) -> dict[str, Any]:
-    """Settings from a TOML file, then `--set` assignments, then flags; the later wins.
-
-    Parameters
-    ----------
-    file : Path, optional
-    assignments : sequence of str
-        Such as "train.epochs=40"; the value is TOML, or bare text.
-    **flags
-        Dotted names with double underscores for dots (`train__epochs=40`); None means not given.
-
-    Raises
-    ------
-    ConfigError
-    """
-    values = {} if file is None else _read_toml(file)
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not name.strip() or not equals:
-            raise ConfigError(f"--set: assignment must look like train.epochs=40; got {text!r}. Correct it.")
-        _assign(values, name.strip(), _toml_value(value.strip()))
-    for name, value in flags.items():
-        if value is not None:
-            _assign(values, name.replace("__", "."), value)
-    return values
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Each setting that differs between two nested dicts, as "train.epochs 60 -> 40"."""
-    found = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key} {before} -> {after}")
-    return found
 
 
 def _refuse(prefix: str, checks: Mapping[str, tuple[bool, str]], settings: Any) -> None:
@@ -273,82 +466,3 @@ def _refuse(prefix: str, checks: Mapping[str, tuple[bool, str]], settings: Any) 
     ]
     if problems:
         raise ConfigError("\n".join(problems))
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_regular(file, MAX_CONFIG_BYTES).decode("utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: --config must be a readable TOML file; got {error.strerror}. Check the path."
-        ) from error
-    except (ValueError, RecursionError) as error:  # the second: brackets without end
-        raise ConfigError(f"{file}: --config must be a readable TOML file; got {error}. Correct the file.") from error
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text  # bare words need no quotes on a command line
-
-
-def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *tables, key = dotted.split(".")
-    for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"settings: {dotted} must name a setting; got a value where {table} should be a table. Correct it."
-            )
-    values[key] = value
-
-
-def _build(cls: Any, values: Mapping[str, Any], where: str, prefix: str, problems: list[str]) -> Any:
-    """One dataclass from one mapping; problems are collected, so that the user sees all of them at once."""
-    hints = typing.get_type_hints(cls)
-    good: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in hints:
-            known = ", ".join(prefix + name for name in hints)
-            problems.append(f"{where}: {prefix}{key} must be a known setting; got an unknown one. Known: {known}.")
-        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            good[key] = _build(hints[key], value, where, f"{prefix}{key}.", problems)
-        elif fits(hints[key], value):
-            good[key] = _converted(hints[key], value)
-        else:
-            problems.append(f"{where}: {prefix}{key} must be {_expectation(hints[key])}; got {value!r}. Correct it.")
-    if problems:
-        return None
-    try:
-        return cls(**good)
-    except (TypeError, ValueError) as error:
-        problems.append(str(error))
-        return None
-
-
-def fits(hint: Any, value: Any) -> bool:
-    """Whether a JSON or TOML value may stand where a type is declared."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in inner
-    if origin in (types.UnionType, typing.Union):
-        return any(fits(one, value) for one in inner)
-    if origin is tuple:
-        kinds = [inner[0]] * len(value) if isinstance(value, (list, tuple)) and inner[-1] is ... else list(inner)
-        return isinstance(value, (list, tuple)) and len(kinds) == len(value) and all(map(fits, kinds, value))
-    return type(value) in (int, float) if hint is float else type(value) is hint
-
-
-def _converted(hint: Any, value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return tuple(_converted(typing.get_args(hint)[0], one) for one in value)
-    return float(value) if hint is float else value
-
-
-def _expectation(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    if dataclasses.is_dataclass(hint):
-        return "a table"
-    return f"of type {getattr(hint, '__name__', hint)}" if typing.get_origin(hint) is None else f"of type {hint}"

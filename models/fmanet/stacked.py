@@ -2,7 +2,7 @@
 
 Each network sees batches of its own, drawn from its own clips as training it alone would draw them, so no network ever meets
 another's held-out clips, and without dropout the result is that of training alone, but for rounding. (Dropout draws other
-masks here.) The networks of a group must take equally many steps an epoch; `grouped` sees to that.
+masks here.) The networks of a group must take equally many steps an epoch; `plan.grouped` sees to that.
 
 A batch shared by all networks, in which each weighs its held-out clips 0, would be faster, but would bring held-out clips into
 the training code. On a CPU next to nothing is gained (benchmarks/training.py: 1.1 times the speed of one after the other at batch
@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from fmanet.batches import Batch, derived_seed, epoch_batches, filled, steps_an_epoch
+from fmanet.batches import Batch, derived_seed, epoch_batches, filled
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingImpossible
 from fmanet.loss import class_weights, classification_loss
-from fmanet.model import NetworkConfig
-from fmanet.settings import TrainSettings
+from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.train import (
     LogRow,
     OnEpoch,
@@ -41,27 +40,6 @@ from fmanet.train import (
     started,
     tell,
 )
-
-
-def grouped(steps: Sequence[int], stack: int) -> list[tuple[int, ...]]:
-    """Which networks are trained together: at most `stack`, all with equally many steps an epoch.
-
-    Parameters
-    ----------
-    steps : sequence of int
-        Steps an epoch of each network.
-    stack : int
-
-    Returns
-    -------
-    list of tuple of int
-        Positions in `steps`, each once.
-    """
-    groups = []
-    for count in sorted(set(steps)):
-        alike = [position for position, own in enumerate(steps) if own == count]
-        groups += [tuple(alike[begin : begin + stack]) for begin in range(0, len(alike), stack)]
-    return sorted(groups)
 
 
 def train_together(
@@ -97,10 +75,10 @@ def train_together(
     """
     for own in clips:
         check_trainable(own, network)
-    if len({steps_an_epoch(len(own), settings) for own in clips}) != 1:
+    if len({settings.steps_an_epoch(len(own)) for own in clips}) != 1:
         raise TrainingImpossible(
             f"train: networks trained together must take equally many steps an epoch; got {[len(own) for own in clips]} clips "
-            f"in batches of {settings.batch}. Group them with grouped()."
+            f"in batches of {settings.batch}. Group them with plan.grouped()."
         )
     with pinned(settings):
         stack = _Stack([on_device(own, settings) for own in clips], network, settings, seeds)

@@ -15,21 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flowkit.classes import default_grouping
 from flowkit.errors import EnvironmentMissing, ShardCorrupt
-from flowkit.shards import ShardFolder
 from fmanet import checkpoint, folder
 from fmanet.batches import derived_seed
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.model import build_network
-from fmanet.plan import Member, Plan
+from fmanet.plan import Member, Plan, member_keys
 from fmanet.predictions import Prediction, table_bytes
 from fmanet.protocol import Fold, cross, holdout, loso, split
 from fmanet.settings import ProtocolSettings, RunSettings, TrainSettings
 from fmanet.stacked import train_together
 from fmanet.train import OnEpoch, State, Trained, predict, train
-
-EPOCH_COLUMNS = ("epoch", "clip_id", "subject", "dataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +71,6 @@ def clips_digest(clips: Clips) -> str:
     return digest.hexdigest()[:16]
 
 
-def fitting_grouping(folders: Sequence[Path]) -> str:
-    """Name of the grouping that fits the data sets of these folders, for those who name none.
-
-    Raises
-    ------
-    ConfigError, ShardCorrupt
-    """
-    return default_grouping({clip["dataset"] for path in folders for clip in ShardFolder.open(path).each_clip()})
-
-
 def folds_of(protocol: ProtocolSettings, clips: Clips) -> list[Fold]:
     """The folds that the protocol makes of the clips.
 
@@ -97,18 +83,6 @@ def folds_of(protocol: ProtocolSettings, clips: Clips) -> list[Fold]:
     if protocol.name == "cross":
         return cross(clips, protocol.train_on, protocol.test_on)
     return loso(clips)
-
-
-def member_keys(plan: Plan, fingerprint: str, digest: str) -> dict[Member, str]:
-    """By network: a hash of all that decides its result, and of which networks it is trained with."""
-    keys = {}
-    for group in plan.groups:
-        company = [(plan.folds[member.fold].name, member.seed) for member in group]
-        for member in group:
-            fold = plan.folds[member.fold]
-            parts = repr((fingerprint, digest, company, fold.name, fold.held_out, fold.test, member.seed))
-            keys[member] = hashlib.sha256(parts.encode()).hexdigest()[:16]
-    return keys
 
 
 @contextmanager
@@ -180,7 +154,7 @@ def _commit(
         "log": (".log.csv", folder.log_table(trained.log)),
     }
     if watcher is not None:
-        files["every_epoch"] = (".epochs.csv", folder.table([*EPOCH_COLUMNS, *test.classes], watcher.rows))
+        files["every_epoch"] = (".epochs.csv", folder.table([*folder.EPOCH_COLUMNS, *test.classes], watcher.rows))
     content = {
         "key": key,
         "fold": fold.name,

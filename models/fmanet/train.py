@@ -21,9 +21,9 @@ from fmanet.batches import derived_seed, epoch_batches
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
 from fmanet.loss import class_weights, classification_loss
-from fmanet.model import NetworkConfig, build_network
+from fmanet.model import build_network
 from fmanet.protocol import inner_split
-from fmanet.settings import TrainSettings
+from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.transforms import flip
 
 State = dict[str, Tensor]

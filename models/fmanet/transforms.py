@@ -12,82 +12,16 @@ Every function also takes arrays with further leading axes, such as (folds, B, .
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from flowkit.errors import ConfigError
+from fmanet.settings import AugmentSettings
 
 DRAWS = 11
 """Random numbers a clip: flip, angle, scale, shift (x, y), gain (rise, fall), drift (rise u, v, fall u, v)."""
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentSettings:
-    """How strongly training clips are changed; with all zeros they stay as they are, bit for bit.
-
-    Attributes
-    ----------
-    flip : float
-        Probability of mirroring left and right.
-    rotation_deg : float
-        Largest angle, either way.
-    scale : float
-        Largest relative change of size, either way: 0.1 means from 0.9 to 1.1.
-    translation_px : float
-        Largest shift along each axis, in pixels of the field.
-    gain : float
-        Largest relative change of a phase's magnitude, either way.
-    drift : float
-        Largest constant added to u and v of a phase, in the flow's unit: head motion that was left over, or a zero that was
-        estimated wrongly.
-
-    Raises
-    ------
-    ConfigError
-    """
-
-    flip: float = 0.5
-    rotation_deg: float = 5.0
-    scale: float = 0.05
-    translation_px: float = 1.0
-    gain: float = 0.1
-    drift: float = 0.02
-
-    def __post_init__(self) -> None:
-        limits = {"flip": 1.0, "rotation_deg": 180.0, "scale": 0.9, "translation_px": 1e4, "gain": 1.0, "drift": 1e4}
-        problems = [
-            f"settings: augment.{name} must be a number from 0 to {limit:g}; got {getattr(self, name)!r}. Correct it."
-            for name, limit in limits.items()
-            if type(getattr(self, name)) not in (int, float) or not 0 <= getattr(self, name) <= limit
-        ]
-        if problems:
-            raise ConfigError("\n".join(problems))
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AugmentSettings:
-        """Build from what `to_dict` gave; what is left out keeps its default.
-
-        Raises
-        ------
-        ConfigError
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(
-                f"settings: augment must hold known settings; got {', '.join(unknown)}. Known: {', '.join(known)}."
-            )
-        return cls(**values)
 
 
 def augment(

@@ -22,7 +22,7 @@ from flowkit import commit, shards
 from fmanet import checkpoint, folder
 from fmanet.ablation import LADDER
 from fmanet.cli import main
-from fmanet.task import member_keys
+from fmanet.plan import member_keys
 
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--epochs", "2", "--workers", "1")
 
@@ -60,6 +60,16 @@ def test_train_says_what_it_did_and_where_it_lies(casme2: Path, trained: Path) -
     assert "3 networks: 3 trained (3 before this run), 0 failed" in done.stdout
     assert "average over seeds" in done.stdout
     assert str(trained / "scores.json") in done.stdout
+
+
+def test_the_settings_of_a_run_are_taken_back_to_that_run(casme2: Path, trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    assert fmanet("settings", "--of", trained, "--out", file).exit_code == 0
+    assert "keep_epochs = true" in file.read_text()
+    done = fmanet("train", casme2, "--out", trained, "--config", file, "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["pending"], found["fingerprint"]) == (0, folder.open_run(trained)[0]["fingerprint"])
 
 
 def test_evaluate_scores_stored_predictions_and_shouts_about_the_leaky_figure(trained: Path) -> None:
@@ -195,7 +205,7 @@ def test_a_settings_file_is_read_and_flags_win_over_it(casme2: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--set", "train.eppochs=3"), "train.eppochs must be a known setting"),
+        (("--set", "train.eppochs=3"), "train.eppochs: unknown setting. Did you mean train.epochs?"),
         (("--set", "train.rate"), "assignment must look like"),
         (("--set", "network.classes=5"), "network.classes must be left out"),
         (("--set", "network.width=7"), "width must be a multiple of 4"),
@@ -211,7 +221,7 @@ def test_a_settings_file_is_read_and_flags_win_over_it(casme2: Path, tmp_path: P
             "test_on must be one of casme2; got samm",
         ),
         (("--classes", "12-class"), "grouping must be one of"),
-        (("--config", "/nowhere.toml"), "--config must be a readable TOML file"),
+        (("--config", "/nowhere.toml"), "settings must be a readable TOML file"),
         (("--workers", "-1"), "workers must be from 0"),
     ],
 )
@@ -356,7 +366,7 @@ def test_without_torch_help_works_and_train_says_what_to_install(casme2: Path, t
 
 
 def test_help_of_every_command_names_its_exit_codes_or_what_it_writes() -> None:
-    assert list(main.commands) == ["train", "evaluate", "predict", "report", "export", "ablate"]
+    assert list(main.commands) == ["train", "evaluate", "predict", "report", "export", "ablate", "settings"]
     for command in main.commands:
         done = fmanet(command, "--help")
         assert done.exit_code == 0

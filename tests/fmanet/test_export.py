@@ -55,7 +55,12 @@ def unlike_start(config: NetworkConfig) -> torch.nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("fmanet 28", "shallow 28", "cnn 112")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_onnx_equals_torch_for_any_number_of_clips_and_every_pair_of_valid_phases(name: str) -> None:
     config, size, mirrored = NETWORKS[name]
     predictor = Predictor(unlike_start(config), mirrored)

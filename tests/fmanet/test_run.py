@@ -192,10 +192,12 @@ def test_sigkill_at_random_moments_loses_and_changes_nothing(undisturbed: Path, 
     assert leftovers(out) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_stopped_run_says_so_and_goes_on(shards: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 75, "2"), (signal.SIGINT, 130, "1")])
+def test_a_stopped_run_says_so_and_goes_on(
+    shards: Path, tmp_path: Path, number: signal.Signals, code: int, workers: str
+) -> None:
     out = tmp_path / "run"
-    process = start("train", shards, "--out", out, *FLAGS, "--seeds", "12", "--workers", "2")
+    process = start("train", shards, "--out", out, *FLAGS, "--seeds", "12", "--workers", workers)
     while not any(out.glob("folds/*/seed-?.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import LocalCluster
 from made_clips import made_shards
@@ -94,7 +95,7 @@ def test_a_stopped_run_goes_on_without_a_cluster(workers: LocalCluster, source: 
 
 
 def test_a_lost_scheduler_ends_the_run_with_75(source: ClipSource, tmp_path: Path) -> None:
-    with cluster_of(1) as lost:
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), cluster_of(1) as lost:
         closing = threading.Thread(target=lost.close)
 
         def lose() -> None:

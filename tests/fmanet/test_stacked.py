@@ -9,9 +9,9 @@ import torch
 from made_clips import made_clips
 
 from fmanet.errors import TrainingImpossible
-from fmanet.model import NetworkConfig
-from fmanet.settings import TrainSettings
-from fmanet.stacked import grouped, train_together
+from fmanet.plan import grouped
+from fmanet.settings import NetworkConfig, TrainSettings
+from fmanet.stacked import train_together
 from fmanet.train import State, train
 
 NETWORK = NetworkConfig(width=4, grid=4, dropout=0.0)

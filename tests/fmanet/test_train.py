@@ -211,7 +211,7 @@ def test_settings_survive_json() -> None:
         ({"select": "inner", "stack": 4}, "train.stack must be 1 with select inner"),
         ({"loss": "hinge"}, "loss must be one of weighted, focal, plain"),
         ({"batch": 8.5}, "batch must be of type int"),
-        ({"eppochs": 3}, "eppochs must be a known setting"),
+        ({"eppochs": 3}, "eppochs: unknown setting. Did you mean epochs"),
         ({"augment": {"flip": 2.0}}, "augment.flip must be a number from 0 to 1"),
     ],
 )

@@ -153,5 +153,5 @@ def test_settings_are_checked_and_survive_json() -> None:
     assert AugmentSettings.from_dict(json.loads(json.dumps(STRONG.to_dict()))) == STRONG
     with pytest.raises(ConfigError, match=r"augment\.flip must be a number from 0 to 1; got 2(.|\n)*augment\.gain"):
         AugmentSettings(flip=2, gain=float("nan"))
-    with pytest.raises(ConfigError, match="got hue"):
+    with pytest.raises(ConfigError, match="settings: augment: hue: unknown setting"):
         AugmentSettings.from_dict({"hue": 0.1})

@@ -16,6 +16,7 @@ from flowkit_kernels.errors import DeviceOutOfMemory
 
 SHORT = TVL1Params(warps=1, inner_iterations=2)
 STOPPING = TVL1Params(warps=2, outer_iterations=2, inner_iterations=4, epsilon=0.1)
+STOPPING_SOON = TVL1Params(warps=1, outer_iterations=2, inner_iterations=2, epsilon=0.1)
 
 
 def faces(items: int, height: int = 16, width: int = 16) -> Any:
@@ -31,9 +32,9 @@ def test_the_simulator_is_on() -> None:
 @pytest.mark.parametrize(
     ("size", "params"),
     [
-        ((16, 16), TVL1Params.preset("fixed")),
+        pytest.param((16, 16), TVL1Params.preset("fixed"), marks=pytest.mark.slow),
         ((21, 33), TVL1Params(warps=2, inner_iterations=3)),  # two levels
-        ((32, 32), TVL1Params(warps=1, inner_iterations=3)),  # four
+        pytest.param((32, 32), TVL1Params(warps=1, inner_iterations=3), marks=pytest.mark.slow),  # four
         ((17, 20), TVL1Params(warps=1, inner_iterations=3, median_filtering=1, round_coordinates=True)),
     ],
     ids=["16x16", "21x33", "32x32", "17x20"],
@@ -47,16 +48,19 @@ def test_the_solver_gives_the_twins_answer(size: tuple[int, int], params: TVL1Pa
     assert difference.mean() <= 1e-2
 
 
-def test_pairs_stop_each_for_itself_and_invalid_phases_stay_zero() -> None:
+@pytest.mark.parametrize(
+    "params", [STOPPING_SOON, pytest.param(STOPPING, marks=pytest.mark.slow)], ids=["soon", "later"]
+)
+def test_pairs_stop_each_for_itself_and_invalid_phases_stay_zero(params: TVL1Params) -> None:
     stack, valid = faces(2), np.array([[True, False], [True, True]])
-    flow = cuda_numba.tvl1_flow([stack[:, :1], stack[:, 1:]], valid, STOPPING, 1)
-    twin = reference.tvl1_flow([stack], valid, STOPPING)
+    flow = cuda_numba.tvl1_flow([stack[:, :1], stack[:, 1:]], valid, params, 1)
+    twin = reference.tvl1_flow([stack], valid, params)
     assert not flow[0, 1].any()
     assert np.median(abs(flow - twin)) <= 1e-4
     assert abs(flow - twin).mean() <= 1e-2
     for n, phase in np.argwhere(valid):
         pair = stack[n : n + 1, phase : phase + 2]
-        alone = cuda_numba.tvl1_flow([pair], np.ones((1, 1), bool), STOPPING, 1)
+        alone = cuda_numba.tvl1_flow([pair], np.ones((1, 1), bool), params, 1)
         assert flow[n, phase].tobytes() == alone.tobytes()
 
 

@@ -47,7 +47,12 @@ def test_each_kernel_holds_in_the_simulator() -> None:
 
 
 def test_the_whole_backend_holds_in_the_simulator() -> None:
-    assert simulated(str(FOLDER / "cuda_simulator_cases.py")) >= 10
+    assert simulated(str(FOLDER / "cuda_simulator_cases.py"), "-m", "not slow") >= 10
+
+
+@pytest.mark.slow
+def test_the_backend_holds_in_the_simulator_where_it_takes_long() -> None:
+    assert simulated(str(FOLDER / "cuda_simulator_cases.py"), "-m", "slow") == 3
 
 
 def signatures() -> list[tuple[Any, tuple[Any, ...]]]:
