@@ -802,7 +802,7 @@ def doctor(warm_up: bool, as_json: bool) -> None:
 @main.command(
     short_help="Every setting of extract, with default, unit and effect.", epilog="flowkit settings --out settings.toml"
 )
-@click.option("--out", type=FILE, help="File to write them into, for --config.  [default: print them]")
+@click.option("--out", type=FILE, help="File to write them into, for flowkit extract --config.  [default: print them]")
 @click.option(
     "--of", "folder", type=FOLDER, metavar="DIR", help="Those of a folder of shards, in place of the defaults."
 )

@@ -340,7 +340,7 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
     short_help="Every setting of train, with default, unit and effect.",
     epilog="fmanet settings --out train.toml",
 )
-@click.option("--out", type=FILE, help="File to write them into, for --config.  [default: print them]")
+@click.option("--out", type=FILE, help="File to write them into, for fmanet train --config.  [default: print them]")
 @click.option("--of", "run", type=FOLDER, metavar="RUN", help="Those of a run, in place of the defaults.")
 @click.option("--overwrite", is_flag=True, help="Replace the file --out.")
 @AS_JSON
