@@ -206,13 +206,6 @@ EXTRACT_RUN = [
 ]
 
 
-def _complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from flowkit.datasets import COMPOSITE, DATASETS
-    from flowkit.datasets.videos import NAME
-
-    return [name for name in (*DATASETS, COMPOSITE, NAME) if name.startswith(incomplete.casefold())]
-
-
 @main.command(short_help="A small data set, its shards and its report, to try.", epilog="flowkit demo")
 @click.option(
     "--out",
@@ -242,6 +235,13 @@ def demo(out: Path, overwrite: bool, as_json: bool) -> None:
     else:
         show_demo(done)
     sys.exit(done.summary.exit_code)
+
+
+def _complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from flowkit.datasets import COMPOSITE, DATASETS
+    from flowkit.datasets.videos import NAME
+
+    return [name for name in (*DATASETS, COMPOSITE, NAME) if name.startswith(incomplete.casefold())]
 
 
 @main.command(
