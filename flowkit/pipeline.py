@@ -246,9 +246,6 @@ class _Run:
             commit.check_space(
                 self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
             )
-        if plan.pending and uses_cpu_kernels(self.config):
-            self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
-        self.reporter.start(self.pending)
         return plan
 
     def _store_run(self) -> None:
@@ -338,6 +335,9 @@ class _Run:
             )
 
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
+        if tasks and uses_cpu_kernels(self.config):  # before the clock of progress starts
+            self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
+        self.reporter.start(self.pending)
         if not tasks:
             return
         job = self._job()

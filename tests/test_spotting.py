@@ -325,7 +325,7 @@ def test_spot_refuses_what_it_cannot_write_before_it_begins(cropped: Path, tmp_p
         (".", ("--overwrite",), "must name a file"),
         ("nowhere/new.csv", (), "must lie in a folder that exists"),
         ("new.csv", ("--root", tmp_path / "nowhere"), "--root must be a folder"),
-        ("new.csv", ("--align", "landmarks"), "--landmarks FILE"),
+        ("new.csv", ("--align", "landmarks"), "align.landmarks=FILE"),
         ("new.csv", ("--workers", "-1"), "workers must be from 0"),
     ):
         done = flowkit("spot", manifest, "--out", tmp_path / out, *more)

@@ -253,7 +253,7 @@ def test_without_numbas_compiler_the_cpu_backend_says_what_to_unset(monkeypatch:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     obstacles.forget()
     try:
-        with pytest.raises(BackendUnavailable, match=r"NUMBA_DISABLE_JIT is set.* Unset NUMBA_DISABLE_JIT; or pass"):
+        with pytest.raises(BackendUnavailable, match=r"NUMBA_DISABLE_JIT is set.* Unset NUMBA_DISABLE_JIT; or choose"):
             tvl1_flow(np.zeros((1, 20, 20), np.float32), np.zeros((1, 20, 20), np.float32), backend="cpu")
         with pytest.raises(BackendUnavailable, match=r"Unset NUMBA_DISABLE_JIT\.$"):
             warm_up("cpu")

@@ -339,7 +339,7 @@ def test_a_named_backend_says_what_to_do_and_never_falls_back(machine: Any) -> N
     assert str(caught.value) == (
         "backend: cuda must be able to run here; got an obstacle: the NVIDIA driver is too old for this CuPy: needs CUDA "
         "13.0, found 12.4. Update it, or install the extra cuda12 instead: pip uninstall -y cupy-cuda13x && "
-        f"{INSTALL_12}; or pass --backend cpu."
+        f"{INSTALL_12}; or choose the backend cpu."
     )
 
 
