@@ -45,16 +45,17 @@ import sys
 import av
 
 source, *targets = sys.argv[1:]
+with av.open(source) as reader:
+    frames = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)]
 for target in targets:
-    with av.open(source) as reader, av.open(target, "w") as writer:
-        stream = writer.add_stream("mjpeg" if target.endswith("avi") else "mpeg4", rate=200)
-        stream.width, stream.height = 320, 320
-        stream.pix_fmt = "yuvj420p" if target.endswith("avi") else "yuv420p"
+    codec, pixels = ("mjpeg", "yuvj420p") if target.endswith("avi") else ("mpeg4", "yuv420p")
+    with av.open(target, "w") as writer:
+        stream = writer.add_stream(codec, rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
         stream.bit_rate = 8_000_000
-        for frame in reader.decode(video=0):
-            frame = frame.reformat(format=stream.pix_fmt)
-            frame.pts = None
-            writer.mux(stream.encode(frame))
+        for frame in frames:
+            writer.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         writer.mux(stream.encode())
 """
 """Copies a clip into other containers, with the PyAV that is being tried."""
@@ -210,7 +211,7 @@ class Visitor:
         self.step("pip check", "python", "-m", "pip", "check")
         self.trial.versions = self.versions()
         print("  " + ", ".join(f"{name} {version}" for name, version in self.trial.versions.items()), flush=True)
-        self.step("doctor", "flowkit", "doctor")
+        self.step("doctor", "flowkit", "doctor", "--warm-up")
         self.step("demo", "flowkit", "demo", "--out", "demo")
         self.videos()
         if self.trial.torch:

@@ -178,7 +178,9 @@ def test_a_task_that_ends_every_process_is_given_up_when_all_others_are_done(
     assert extract(cropped, tmp_path / "out", CONFIG, RunOptions()).ok == 12
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 75)]
+)
 def test_a_stopped_run_can_be_taken_up_and_leaves_no_process(
     number: int, code: int, cropped: Path, single: dict[str, str], tmp_path: Path
 ) -> None:
@@ -307,7 +309,10 @@ def test_what_is_no_cluster_is_refused_in_words(cropped: Path, tmp_path: Path, m
 
 def test_a_scheduler_file_names_a_cluster(workers: LocalCluster, cropped: Path, tmp_path: Path) -> None:
     with Client(workers.scheduler_address, set_as_default=False) as client:
-        known = {**client.scheduler_info(), "workers": {}}  # as `dask scheduler --scheduler-file` writes it at its start
+        known = {
+            **client.scheduler_info(),
+            "workers": {},
+        }  # as `dask scheduler --scheduler-file` writes it at its start
     (tmp_path / "scheduler.json").write_text(json.dumps(known))
     options = RunOptions(cluster=str(tmp_path / "scheduler.json"))
     assert extract(cropped, tmp_path / "out", CONFIG, options).ok == 12

@@ -75,7 +75,7 @@ def test_absent_and_too_old_and_too_new_packages_are_missing() -> None:
         "numpy", "missing", "1.26.4; needs >=2.1,<3", "pip install 'numpy>=2.1,<3'"
     )
     assert finding(findings, "mediapipe").status == "missing"
-    assert finding(findings, "h5py").detail == "not installed; needs >=3.12.1,<4"
+    assert finding(findings, "h5py").detail == "not installed; needs >=3.16,<4"
 
 
 def test_a_package_that_is_there_but_broken_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from fmanet import cli as fmanet_cli
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## (.+?)\n.*?^```sh\n(.+?)^```", TEXT, flags=re.MULTILINE | re.DOTALL))
+QUICK_RECIPES = 2
+"""The first ones, which `make test` runs; `make test-slow` runs the others."""
 SMALLER = {
     "extract": ("--size", "64", "--workers", "1"),
     "train": ("--workers", "1", "--epochs", "1", "--set", "network.width=4", "--set", "network.grid=4"),
@@ -143,7 +145,13 @@ def test_there_is_a_recipe_for_each_protocol_that_papers_report() -> None:
     assert classes == {"casme2-5", "samm-5", "3-class", "mmew-4", "mmew-6"}
 
 
-@pytest.mark.parametrize("title", RECIPES)
+@pytest.mark.parametrize(
+    "title",
+    [
+        pytest.param(title, marks=() if number < QUICK_RECIPES else pytest.mark.slow)
+        for number, title in enumerate(RECIPES)
+    ],
+)
 def test_a_recipe_leads_from_the_folder_to_the_table(
     title: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,9 @@ def test_no_room_for_a_single_item_is_an_error_that_says_so() -> None:
             lambda: mmcof(flow, backend="cuda"),
             lambda: tvl1_flow(on_gpu, on_gpu, SHORT),
         ):
-            with pytest.raises(DeviceOutOfMemory, match=r"^GPU: free memory must hold a single item.* choose the backend cpu"):
+            with pytest.raises(
+                DeviceOutOfMemory, match=r"^GPU: free memory must hold a single item.* choose the backend cpu"
+            ):
                 call()
 
 

@@ -192,7 +192,10 @@ def test_sigkill_at_random_moments_loses_and_changes_nothing(undisturbed: Path, 
     assert leftovers(out) == []
 
 
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 75, "2"), (signal.SIGINT, 130, "1")])
+@pytest.mark.parametrize(
+    ("number", "code", "workers"),
+    [(signal.SIGTERM, 75, "2"), pytest.param(signal.SIGINT, 130, "1", marks=pytest.mark.slow)],
+)
 def test_a_stopped_run_says_so_and_goes_on(
     shards: Path, tmp_path: Path, number: signal.Signals, code: int, workers: str
 ) -> None:
@@ -228,7 +231,7 @@ def test_a_fold_whose_process_dies_twice_is_reported_and_the_rest_goes_on(
     assert results(out).items() < results(undisturbed).items()
 
 
-@pytest.mark.parametrize(("step", "code"), [("files", 1), ("record", 0)])
+@pytest.mark.parametrize(("step", "code"), [("files", 1), pytest.param("record", 0, marks=pytest.mark.slow)])
 def test_death_in_the_midst_of_a_commit_loses_and_changes_nothing(
     undisturbed: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_stopped_run_goes_on_without_a_cluster(workers: LocalCluster, source: 
     assert (again.resumed, again.done) == (summary.done, 36)
 
 
+@pytest.mark.slow  # tests/test_cluster.py loses a scheduler each time
 def test_a_lost_scheduler_ends_the_run_with_75(source: ClipSource, tmp_path: Path) -> None:
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), cluster_of(1) as lost:
         closing = threading.Thread(target=lost.close)

@@ -46,6 +46,7 @@ def test_each_kernel_holds_in_the_simulator() -> None:
     assert simulated(str(FOLDER / "test_kernel_operations.py"), "-k", OPERATIONS) == 13
 
 
+@pytest.mark.slow
 def test_the_whole_backend_holds_in_the_simulator() -> None:
     assert simulated(str(FOLDER / "cuda_simulator_cases.py"), "-m", "not slow") >= 10
 
