@@ -320,19 +320,24 @@ def page(document: Mapping[str, Any]) -> str:
         _row(["package", "setup.cfg allows", *(f"Python {title}" for title in titles)]),
         _row(["---"] * (len(titles) + 2)),
         *(
-            _row([name, str(one.specifier).replace(",", ", "), *(trial["versions"].get(name, "-") for trial in trials)])
+            _row([name, _bounds(one), *(trial["versions"].get(name, "-") for trial in trials)])
             for name, one in names.items()
         ),
         _row(["outcome", "", *(trial["failed"] or "all steps passed" for trial in trials)]),
         _row(["training", "", *("tried" if trial["torch"] else "not tried" for trial in trials)]),
         _row(["seconds", "", *(f"{sum(trial['seconds'].values()):.0f}" for trial in trials)]),
         "",
-        "Training is tried where a CPU build of torch is at hand. torch has no lower bound in the oldest set, because only one CPU "
-        "build was at hand.",
+        "Training is tried where a CPU build of torch is at hand. The lower bound of torch was not "
+        "tried: one CPU build was at hand.",
     ]
     if absent:
         lines += ["", f"Not found on that machine, and so not tried: Python {', '.join(absent)}."]
     return "\n".join(lines) + "\n"
+
+
+def _bounds(requirement: Requirement) -> str:
+    """Return the versions that a requirement allows, the lower bound first."""
+    return ", ".join(sorted(map(str, requirement.specifier), reverse=True))
 
 
 def _row(cells: Sequence[str]) -> str:

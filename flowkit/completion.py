@@ -20,6 +20,7 @@ from flowkit.executors import SupervisedPool, WorkerStartError
 from flowkit.feed import clip_error
 from flowkit.machine import refuse_windows
 from flowkit.manifest import APEX_SOURCE, Clip, read_manifest
+from flowkit.memory import check_address_space
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions
 from flowkit.spotting import Spotted, spotter
@@ -114,6 +115,7 @@ def complete(
         raise ManifestError(f"{root}: --root must be a folder; got none there. Check the path.")
     _check_out(out, manifest, options.overwrite)
     check_needs(align)
+    check_address_space()
     wanted = [clip for clip in clips if clip.apex is None]
     if wanted:
         warm_up("cpu", reporter.note)

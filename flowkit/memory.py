@@ -8,6 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from flowkit.errors import EnvironmentMissing
+
+NEEDED_BYTES = 5 * 2**28
+"""Address space of a process that extracts. With 1 GiB it crashed, hung or ran out of threads; with 1.2 GB it ran."""
 _SHORTAGE = re.compile(
     "SIG(ABRT|KILL|SEGV|BUS)|MemoryError|bad_alloc|Cannot allocate memory|failed to map segment|can't start new thread"
 )
@@ -37,6 +41,21 @@ def memory_advice(how: str) -> str:
             "workers, or raise that limit"
         )
     return ". Memory may be why: use fewer workers, or end what else runs here" if "SIGKILL" in how else ""
+
+
+def check_address_space() -> None:
+    """Refuse a limit of the address space under which native libraries hang or crash while their threads start.
+
+    Raises
+    ------
+    EnvironmentMissing
+    """
+    limit = _address_space()
+    if 0 < limit < NEEDED_BYTES:
+        raise EnvironmentMissing(
+            f"memory: a process may have {_gigabytes(limit)} here (ulimit -v), and extraction needs "
+            f"{_gigabytes(NEEDED_BYTES)}. Raise that limit."
+        )
 
 
 def _gigabytes(count: int) -> str:

@@ -37,6 +37,7 @@ from flowkit.garbage import no_garbage_collection
 from flowkit.index import Index, finalise
 from flowkit.machine import other_devices, refuse_windows
 from flowkit.manifest import read_manifest
+from flowkit.memory import check_address_space
 from flowkit.placement import Job, Placed
 from flowkit.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.progress import Reporter, Silent
@@ -169,6 +170,7 @@ class _Run:
         if not self.root.is_dir():
             raise ManifestError(f"{self.root}: --root must be a folder; got none there. Check the path.")
         check_needs(config.align)
+        check_address_space()
         stored = None if options.overwrite else read_run(out)
         self.asked_for = config.backend
         self.config = self._resolved(config, stored)

@@ -23,6 +23,7 @@ from click.shell_completion import CompletionItem
 from flowkit import __version__, streams
 from flowkit.commit import FULL, disk_full
 from flowkit.errors import DiskFull, EnvironmentMissing, FlowkitError, Interrupted, Terminated
+from flowkit.memory import memory_advice
 from flowkit.progress import WARNING, StderrProgress, WarningsOnly
 from flowkit.settings_io import listing, to_toml, write_settings
 from flowkit.stop import Stop
@@ -175,10 +176,9 @@ class Commands(_Documented, click.Group):
             )
         if isinstance(error, OSError) and error.errno is not None:
             _end(error)
-        if isinstance(error, MemoryError):
-            fail(
-                EnvironmentMissing(f"{self.program}: the memory is full. End what else runs, or use a larger machine.")
-            )
+        if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+            advice = memory_advice("MemoryError") or ". End what else runs, or use a larger machine"
+            fail(EnvironmentMissing(f"{self.program}: the memory is full{advice}."))
         click.echo(f"Error: {report(error, self.program)}", err=True)
         sys.exit(1)
 

@@ -163,7 +163,7 @@ def test_the_ranges_are_those_of_setup_cfg() -> None:
     python, requirements = project_requirements()
     assert python == ">=3.11"
     core = {one.name: one.text for one in requirements if not one.extra}
-    assert core["mediapipe"] == "mediapipe>=0.10.30,<0.10.35"
+    assert core["mediapipe"] == "mediapipe>=0.10.32,<0.10.35"
     assert set(doctor.EXTRAS) | {"dev"} == {one.extra for one in requirements if one.extra}
     assert "numba-cuda" in {one.name for one in requirements if one.extra == "cuda13"}
     for one in requirements:
@@ -173,9 +173,9 @@ def test_the_ranges_are_those_of_setup_cfg() -> None:
 @pytest.mark.parametrize(
     ("ranges", "version", "admitted"),
     [
-        ((">=0.10.30", "<0.10.35"), "0.10.33", True),
-        ((">=0.10.30", "<0.10.35"), "0.10.35", False),
-        ((">=0.10.30", "<0.10.35"), "0.9.99", False),
+        ((">=0.10.32", "<0.10.35"), "0.10.33", True),
+        ((">=0.10.32", "<0.10.35"), "0.10.35", False),
+        ((">=0.10.32", "<0.10.35"), "0.9.99", False),
         ((">=2.10",), "2.9.1", False),
         ((">=2.10",), "2.10", True),
         ((">=2.0",), "2", True),

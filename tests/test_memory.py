@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SMALL, flowkit
 from flowkit.executors import Outcome, SupervisedPool, WorkerStartError
 from flowkit.feed import clip_error
 from flowkit.manifest import Clip
-from flowkit.memory import _group_limits, memory_advice
+from flowkit.memory import NEEDED_BYTES, _group_limits, memory_advice
 
 
 @contextmanager
@@ -74,3 +75,14 @@ def test_the_limits_of_a_container_or_job_are_found_up_to_the_root(tmp_path: Pat
 def test_a_clip_whose_worker_was_killed_may_have_been_short_of_memory(how: str, said: bool) -> None:
     clip = Clip("c1", "c1", 1, 2, 3, "s01", "made", "joy", line=2)
     assert ("fewer workers" in clip_error(clip, Outcome("crashed", detail=how)).message) == said
+
+
+@pytest.mark.parametrize("command", ["extract", "spot"])
+def test_a_limit_under_which_native_libraries_hang_is_refused(cropped: Path, tmp_path: Path, command: str) -> None:
+    flags = SMALL if command == "extract" else ()
+    kilobytes = NEEDED_BYTES // 1024 - 1
+    limited = ("sh", "-c", f'ulimit -v {kilobytes}; exec "$@"', "sh")
+    done = flowkit(command, cropped, "--out", tmp_path / "out", *flags, before=limited)
+    assert done.code == 3, done.err
+    assert "Error: memory: a process may have 1.2 GiB here (ulimit -v)" in done.err
+    assert not (tmp_path / "out").exists()
