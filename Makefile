@@ -16,8 +16,8 @@ endif
 
 # Seconds that `make test` may take on two idle cores; tests/budget.py fails it at half as much again.
 BUDGET := 480
-# Two tests at a time, a file's one after the other: many start processes of their own.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three files of tests at a time, on two cores: many tests start processes of their own, and wait for them.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-hours test-wheel test-gpu test-slurm bench bench-gpu system clean
 

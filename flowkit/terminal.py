@@ -302,9 +302,10 @@ def signals(stop: Stop) -> Iterator[None]:
     """Ctrl-C and SIGTERM ask for an orderly end; the second Ctrl-C ends at once."""
 
     def interrupt(*_: object) -> None:
-        click.echo("Stopping; press Ctrl-C again to stop at once.", err=True)
-        stop.request(Interrupted)
+        # First, so that whoever reads the line may press it at once: this handler must not be entered twice.
         signal.signal(signal.SIGINT, lambda *_: os._exit(Interrupted.exit_code))
+        stop.request(Interrupted)
+        click.echo("Stopping; press Ctrl-C again to stop at once.", err=True)
 
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, interrupt),

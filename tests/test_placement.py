@@ -192,6 +192,7 @@ def test_a_record_names_the_device_that_made_it(run: Any, tmp_path: Path, monkey
     assert {record.content["device"] for record in ShardFolder.open(tmp_path / "out").records} == {"Tesla"}
 
 
+@pytest.mark.slow
 def test_a_device_that_only_dies_is_taken_out_and_the_other_finishes(
     run: Any, undisturbed: Path, tmp_path: Path
 ) -> None:

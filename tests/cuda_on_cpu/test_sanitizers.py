@@ -63,6 +63,7 @@ def in_child(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_whole_backend_is_clean_at_odd_sizes() -> None:
     done = in_child(WHOLE_BACKEND.replace("EDIT", "lambda text: text"))
     assert (done.returncode, done.stderr) == (0, ""), done.stderr[-4000:]

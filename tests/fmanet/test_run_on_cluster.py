@@ -82,6 +82,7 @@ def test_workers_killed_in_mid_run_cost_nothing(
     assert leftovers(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_without_a_cluster(workers: LocalCluster, source: ClipSource, tmp_path: Path) -> None:
     stop = Stop("train")
     settings = replace(SETTINGS, seeds=12)
