@@ -157,8 +157,8 @@ def build(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", builder], check=True)
     python = builder / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "build"], check=True)
-    quiet = {"stdout": subprocess.DEVNULL}
-    subprocess.run([python, "-m", "build", "--outdir", folder / "dist", source], check=True, **quiet)
+    command = [python, "-m", "build", "--outdir", folder / "dist", source]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (wheel,) = (folder / "dist").glob("*.whl")
     print(f"Built {wheel.name} from its source distribution")
     return wheel
@@ -294,13 +294,24 @@ def cpu_torch() -> str:
     return f"{pinned}+cpu"
 
 
-def requirements(extras: Sequence[str] = (*EXTRAS, "train")) -> dict[str, Requirement]:
-    """Return what setup.cfg asks for, by canonical name: the core, then some extras."""
+def requirements() -> dict[str, Requirement]:
+    """Return what is tried of setup.cfg, by canonical name: the core, then the extras."""
+    listed = all_requirements()
+    return {canonicalize_name(one.name): one for section in ("core", *EXTRAS, "train") for one in listed[section]}
+
+
+def all_requirements() -> dict[str, list[Requirement]]:
+    """Return what setup.cfg asks for: of the core, and by extra."""
+    parser = setup_cfg()
+    texts = {"core": parser["options"]["install_requires"], **parser["options.extras_require"]}
+    return {name: [Requirement(line) for line in text.splitlines() if line.strip()] for name, text in texts.items()}
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    """Return setup.cfg."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    texts = [parser["options"]["install_requires"], *(parser["options.extras_require"][extra] for extra in extras)]
-    found = [Requirement(line) for text in texts for line in text.splitlines() if line.strip()]
-    return {canonicalize_name(one.name): one for one in found}
+    return parser
 
 
 def page(document: Mapping[str, Any]) -> str:

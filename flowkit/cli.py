@@ -52,7 +52,7 @@ FILE = click.Path(path_type=Path)
 
 @click.group(
     cls=Commands,
-    epilog="flowkit synth --out clips\nflowkit extract clips/manifest.csv --out out\nflowkit inspect out",
+    epilog="flowkit demo\nflowkit extract clips.csv --out out\nflowkit inspect out",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="flowkit")
@@ -153,7 +153,7 @@ STORE_SETTINGS = [
         help="Store the aligned faces too: personal data.",
     ),
 ]
-"""With COMPUTE_SETTINGS the flags that decide what is computed, each named after its key in a settings file (dots doubled)."""
+"""With COMPUTE_SETTINGS the flags that decide the bytes of shards, each named after its key in a settings file (dots doubled)."""
 SETTINGS = setting_options("tvl1.lambda_=0.1", ExtractConfig)
 MANIFEST_ROOT = click.option(
     "--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: its folder]"
@@ -774,7 +774,7 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     short_help="What is installed, what is missing, what to do.",
     epilog="flowkit doctor",
 )
-@click.option("--warm-up", is_flag=True, help="Say how long it took to compile the kernels, ahead of the first run.")
+@click.option("--warm-up", is_flag=True, help="Compile the kernels ahead of the first run, and say how long that took.")
 @AS_JSON
 def doctor(warm_up: bool, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do next.

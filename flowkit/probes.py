@@ -17,7 +17,7 @@ from flowkit.config import ExtractConfig
 from flowkit.errors import FlowkitError
 
 SIDE = 64
-"""Side of the pictures, in pixels: the smallest that extraction accepts."""
+"""Side of the pictures, in pixels: small, and above the smallest frame that extraction accepts."""
 CONTAINERS = (("video.mkv", "ffv1", "gray"), ("video.avi", "ffv1", "gray"), ("video.mp4", "mpeg4", "yuv420p"))
 """File, encoder and pixel format."""
 LOSS = 8.0

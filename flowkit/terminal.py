@@ -292,7 +292,7 @@ def show_settings(
         write_settings(out, to_toml(settings, title, left_out), overwrite=overwrite)
     if as_json:
         rows = [{**setting.to_dict(), "left_out": left_out.get(setting.name)} for setting in listing(settings)]
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=1))
     else:
         click.echo(to_toml(settings, title, left_out) if out is None else f"{out}\n", nl=False)
 

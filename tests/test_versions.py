@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import re
 import sys
@@ -26,23 +25,6 @@ BUILD_ONLY = {"setuptools", "packaging"}
 """Of these any newer version may come."""
 
 
-def config() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    return parser
-
-
-def every_requirement() -> list[tuple[str, Requirement]]:
-    parser = config()
-    texts = {"core": parser["options"]["install_requires"], **parser["options.extras_require"]}
-    return [
-        (extra, requirement)
-        for extra, text in texts.items()
-        for line in text.splitlines()
-        if line.strip() and not (requirement := Requirement(line)).name.startswith("flowkit")
-    ]
-
-
 def pins(name: str) -> dict[str, Version]:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -58,7 +40,12 @@ def next_major(version: Version) -> Version:
     return Version(f"{version.release[0] + 1}")
 
 
-REQUIREMENTS = every_requirement()
+REQUIREMENTS = [
+    (extra, one)
+    for extra, listed in wheel_matrix.all_requirements().items()
+    for one in listed
+    if not one.name.startswith("flowkit")
+]
 CORE = {canonicalize_name(one.name): one for extra, one in REQUIREMENTS if extra == "core"}
 NAMES = [f"{extra}-{one.name}" for extra, one in REQUIREMENTS]
 
@@ -132,5 +119,5 @@ def test_the_page_is_made_of_the_stored_result() -> None:
 
 def test_classifiers_name_the_pythons_that_were_tried() -> None:
     tried = {".".join(trial["python"].split(".")[:2]) for trial in TRIALS}
-    named = set(re.findall(r"Python :: (3\.\d+)", config()["metadata"]["classifiers"]))
+    named = set(re.findall(r"Python :: (3\.\d+)", wheel_matrix.setup_cfg()["metadata"]["classifiers"]))
     assert named == tried
