@@ -40,6 +40,7 @@ from flowkit.synth import SynthConfig, synthesise
 
 SIZE = 64
 CLIPS = SynthConfig(
+    motion="bumps",
     noise=0.3,
     subjects=2,
     classes=("smile", "smile_frown", "frown"),

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 import machine
-from flowkit.scenes import SynthConfig, render_frame, scenes
+from flowkit.scenes import SynthConfig, scenes
 from flowkit_kernels import TVL1Params, tvl1_flow
 
 Images = npt.NDArray[np.float32]
@@ -84,10 +84,10 @@ def moving_texture(size: int) -> tuple[Images, Images]:
 
 
 def smiling_face(size: int) -> tuple[Images, Images]:
-    """Onset and apex of a synthetic clip, (1, size, size) each: what the solver is for."""
-    config = SynthConfig(subjects=1, classes=("smile",), cropped=True, width=size, height=size)
+    """Onset and apex of a synthetic clip, (1, size, size) each. Speed does not depend on the kind of motion."""
+    config = SynthConfig(motion="bumps", subjects=1, classes=("smile",), cropped=True, width=size, height=size)
     scene = next(iter(scenes(config)))
-    onset, apex = (render_frame(scene, t)[None].astype(np.float32) / 255 for t in (0, scene.draw.apex))
+    onset, apex = (scene.render(t)[None].astype(np.float32) / 255 for t in (0, scene.draw.apex))
     return onset, apex
 
 

@@ -221,7 +221,7 @@ class Visitor:
 
     def videos(self) -> None:
         """Make one clip in each container, and take it from manifest to report."""
-        made = ["--format", "mkv", "--subjects", "1", "--classes", "smile"]
+        made = ["--format", "mkv", "--subjects", "1", "--classes", "happiness"]
         self.step("synth", "flowkit", "synth", "--out", "clips", *made)
         with (self.folder / "clips" / "manifest.csv").open(encoding="utf-8", newline="") as file:
             (row,) = csv.DictReader(file)

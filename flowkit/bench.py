@@ -38,7 +38,7 @@ from flowkit.errors import ConfigError
 from flowkit.machine import describe_devices, other_devices, versions
 from flowkit.pipeline import extract
 from flowkit.run import RunOptions, Summary
-from flowkit.scenes import Scene, SynthConfig, render_frame, scenes, true_motion
+from flowkit.scenes import Scene, SynthConfig, scenes
 from flowkit.synth import synthesise
 from flowkit_kernels import TVL1Params, available_backends, mmcof, reference, resolve_backend, tvl1_flow, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS
@@ -71,7 +71,7 @@ SHARD_CLIPS = 8
 
 TWIN_PIXELS = 128 * 128
 """Largest image for which the twin judges although OpenCV could: it takes seconds for larger ones."""
-LABELS = ("smile", "surprise")
+LABELS = ("happiness", "surprise")
 MANY_PIXELS = 2**16
 """Largest image of which a batch holds scenes of both labels: the right answer of each takes its time."""
 BORDER_PX = 8
@@ -294,7 +294,7 @@ def make_inputs(height: int, width: int) -> Inputs:
     rendered = list(scenes(config))
     onset = np.stack([_grey(scene, 0) for scene in rendered])
     apex = np.stack([_grey(scene, scene.draw.apex) for scene in rendered])
-    flow = np.stack([true_motion(scene).flow for scene in rendered])
+    flow = np.stack([scene.truth().flow for scene in rendered])
     return Inputs({"tvl1": (onset, apex), "mmcof": (flow,)})
 
 
@@ -412,7 +412,7 @@ def _batches(backend: str, pixels: int, asked: tuple[int, ...]) -> tuple[int, ..
 
 
 def _grey(scene: Scene, t: int) -> npt.NDArray[np.float32]:
-    return render_frame(scene, t).astype(np.float32) / np.float32(255)
+    return scene.render(t).astype(np.float32) / np.float32(255)
 
 
 # --- OpenCV

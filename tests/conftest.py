@@ -149,6 +149,7 @@ def cropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from flowkit.synth import SynthConfig, synthesise
 
     config = SynthConfig(
+        motion="bumps",
         noise=0.3,
         subjects=4,
         classes=CLASSES,
@@ -166,7 +167,7 @@ def uncropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 2 whole-face clips."""
     from flowkit.synth import SynthConfig, synthesise
 
-    config = SynthConfig(subjects=1, classes=("smile", "frown"), key_frames_only=True, light=0.02)
+    config = SynthConfig(motion="bumps", subjects=1, classes=("smile", "frown"), key_frames_only=True, light=0.02)
     return synthesise(tmp_path_factory.mktemp("uncropped") / "clips", config)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from flowkit.classes import Grouping, default_grouping, grouping, groupings, preview
 from flowkit.errors import ConfigError
-from flowkit.scenes import CLASSES
+from flowkit.scenes import LABELS
 
 FOUND = {
     "casme2": {"others": 99, "disgust": 63, "happiness": 32, "repression": 27, "surprise": 25, "sadness": 7, "fear": 2},
@@ -124,7 +124,7 @@ def test_an_unknown_label_or_data_set_is_refused_with_what_may_have_been_meant(
 
 
 def test_every_class_of_synthetic_clips_has_its_place_and_all_three_are_there() -> None:
-    found = {label: grouping("3-class").of("synth", label) for label in CLASSES}
+    found = {label: grouping("3-class").of("synth", label) for labels in LABELS.values() for label in labels}
     assert set(found.values()) == {"negative", "positive", "surprise"}
 
 

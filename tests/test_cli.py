@@ -108,7 +108,7 @@ def test_verify_makes_the_derived_files_again(undisturbed: Path, tmp_path: Path)
 
 def test_synth_writes_what_check_accepts(tmp_path: Path) -> None:
     out = tmp_path / "clips"
-    done = flowkit("synth", "--out", out, "--subjects", "1", "--classes", "smile,frown", "--key-frames-only")
+    done = flowkit("synth", "--out", out, "--subjects", "1", "--classes", "happiness,anger", "--key-frames-only")
     assert done.out.strip() == str(out / "manifest.csv")
     check = flowkit("check", out / "manifest.csv", "--json")
     assert check.code == 0, check.out

@@ -34,7 +34,7 @@ CLIPS = 9
 def small() -> Iterator[None]:
     """Three of the eight classes, with key frames alone: a third of the clips, a tenth of the frames."""
     with pytest.MonkeyPatch.context() as patch:
-        few = partial(synth.SynthConfig, classes=("smile", "surprise", "frown"), key_frames_only=True)
+        few = partial(synth.SynthConfig, classes=("happiness", "surprise", "anger"), key_frames_only=True)
         patch.setattr(synth, "SynthConfig", few)
         yield
 

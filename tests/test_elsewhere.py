@@ -233,7 +233,9 @@ def test_what_finder_leaves_in_folders_is_no_frame_and_no_content(
         (tmp_path / name).mkdir()
         (tmp_path / name / ".DS_Store").touch()
     assert export(undisturbed, tmp_path / "exported", "npz").written == 12
-    assert synthesise(tmp_path / "made", SynthConfig(subjects=1, classes=("smile",), key_frames_only=True)).is_file()
+    assert synthesise(
+        tmp_path / "made", SynthConfig(motion="bumps", subjects=1, classes=("smile",), key_frames_only=True)
+    ).is_file()
 
 
 def test_what_finder_leaves_is_not_imported(undisturbed: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ COMMANDS: dict[str, tuple[str, Arguments]] = {
         "flowkit",
         lambda manifest, shards, out: (
             *("synth", "--out", out),
-            *("--subjects", "1", "--classes", "smile", "--key-frames-only"),
+            *("--subjects", "1", "--classes", "happiness", "--key-frames-only"),
         ),
     ),
     "doctor": ("flowkit", lambda manifest, shards, out: ("doctor",)),
@@ -177,7 +177,7 @@ def test_an_encoding_that_cannot_say_a_name_writes_it_as_its_number(accented: Pa
 
 def test_names_that_are_no_text_are_printed_with_their_bytes(tmp_path: Path) -> None:
     strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
-    flags = ("--subjects", "1", "--classes", "smile", "--key-frames-only")
+    flags = ("--subjects", "1", "--classes", "happiness", "--key-frames-only")
     ended = well(run("synth", "--out", strange, *flags, PYTHONIOENCODING="utf-8"))
     assert ended.code == 0, ended.err
     assert rb"\udcff" in ended.out

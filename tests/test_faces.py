@@ -26,7 +26,14 @@ def only_sample(out: Path) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["png", "mkv", "mp4"])
 def test_a_rendered_face_is_found_aligned_and_measured(tmp_path: Path, kind: str) -> None:
     config = SynthConfig(
-        subjects=1, classes=("smile",), format=kind, light=0.02, phase_frames=(6, 8), peak_px=(2.0, 2.5), drift_px=3
+        motion="bumps",
+        subjects=1,
+        classes=("smile",),
+        format=kind,
+        light=0.02,
+        phase_frames=(6, 8),
+        peak_px=(2.0, 2.5),
+        drift_px=3,
     )
     manifest = synthesise(tmp_path / "clips", config)
     done = flowkit("extract", manifest, "--out", tmp_path / "out", *SMALL)
@@ -41,7 +48,9 @@ def test_a_rendered_face_is_found_aligned_and_measured(tmp_path: Path, kind: str
 
 
 def test_landmarks_from_a_file_stand_in_for_the_detector(tmp_path: Path) -> None:
-    manifest = synthesise(tmp_path / "clips", SynthConfig(subjects=1, classes=("smile",), key_frames_only=True))
+    manifest = synthesise(
+        tmp_path / "clips", SynthConfig(motion="bumps", subjects=1, classes=("smile",), key_frames_only=True)
+    )
     given = ("--align", "landmarks", "--landmarks", manifest.parent / "landmarks.csv")
     found = [tmp_path / "found", tmp_path / "given"]
     assert flowkit("extract", manifest, "--out", found[0], *SMALL).code == 0

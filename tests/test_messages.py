@@ -25,7 +25,7 @@ SOURCES = {
     "flowkit_kernels": ROOT / "kernels/flowkit_kernels",
     "fmanet": ROOT / "models/fmanet",
 }
-OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 COMMAND = re.compile(r"\b(flowkit|fmanet)((?: [a-z]+)+)")
 OTHER_PROGRAMS = {
     "sbatch": {"--array"},

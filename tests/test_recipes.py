@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "datasets"))
 import made_up
 
 from flowkit import cli as flowkit_cli
-from flowkit.scenes import SynthConfig, render_frame, scenes
+from flowkit.scenes import SynthConfig, scenes
 from fmanet import cli as fmanet_cli
 
 ROOT = Path(__file__).parents[1]
@@ -99,8 +99,8 @@ SETS = {"CASME2": casme2, "SAMM": samm, "SMIC": smic, "MMEW": mmew}
 
 def faces() -> list[npt.NDArray[np.uint8]]:
     """A face from the onset to the apex and back, a frame each."""
-    scene = next(scenes(SynthConfig(subjects=1, classes=("smile",), noise=0, width=240, height=240)))
-    still, apex = (render_frame(scene, t).astype(np.float32) for t in (0, scene.draw.apex))
+    scene = next(scenes(SynthConfig(motion="bumps", subjects=1, classes=("smile",), noise=0, width=240, height=240)))
+    still, apex = (scene.render(t).astype(np.float32) for t in (0, scene.draw.apex))
     shares = 1 - np.abs(np.linspace(-1, 1, FRAMES))
     return [np.rint(still + share * (apex - still)).astype(np.uint8) for share in shares]
 

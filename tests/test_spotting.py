@@ -25,7 +25,9 @@ from flowkit.shards import ShardFolder
 from flowkit.spotting import Spotted, spot
 from flowkit.synth import SynthConfig, synthesise
 
-WHOLE = SynthConfig(subjects=1, classes=("smile", "surprise"), wander=True, phase_frames=(8, 20), seed=4)
+WHOLE = SynthConfig(
+    motion="bumps", subjects=1, classes=("smile", "surprise"), wander=True, phase_frames=(8, 20), seed=4
+)
 CROPPED = dataclasses.replace(WHOLE, cropped=True, width=96, height=96, peak_px=(0.9, 1.1), noise=0.5)
 NONE = AlignConfig(method="none", size=96)
 

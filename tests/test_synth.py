@@ -13,17 +13,20 @@ import cv2
 import numpy as np
 import pytest
 
+from flowkit.bump_scenes import draw_clip
 from flowkit.errors import ConfigError, DiskFull, Terminated
 from flowkit.landmarks import LEFT_EYE, RIGHT_EYE
 from flowkit.manifest import read_manifest
 from flowkit.progress import Silent
-from flowkit.scenes import CLASSES, Scene, SynthConfig, draw_clip, make_subject, render_frame, scenes, true_motion
+from flowkit.scenes import LABELS, SynthConfig, make_scene, make_subject, scenes
 from flowkit.stop import Stop
 from flowkit.synth import read_truth, synthesise
 
-CLEAN = SynthConfig(noise=0, light=0, peak_px=(2.5, 2.5), drift_px=3, drift_deg=1.5, drift_scale=0.01)
+CLEAN = SynthConfig(motion="bumps", noise=0, light=0, peak_px=(2.5, 2.5), drift_px=3, drift_deg=1.5, drift_scale=0.01)
 STILL = dataclasses.replace(CLEAN, drift_px=0, drift_deg=0, drift_scale=0)
-TINY = SynthConfig(subjects=1, classes=("smile", "sulk"), width=96, height=96, peak_px=(0.5, 1.0), phase_frames=(2, 4))
+TINY = SynthConfig(
+    motion="bumps", subjects=1, classes=("smile", "sulk"), width=96, height=96, peak_px=(0.5, 1.0), phase_frames=(2, 4)
+)
 
 
 class StopsAfterOne(Silent):
@@ -45,16 +48,16 @@ class StopsAfterOne(Silent):
 
 
 def scene_of(label, config, name="s01"):
-    return Scene("clip", make_subject(name, config), label, draw_clip("clip", config), config)
+    return make_scene("clip", make_subject(name, config), label, config)
 
 
 def key_frames(label, config):
     scene = scene_of(label, config)
-    return [render_frame(scene, t).astype(np.float32) for t in (0, scene.draw.apex, scene.draw.offset)]
+    return [scene.render(t).astype(np.float32) for t in (0, scene.draw.apex, scene.draw.offset)]
 
 
 def truth_of(label, config):
-    return true_motion(scene_of(label, config))
+    return scene_of(label, config).truth()
 
 
 def warped(moving, flow):
@@ -91,7 +94,7 @@ def test_warping_by_the_true_flow_brings_the_frames_together(label, config, phas
 def test_the_local_truth_is_the_truth_of_the_same_clip_without_drift():
     scene = scene_of("smile_frown", CLEAN)
     undrifted = dataclasses.replace(scene.draw, drift=np.zeros((2, 4)))
-    still, drifting = true_motion(dataclasses.replace(scene, draw=undrifted)), true_motion(scene)
+    still, drifting = dataclasses.replace(scene, draw=undrifted).truth(), scene.truth()
     np.testing.assert_allclose(still.flow, drifting.flow_local, atol=1e-5)
     assert np.abs(drifting.flow - drifting.flow_local).max() > 1
 
@@ -115,9 +118,9 @@ def test_the_stored_drift_is_where_the_head_went():
     ids=["rise", "fall"],
 )
 def test_exactly_the_classes_of_the_table_share_a_phase(phase, groups):
-    flows = {label: truth_of(label, STILL).flow_local[phase] for label in CLASSES}
-    for one in CLASSES:
-        for other in CLASSES:
+    flows = {label: truth_of(label, STILL).flow_local[phase] for label in LABELS["bumps"]}
+    for one in LABELS["bumps"]:
+        for other in LABELS["bumps"]:
             shared = one == other or any({one, other} <= group for group in groups)
             difference = np.abs(flows[one] - flows[other]).max()
             assert difference < 1e-5 if shared else difference > 0.5, (one, other, difference)
@@ -125,7 +128,7 @@ def test_exactly_the_classes_of_the_table_share_a_phase(phase, groups):
 
 def test_the_peak_is_the_one_drawn():
     scene = scene_of("smile", STILL)
-    peak = np.hypot(*true_motion(scene).flow_local[0]).max()
+    peak = np.hypot(*scene.truth().flow_local[0]).max()
     assert 0.8 * scene.draw.peak_px < peak < 1.2 * scene.draw.peak_px
 
 
@@ -155,7 +158,7 @@ def test_the_manifest_reads_and_names_frames_and_truth_that_exist(tmp_path):
     for clip, scene in zip(clips, scenes(config), strict=True):
         numbers = [int(path.stem) for path in sorted((manifest.parent / clip.path).iterdir())]
         assert numbers == [clip.onset, clip.apex, clip.offset]
-        expected = true_motion(scene)
+        expected = scene.truth()
         stored = read_truth(manifest.parent / "truth" / f"{clip.clip_id}.npz")
         np.testing.assert_array_equal(stored.flow, expected.flow)
         np.testing.assert_array_equal(stored.flow_local, expected.flow_local)
@@ -184,7 +187,7 @@ def test_a_full_disk_is_named_as_such(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(DiskFull, match="delete the folder and run again"):
+    with pytest.raises(DiskFull, match="Free some and run the same command again"):
         synthesise(tmp_path / "set", TINY)
 
 
@@ -211,20 +214,21 @@ def test_a_setting_out_of_range_is_refused(wrong):
 
 
 def test_the_default_motion_is_scaled_down_to_what_small_frames_allow():
-    assert SynthConfig().peaks_px == SynthConfig(width=224, height=224).peaks_px == (0.8, 2.5)
-    small = SynthConfig(width=96, height=96, cropped=True)
+    bumps = SynthConfig(motion="bumps")
+    assert bumps.peaks_px == dataclasses.replace(bumps, width=224, height=224).peaks_px == (0.8, 2.5)
+    small = SynthConfig(motion="bumps", width=96, height=96, cropped=True)
     assert small.peaks_px == pytest.approx((0.8 * 1.152 / 2.5, 1.152))
     assert all(scene.draw.peak_px <= 1.152 for scene in scenes(dataclasses.replace(small, classes=("smile",))))
 
 
 def test_a_motion_too_large_for_the_frames_is_refused_with_its_option_and_their_size():
     with pytest.raises(ConfigError, match=r"from 0 to 1.152 \(--peak-px\) in frames of 96 x 96; got \(0.8, 2.5\)"):
-        SynthConfig(width=96, height=96, peak_px=(0.8, 2.5))
+        SynthConfig(motion="bumps", width=96, height=96, peak_px=(0.8, 2.5))
 
 
 def test_the_strongest_motion_allowed_can_still_be_inverted():
     config = dataclasses.replace(STILL, peak_px=(3.84, 3.84))
-    for label in CLASSES:
+    for label in LABELS["bumps"]:
         truth = truth_of(label, config)
         y, x = np.indices((config.height, config.width), np.float32)
         stretch = np.gradient(x + truth.flow_local[0, 0], axis=1) * np.gradient(y + truth.flow_local[0, 1], axis=0)
@@ -242,7 +246,7 @@ def test_a_video_holds_every_frame_from_onset_to_offset(tmp_path, form, toleranc
     assert len(stored) == clip.offset + 1
     (scene,) = scenes(config)
     for t, frame in enumerate(stored):
-        assert np.abs(frame.astype(float) - render_frame(scene, t)).mean() <= tolerance
+        assert np.abs(frame.astype(float) - scene.render(t)).mean() <= tolerance
 
 
 def test_a_cropped_face_has_its_eyes_where_the_canonical_crop_has_them():
@@ -258,11 +262,11 @@ def test_a_face_detector_finds_the_landmarks_of_both_a_plain_and_a_mirrored_subj
     vision, tasks = mediapipe.tasks.vision, mediapipe.tasks
     model = resources.files("flowkit.assets").joinpath("face_landmarker.task").read_bytes()
     options = vision.FaceLandmarkerOptions(base_options=tasks.BaseOptions(model_asset_buffer=model))
-    config = SynthConfig()
+    config = SynthConfig(motion="bumps")
     with vision.FaceLandmarker.create_from_options(options) as detector:
         for name in ("s01", "s02", "s03"):
             scene = scene_of("smile", config, name)
-            grey = render_frame(scene, 0)
+            grey = scene.render(0)
             picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=cv2.merge([grey] * 3))
             (face,) = detector.detect(picture).face_landmarks
             found = np.array([(point.x * config.width, point.y * config.height) for point in face]) - 0.5
@@ -271,13 +275,22 @@ def test_a_face_detector_finds_the_landmarks_of_both_a_plain_and_a_mirrored_subj
             assert np.percentile(apart, 95) < 5, name
 
 
-def test_an_interrupted_run_is_begun_anew(tmp_path: Path) -> None:
-    out = tmp_path / "clips"
+@pytest.mark.parametrize("motion", ["bumps", "faces"])
+def test_an_interrupted_run_is_resumed_and_ends_as_one_that_was_not(tmp_path: Path, motion: str) -> None:
+    out, whole = tmp_path / "clips", tmp_path / "whole"
+    config = TINY if motion == "bumps" else dataclasses.replace(TINY, motion="faces", classes=("fear", "anger"))
     reporter = StopsAfterOne()
     with pytest.raises(Terminated):
-        synthesise(out, TINY, reporter=reporter, stop=reporter.stop)
+        synthesise(out, config, reporter=reporter, stop=reporter.stop)
     assert not (out / "manifest.csv").exists()
-    assert len(read_manifest(synthesise(out, TINY))) == 2
+    (first,) = (out / "truth").iterdir()
+    written = first.stat().st_mtime_ns
+    with pytest.raises(ConfigError, match="settings must be those that the data set was begun with"):
+        synthesise(out, dataclasses.replace(config, seed=1))
+    assert len(read_manifest(synthesise(out, config))) == 2
+    assert first.stat().st_mtime_ns == written
+    synthesise(whole, config)
+    assert digests(out) == digests(whole)
 
 
 def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
@@ -317,6 +330,6 @@ def test_the_face_rests_before_the_onset_and_behind_the_offset(tmp_path):
     assert len(set(contents[-4:])) == 1
     assert contents[4] != contents[3]
     noisy = scene_of("smile", dataclasses.replace(config, noise=1))
-    assert (render_frame(noisy, -1) != render_frame(noisy, -2)).any()
+    assert (noisy.render(-1) != noisy.render(-2)).any()
     (video,) = read_manifest(synthesise(tmp_path / "video", dataclasses.replace(config, format="mkv")))
     assert (video.onset, video.offset) == (3, clip.offset - 1)

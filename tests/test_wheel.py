@@ -25,7 +25,7 @@ from flowkit.landmarks import FaceLandmarker
 from flowkit.datasets.base import layout
 from flowkit.datasets.corrections import corrections
 assert all("site" in module.__file__ for module in (flowkit, flowkit_kernels, fmanet)), flowkit.__file__
-synthesise(pathlib.Path("clips"), SynthConfig(subjects=1, classes=("smile",), key_frames_only=True))
+synthesise(pathlib.Path("clips"), SynthConfig(motion="bumps", subjects=1, classes=("smile",), key_frames_only=True))
 FaceLandmarker("").close()
 assert layout("casme2")["title"] and corrections("casme2")
 folder = pathlib.Path(flowkit.__file__).parent

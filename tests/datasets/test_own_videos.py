@@ -23,6 +23,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     for form in ("mkv", "png"):
         config = SynthConfig(
+            motion="bumps",
             subjects=1,
             classes=("surprise",),
             format=form,
