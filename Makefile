@@ -56,6 +56,7 @@ test-gpu: $(VENV)/.gpu
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
 	$(BIN)/python benchmarks/accuracy.py --out benchmarks/results/accuracy.json
+	$(BIN)/python benchmarks/synthetic.py --out benchmarks/results/synthetic.json
 	$(BIN)/python benchmarks/alignment_neutral.py --out benchmarks/results/alignment_neutral.json
 	$(BIN)/python benchmarks/spotting.py --out benchmarks/results/spotting.json
 	$(BIN)/python benchmarks/throughput.py --out benchmarks/results/throughput.json

@@ -1,22 +1,42 @@
-"""How near the flow comes to a known truth: ours beside OpenCV's, and what the alignment costs; on synthetic clips.
+"""How near the flow comes to the truth, by expression, on synthetic people whose head keeps still, drifts or turns.
 
-python benchmarks/accuracy.py --clips 200 --out benchmarks/results/accuracy.json
+python benchmarks/accuracy.py --out benchmarks/results/accuracy.json     # all of it
+python benchmarks/accuracy.py --groups "head still" --subjects 1         # a quick look
+python benchmarks/accuracy.py --table benchmarks/results/accuracy.json   # print the tables of a stored result again
 
-Three sets of the same size, 224 x 224:
+Nothing is written but the result: frames are rendered in memory and go through the functions of `flowkit extract`.
 
-cropped    frames that are the canonical crop already, no drift, steady light: the solver alone
-still      whole frames, no drift, steady light: what alignment costs where there is nothing to align
-drifting   whole frames, head drift, more noise, changing light: the real task
+**Figures.** EPE is the end-point error against the true flow of the expression (`Truth.flow_local`: the head's motion undone),
+carried to the aligned crop of 224 x 224; px of that crop; mean over the face and over both phases. Places that an expression or a
+turn hides do not count. The cosine is that of the angle between the estimated and the true flow, each taken as one long vector.
+The length is the mean of the strongest 3 % of the estimated rise, relative to the strongest 3 % of the true one: below 1 where
+motion is lost; what is left of the head's motion lengthens it. All are medians over clips; p90 is the 90th percentile.
+The worst expression is the one with the largest median EPE relative to that of no flow; a clip is worse than no flow where its
+EPE is larger than that of no flow.
 
-EPE is the end-point error against the true flow of the face (its drift undone), mean over the face and both phases, px of the crop;
-figures are medians over clips. Methods, all on the same crops but for the last two:
+**Methods**, all with the landmarks of one onset:
 
-ours           align, flow, subtract what similarity is left in the flow, as `flowkit extract` does
-opencv         the same with cv2.optflow.DualTVL1OpticalFlow_create(), a fresh one for each pair, default parameters
-opencv_fixed   the same with our schedule: epsilon 0, one outer and 20 inner iterations
-zero           no flow at all: the mean length of the truth
-oracle         the true drift undone instead of an estimated one, nothing subtracted
-unaligned      cropped by the onset's transform, nothing registered or subtracted
+no flow      nothing is estimated: the mean length of the truth
+none         not stabilised: all frames are cropped as the onset is, nothing is registered, nothing is subtracted
+similarity, affine, register, ...
+             `flowkit extract --stabilise` with each value that `AlignConfig` takes
+oracle       not stabilised either, but apex and offset are rendered in the pose of the onset: the head's motion is undone without
+             any error, and noise and light are those of the other methods
+opencv       `cv2.optflow.DualTVL1OpticalFlow_create()` with its own settings in place of our solver: the same crops and the
+             same subtraction as the default. It takes seconds per clip, so it is measured on the first two people only
+
+All of them match the light of apex and offset to the onset's. A method can fail on a clip, as `flowkit extract` does (no face, no
+plausible registration); failures are counted by method, and figures are over the clips on which no method failed.
+
+**Groups.** The scenes are frozen in scenes/accuracy.toml. One factor at a time differs from a middle: peaks of 0.5 to 2 px, full
+exposure, all skin tones, no blinks, and a head that either keeps still ("still"; noise 1) or moves in the plane by up to 4 px and
+1.5 degrees ("in plane"; noise 2, and the light changes by up to 2 %). "Turning by" adds turns out of the plane, by up to so many
+degrees about either axis. "Faint" has peaks of 0.1 to 0.5 px, "strong" of 2 to 6. Noise is in grey levels, exposure a factor of
+all grey levels before the noise, and skin is made lighter or darker in the texture. Every group shows the same people, in eight
+expressions each. People for tuning and people for judging have seeds of their own (--people).
+
+**Faces.** "ours" is the head that `flowkit synth` renders; "face3d" is `../shared/data/face3d`: another geometry with sculpted
+expressions. It is skipped where it is absent.
 """
 
 from __future__ import annotations
@@ -24,209 +44,445 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import json
+import multiprocessing
 import sys
-import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 import machine
-from flowkit.align import FACE, RIGID, Aligner, Face, face_crop
-from flowkit.config import AlignConfig, FrameConfig
+import scene_sets
+from flowkit.align import FACE, Aligner, Anchor, Face
+from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
-from flowkit.flow import dual_phase_flow
-from flowkit.frames import Frames, read_frames
-from flowkit.manifest import Clip, read_manifest
-from flowkit.registration import compose, invert, match_light, remove_motion
-from flowkit.synth import CLASSES, SynthConfig, Truth, read_truth, synthesise
+from flowkit.face_scenes import FaceScene
+from flowkit.flow import solve, stabilised
+from flowkit.manifest import Clip
+from flowkit.registration import compose, invert
+from flowkit.scenes import LABELS, SynthConfig, Truth, make_scene, make_subject
 from flowkit_kernels import TVL1Params
 
 SIZE = 224
-STILL = SynthConfig(key_frames_only=True, noise=1, drift_px=0, drift_deg=0, drift_scale=0, light=0)
-SETS = {
-    "cropped": dataclasses.replace(STILL, cropped=True, width=SIZE, height=SIZE),
-    "still": STILL,
-    "drifting": dataclasses.replace(STILL, noise=2, drift_px=4, drift_deg=1.5, drift_scale=0.01, light=0.02),
+STABILISE: tuple[str, ...] = get_args(get_type_hints(AlignConfig)["stabilise"])
+DEFAULT: str = AlignConfig().stabilise
+CLIP = Clip("clip", "clip", 0, 1, 2, "s", "synth", "label")
+FACES = {"ours": "", "face3d": str(scene_sets.FACE3D)}
+TITLES = {"ours": "the project's own head", "face3d": "a second, independent head"}
+METHODS = tuple(dict.fromkeys(("no flow", "none", *STABILISE, "oracle")))
+"""All but OpenCV's solver."""
+HEADS = {
+    "no flow": "no flow",
+    "none": "not stabilised (`none`)",
+    "oracle": "head's motion undone",
+    "opencv": "OpenCV's solver",
 }
-BARS = (
-    ("cropped", "ours", "opencv", 1.03),
-    ("cropped", "ours", "opencv_fixed", 1.03),
-    ("cropped", "ours", "zero", 0.5),
-    ("drifting", "ours", "opencv", 1.03),
-    ("drifting", "ours", "opencv_fixed", 1.03),
-    ("drifting", "ours", "zero", 0.5),
-    ("drifting", "ours", "oracle", 1.25),
-    ("still", "ours", "unaligned", 1.15),
-)
-"""Set, method, yardstick, and how many times the yardstick's EPE the method's may be."""
+BY_EXPRESSION = ("head still", "turning by 1.5")
 
 Array = npt.NDArray[Any]
 
 
-def opencv_flow(pixels: Array, fixed: bool) -> Array:
+class Task(NamedTuple):
+    """One person in one group: a clip of each expression."""
+
+    face: str
+    group: str
+    person: int
+    with_opencv: bool
+    config: SynthConfig
+
+
+class Found(NamedTuple):
+    """What was measured on one clip, by method; `failures` names what failed, and why."""
+
+    face: str
+    group: str
+    label: str
+    epe: dict[str, float]
+    cosine: dict[str, float]
+    length: dict[str, float]
+    failures: dict[str, str]
+
+
+def groups(people: str) -> dict[str, SynthConfig]:
+    """Settings of every group."""
+    scenes = scene_sets.read("accuracy")
+    seed = scenes["people"][f"{people}_seed"]
+    found = {}
+    for name, changed in scenes["groups"].items():
+        moving = scenes["moving"] if changed.get("moving") else {}
+        found[name] = scene_sets.settings({**scenes["common"], **moving, **changed}, seed=seed)
+    return found
+
+
+def tasks(faces: Iterable[str], wanted: Iterable[str], people: str, subjects: int) -> Iterator[Task]:
+    """Everything that is measured."""
+    most = scene_sets.read("accuracy")["people"]["opencv_subjects"]
+    configs = groups(people)
+    for face, group, person in itertools.product(faces, wanted, range(1, subjects + 1)):
+        config = dataclasses.replace(configs[group], face3d=FACES[face])
+        yield Task(face, group, person, person <= most, config)
+
+
+_aligners: dict[str, Aligner] = {}
+
+
+def start() -> None:
+    """Prepare a worker process: one finder of landmarks, and an aligner for each way to stabilise."""
+    cv2.setNumThreads(1)
+    _aligners["anchor"] = Aligner(AlignConfig(size=SIZE))
+    for way in STABILISE:
+        config = AlignConfig(method="none", size=SIZE)
+        _aligners[way] = Aligner(dataclasses.replace(config, stabilise=way))
+
+
+def measured(task: Task) -> list[Found]:
+    """Every method on every clip of one person."""
+    subject = make_subject(f"s{task.person:02d}", task.config)
+    found = []
+    for label in LABELS["faces"]:
+        scene = make_scene(f"{subject.name}_{label}", subject, label, task.config)
+        if not isinstance(scene, FaceScene):
+            raise TypeError(
+                f"{task.group}: scenes must be faces; got {type(scene).__name__}. Correct scenes/accuracy.toml."
+            )
+        found.append(measured_clip(scene, task))
+    return found
+
+
+def measured_clip(scene: FaceScene, task: Task) -> Found:
+    """Every method on one clip."""
+    times = (scene.draw.apex, scene.draw.offset)
+    onset = scene.render(0)
+    rgb = np.repeat(onset[..., None], 3, axis=2)
+    try:
+        anchor = _aligners["anchor"].anchor(CLIP, grey(onset), rgb, SIZE)
+    except ClipError as error:
+        failures = dict.fromkeys((*STABILISE, "oracle"), error.code.name)
+        return Found(task.face, task.group, scene.label, {}, {}, {}, failures)
+    moving, still = ([grey(scene.render(t, still=undone)) for t in times] for undone in (False, True))
+    ways = {way: (way, moving) for way in STABILISE} | {"oracle": ("none", still)}
+    flows, failures = estimated(anchor, ways, task.with_opencv)
+    true, inside = on_crop(scene.truth(), anchor)
+    flows["no flow"] = np.zeros_like(true)
+    return Found(
+        *(task.face, task.group, scene.label),
+        epe={name: float(np.hypot(*(flow - true).swapaxes(0, 1))[:, inside].mean()) for name, flow in flows.items()},
+        cosine={name: cosine(flow[..., inside], true[..., inside]) for name, flow in flows.items()},
+        length={name: strongest(flow[0], inside) / strongest(true[0], inside) for name, flow in flows.items()},
+        failures=failures,
+    )
+
+
+def estimated(
+    anchor: Anchor, ways: dict[str, tuple[str, list[Array]]], with_opencv: bool
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Flow of both phases, (2, 2, N, N), by each method, or the code of its failure.
+
+    Some ways to stabilise differ in what they subtract only: where the pictures are the same, they are solved once.
+    """
+    flows, failures, solved = {}, {}, {}
+    for name, (way, frames) in ways.items():
+        try:
+            face = _aligners[way].carry(anchor, (frames[0], frames[1]), (True, True), "clip")
+            key = face.pixels.tobytes()
+            if key not in solved:
+                solved[key] = solve([face], [(True, True)], TVL1Params(), "cpu", 1)
+            flows[name] = subtracted(solved[key], face, way)
+            if with_opencv and name == DEFAULT:
+                flows["opencv"] = subtracted(opencv_flow(face.pixels)[None], face, way)
+        except ClipError as error:
+            failures[name] = error.code.name
+    return flows, failures
+
+
+def grey(frame: Array) -> Array:
+    """Grey values in [0, 1]."""
+    return frame.astype(np.float32) / np.float32(255)
+
+
+def subtracted(raw: Array, face: Face, way: str) -> Array:
+    """A flow without the motion of the head that is left in it, as far as a way to stabilise subtracts any."""
+    (done,) = stabilised(raw, [face], way, 1)
+    if isinstance(done, ClipError):
+        raise done
+    return done.flow
+
+
+def opencv_flow(pixels: Array) -> Array:
     """Both phases by OpenCV, (2, 2, N, N). A solver object keeps state between calls: a fresh one for each pair."""
     phases = []
     for reference, moving in itertools.pairwise(pixels):
         solver = cv2.optflow.DualTVL1OpticalFlow_create()
-        if fixed:
-            solver.setEpsilon(0)
-            solver.setOuterIterations(1)
-            solver.setInnerIterations(20)
         phases.append(solver.calc(reference, moving, None).transpose(2, 0, 1))
     return np.stack(phases)
 
 
-def our_flow(face: Face, stabilise: str, where: str) -> Array:
-    """Both phases by the project, one thread."""
-    (flow,) = dual_phase_flow([face], [(True, True)], TVL1Params(), "cpu", stabilise, 1, [where])
-    if isinstance(flow, ClipError):
-        raise flow
-    return flow.flow
+def on_crop(truth: Truth, anchor: Anchor) -> tuple[Array, Array]:
+    """The local truth on the grid of the crop, (2, 2, N, N), and where it counts, (N, N).
+
+    With T the crop's transform and A its linear part, it is A flow(T^-1 x). It counts inside the face where all three frames show
+    the same place, with the head's motion and without.
+    """
+    back = invert(anchor.transform)
+    at_apex = compose(truth.drift[1], back)
+    shown = [carried(mask.astype(np.float32), back) > 0.99 for mask in (*truth.visible_local, truth.visible[0])]
+    shown.append(carried(truth.visible[1].astype(np.float32), at_apex) > 0.99)
+    flow = np.stack([[carried(component, back) for component in phase] for phase in truth.flow_local])
+    inside = ((anchor.regions & FACE) > 0) & np.logical_and.reduce(shown)
+    return np.asarray(np.einsum("ij,pjhw->pihw", anchor.transform[:, :2], flow)), inside
 
 
-def true_flow(truth: Truth, face: Face) -> Array:
-    """The local truth on the grid of the crop: A flow(T^-1 x), with A the linear part of the crop's transform T."""
-    inverse = invert(face.transform)
-    x, y = np.indices((SIZE, SIZE), np.float64)[::-1]
-    at = (inverse[:, :1, None] * x + inverse[:, 1:2, None] * y + inverse[:, 2:, None]).astype(np.float32)
-    flow = [[cv2.remap(component, *at, cv2.INTER_CUBIC) for component in phase] for phase in truth.flow_local]
-    return np.asarray(np.einsum("ij,pjhw->pihw", face.transform[:, :2], np.stack(flow)))
+def carried(picture: Array, back: Array) -> Array:
+    """A picture on the grid of the crop; `back` leads from the crop to the picture."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(picture, back, (SIZE, SIZE), flags=flags))
 
 
-def oracle_face(frames: Frames, truth: Truth, face: Face) -> Face:
-    """The face as an alignment would give it that knew the true drift; the light is matched as ever."""
-    onset, inside = face.pixels[0], (face.regions & FACE) > 0
-    crops = [
-        face_crop(grey, compose(face.transform, invert(drift)), SIZE)
-        for grey, drift in zip(frames.grey[1:], truth.drift[1:], strict=True)
-    ]
-    pixels = [onset, *(match_light(onset, crop, inside)[0] for crop in crops)]
-    return dataclasses.replace(face, pixels=np.clip(np.stack(pixels), 0, 1))
+def cosine(flow: Array, truth: Array) -> float:
+    """Cosine of the angle between two flows, each taken as one vector; 0 for no flow."""
+    return float((flow * truth).sum() / np.sqrt((flow**2).sum() * (truth**2).sum() + 1e-12))
 
 
-def subtracted(flow: Array, face: Face) -> Array:
-    """What `--stabilise similarity` leaves of a flow."""
-    return np.stack([remove_motion(phase, (face.regions & RIGID) > 0, "similarity")[0] for phase in flow])
+def strongest(flow: Array, inside: Array) -> float:
+    """Mean length of the strongest 3 % of a flow, px."""
+    lengths = np.sort(np.hypot(*flow)[inside])
+    return float(lengths[-max(1, len(lengths) * 3 // 100) :].mean())
 
 
-class Measurement:
-    """EPE of each method on each clip of one set, and the seconds each stage took."""
-
-    def __init__(self) -> None:
-        self.epe: dict[str, list[float]] = defaultdict(list)
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def add(self, method: str, flow: Array, truth: Array, face: Face) -> None:
-        """Compare one flow (2, 2, N, N) with the truth."""
-        inside = (face.regions & FACE) > 0
-        self.epe[method].append(float(np.hypot(*(flow - truth).swapaxes(0, 1))[:, inside].mean()))
-
-    def timed(self, stage: str, work: Any, *arguments: Any) -> Any:
-        """Call `work`, and add what it took to a stage."""
-        start = time.perf_counter()
-        result = work(*arguments)
-        self.seconds[stage] += time.perf_counter() - start
-        return result
-
-    def medians(self) -> dict[str, float]:
-        """Median EPE of each method, px."""
-        return {method: float(np.median(values)) for method, values in self.epe.items()}
+# --- figures
 
 
-def measure(name: str, clips: list[Clip], root: Path) -> Measurement:
-    """Every method that a set is there for, clip by clip."""
-    cropped = name == "cropped"
-    config = AlignConfig(method="none" if cropped else "mediapipe", stabilise="none" if cropped else "similarity")
-    found = Measurement()
-    with Aligner(config) as aligner, Aligner(dataclasses.replace(config, stabilise="none")) as plain:
-        for clip in clips:
-            frames = found.timed("read", read_frames, clip, root, FrameConfig())
-            face = found.timed("align", aligner.align, frames)
-            flow = found.timed("flow", our_flow, face, "none", clip.clip_id)
-            ours = flow if cropped else found.timed("subtract", subtracted, flow, face)
-            stored = read_truth(root / "truth" / f"{clip.clip_id}.npz")
-            truth = true_flow(stored, face)
-            found.add("ours", ours, truth, face)
-            found.add("zero", np.zeros_like(truth), truth, face)
-            if name == "still":
-                found.add("unaligned", our_flow(plain.align(frames), "none", clip.clip_id), truth, face)
-                continue
-            for method, fixed in (("opencv", False), ("opencv_fixed", True)):
-                theirs = found.timed(method, opencv_flow, face.pixels, fixed)
-                found.add(method, theirs if cropped else subtracted(theirs, face), truth, face)
-            if name == "drifting":
-                found.add("oracle", our_flow(oracle_face(frames, stored, face), "none", clip.clip_id), truth, face)
-    return found
+def summary(found: list[Found]) -> dict[str, Any]:
+    """Figures of each face and group, and of each expression there, as stored."""
+    by_face: dict[str, Any] = {}
+    for face, group in dict.fromkeys((one.face, one.group) for one in found):
+        mine = [one for one in found if (one.face, one.group) == (face, group)]
+        good = complete(mine)
+        by_label = {label: figures([one for one in mine if one.label == label]) for label in LABELS["faces"]}
+        by_face.setdefault(face, {})[group] = {
+            **figures(mine),
+            "p90_epe_px": over(good, "epe", METHODS, 90),
+            "length": over(good, "length", METHODS),
+            "worst_expression": {name: worst(by_label, name) for name in METHODS[1:] if good},
+            **opencv_figures([one for one in good if "opencv" in one.epe]),
+            "expressions": by_label,
+        }
+    return by_face
 
 
-def chosen(manifest: Path, count: int) -> list[Clip]:
-    """That many clips, spread over subjects and classes."""
-    clips = read_manifest(manifest)
-    return [clips[i] for i in np.linspace(0, len(clips) - 1, count).astype(int)]
+def opencv_figures(clips: list[Found]) -> dict[str, Any]:
+    """OpenCV's solver beside the default on the same clips; nothing where it was not measured."""
+    names = ("no flow", DEFAULT, "opencv")
+    measured_on = {"clips": len(clips), "epe_px": over(clips, "epe", names), "cosine": over(clips, "cosine", names)}
+    return {"opencv": measured_on} if clips else {}
 
 
-def summary(found: Measurement) -> dict[str, Any]:
-    """Results of one set, as stored."""
-    count = len(found.epe["ours"])
-    stages = ("read", "align", "flow", "subtract")
+def figures(clips: list[Found]) -> dict[str, Any]:
+    """Medians over the clips on which no method failed, and how often each failed."""
+    failures = Counter((name, code) for one in clips for name, code in one.failures.items())
+    by_name: dict[str, dict[str, int]] = defaultdict(dict)
+    for (name, code), count in sorted(failures.items()):
+        by_name[name][code] = count
+    good = complete(clips)
     return {
-        "clips": count,
-        "median_epe_px": {method: round(value, 5) for method, value in found.medians().items()},
-        "p90_epe_px": {method: round(float(np.percentile(values, 90)), 5) for method, values in found.epe.items()},
-        "ms_per_clip": {stage: round(1000 * seconds / count, 2) for stage, seconds in found.seconds.items()},
-        "clips_per_s": round(count / sum(found.seconds[stage] for stage in stages if stage in found.seconds), 2),
+        "clips": len(clips),
+        "clips_without_failure": len(good),
+        "failures": dict(by_name),
+        "epe_px": over(good, "epe", METHODS),
+        "cosine": over(good, "cosine", METHODS),
+        "worse_than_no_flow": {name: sum(one.epe[name] > one.epe["no flow"] for one in good) for name in METHODS[1:]},
     }
 
 
-def judged(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each bar with its ratio, and whether it is met."""
-    rows = []
-    for name, method, yardstick, bar in BARS:
-        epe = results[name]["median_epe_px"]
-        ratio = epe[method] / epe[yardstick]
-        rows.append(
-            {"set": name, "ratio": f"{method} / {yardstick}", "value": round(ratio, 4), "bar": bar, "met": ratio <= bar}
-        )
-    return rows
+def complete(clips: list[Found]) -> list[Found]:
+    """Clips on which no method failed."""
+    return [one for one in clips if not one.failures]
 
 
-def show(results: dict[str, dict[str, Any]], bars: list[dict[str, Any]]) -> None:
-    """Print the tables."""
-    for name, result in results.items():
-        print(f"{name} ({result['clips']} clips): median EPE, px: {result['median_epe_px']}")
-        print(f"    ms a clip: {result['ms_per_clip']}; {result['clips_per_s']} clips/s in one process")
-    for row in bars:
-        verdict = "met" if row["met"] else "MISSED"
-        print(f"{row['set']:<10}{row['ratio']:<24}{row['value']:>8.3f}  at most {row['bar']:<6}{verdict}")
+def over(clips: list[Found], figure: str, names: Iterable[str], percentile: float = 50) -> dict[str, float]:
+    """Median or another percentile of one figure by method; nothing where there are no clips."""
+    values = {name: [getattr(one, figure)[name] for one in clips] for name in names if clips}
+    return {name: round(float(np.percentile(each, percentile)), 4) for name, each in values.items()}
+
+
+def worst(by_label: dict[str, Any], name: str) -> str:
+    """The expression with the largest median EPE relative to no flow."""
+    ratios = {label: one["epe_px"][name] / one["epe_px"]["no flow"] for label, one in by_label.items() if one["epe_px"]}
+    return max(ratios, key=lambda label: ratios[label])
+
+
+# --- tables
+
+
+def tables(results: dict[str, Any]) -> str:
+    """All figures of a result as Markdown, as they stand in the docs."""
+    parts, default = [], results["default"]
+    for face, by_group in results["faces"].items():
+        parts += [f"### {face}: {TITLES[face]}", ""]
+        parts += ["EPE in the face, px, median of clips:", "", of_methods(by_group, default), ""]
+        parts += [f"The default, `{default}`:", "", of_default(by_group, default), ""]
+        if any("opencv" in one for one in by_group.values()):
+            parts += ["OpenCV's solver behind the default alignment, EPE in the face, px:", ""]
+            parts += [of_opencv(by_group, default), ""]
+        for group in BY_EXPRESSION:
+            if group in by_group:
+                parts += [f"{group.capitalize()}, by expression:", "", of_expressions(by_group[group], default), ""]
+        smiles = by_group.get("head still", {}).get("expressions", {}).get("happiness", {})
+        if smiles.get("epe_px"):
+            parts += [fault(smiles, default), ""]
+    return "\n".join(parts).rstrip()
+
+
+def fault(smiles: dict[str, Any], default: str) -> str:
+    """The sentence about smiles."""
+    epe = smiles["epe_px"]
+    return (
+        f"happiness, head still, default / no flow: {ratio(epe, default)} ({epe[default]:.3f} px / {epe['no flow']:.3f} px; not "
+        f"stabilised {epe['none']:.3f} px); worse than no flow on {worse(smiles, default)} clips"
+    )
+
+
+def of_methods(by_group: dict[str, Any], default: str) -> str:
+    """A row for each group, a column for each method."""
+    names = list(dict.fromkeys(name for one in by_group.values() for name in one["epe_px"]))
+    rows = [["group", *map(head, names), f"cosine of `{default}`", "clips"]]
+    for group, one in by_group.items():
+        values = [number(one["epe_px"], name) for name in names]
+        rows.append([group, *values, number(one["cosine"], default, 2), str(one["clips_without_failure"])])
+    return markdown(rows)
+
+
+def of_default(by_group: dict[str, Any], default: str) -> str:
+    """A row for each group: how far off the default can be."""
+    heads = ["EPE / no flow", "90th percentile of EPE", "length", f"length, {head('oracle')}"]
+    rows = [["group", *heads, "worst expression, EPE / no flow", "worse than no flow", "failed"]]
+    for group, one in by_group.items():
+        values = [ratio(one["epe_px"], default), number(one["p90_epe_px"], default)]
+        values += [number(one["length"], name, 2) for name in (default, "oracle")]
+        label = one["worst_expression"].get(default)
+        theirs = one["expressions"][label]["epe_px"] if label else {}
+        named = f"{label} {number(theirs, default)} / {number(theirs, 'no flow')}" if label else "-"
+        rows.append([group, *values, named, worse(one, default), failed(one, default)])
+    return markdown(rows)
+
+
+def of_opencv(by_group: dict[str, Any], default: str) -> str:
+    """A row for each group in which OpenCV's solver was measured."""
+    names = ("no flow", default, "opencv")
+    rows = [["group", *map(head, names), "clips"]]
+    for group, one in by_group.items():
+        if theirs := one.get("opencv"):
+            rows.append([group, *(number(theirs["epe_px"], name) for name in names), str(theirs["clips"])])
+    return markdown(rows)
+
+
+def of_expressions(group: dict[str, Any], default: str) -> str:
+    """A row for each expression."""
+    names = ("no flow", "none", default, "oracle")
+    rows = [["expression", *map(head, names), "default / no flow", "cosine", "worse than no flow", "failed"]]
+    for label, one in group["expressions"].items():
+        values = [*(number(one["epe_px"], name) for name in names), ratio(one["epe_px"], default)]
+        values.append(number(one["cosine"], default, 2))
+        rows.append([label, *values, worse(one, default), failed(one, default)])
+    return markdown(rows)
+
+
+def head(name: str) -> str:
+    """What a column is called."""
+    return HEADS.get(name, f"`{name}`")
+
+
+def number(values: dict[str, float], name: str, digits: int = 3) -> str:
+    """A cell."""
+    return f"{values[name]:.{digits}f}" if name in values else "-"
+
+
+def ratio(epe: dict[str, float], default: str) -> str:
+    """Default over no flow."""
+    return f"{epe[default] / epe['no flow']:.2f}" if epe else "-"
+
+
+def worse(one: dict[str, Any], default: str) -> str:
+    """How often no flow at all is nearer to the truth than the default."""
+    return f"{one['worse_than_no_flow'][default]} of {one['clips_without_failure']}"
+
+
+def failed(one: dict[str, Any], default: str) -> str:
+    """How often the default failed."""
+    return f"{sum(one['failures'].get(default, {}).values())} of {one['clips']}"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, the first row on top."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> int:
-    """Measure, print, store; 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=200, help="clips a set")
-    parser.add_argument("--out", type=Path, help="where to store the result as JSON")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    repeats = -(-options.clips // (STILL.subjects * len(CLASSES)))
-    configs = {name: dataclasses.replace(config, clips=repeats) for name, config in SETS.items()}
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, config in configs.items():
-            manifest = synthesise(Path(folder) / name, config)
-            clips = chosen(manifest, options.clips)
-            measure(name, clips[:1], manifest.parent)  # compiles and warms up
-            results[name] = summary(measure(name, clips, manifest.parent))
-    bars = judged(results)
-    show(results, bars)
+    """Measure, print, store."""
+    options = parsed()
+    if options.table:
+        print(tables(json.loads(options.table.read_text(encoding="utf-8"))["results"]))
+        return 0
+    todo = list(tasks(options.faces, options.groups, options.people, options.subjects))
+    started = time.monotonic()
+    found: list[Found] = []
+    with multiprocessing.get_context("spawn").Pool(options.workers, start) as pool:
+        for done, clips in enumerate(pool.imap(measured, todo), 1):
+            found += clips
+            progress = f"{done} of {len(todo)} people and groups, {time.monotonic() - started:.0f} s"
+            print(f"\r{progress}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    results = {
+        "people": options.people,
+        "seed": todo[0].config.seed,
+        "subjects": options.subjects,
+        "seconds": round(time.monotonic() - started),
+        "default": DEFAULT,
+        "faces": summary(found),
+    }
+    print(tables(results))
     if options.out:
-        settings = {name: dataclasses.asdict(config) for name, config in configs.items()}
-        machine.write(options.out, "accuracy", {"sets": results, "bars": bars, "settings": settings})
-    return 0 if all(row["met"] for row in bars) else 1
+        machine.write(options.out, "accuracy", results)
+    return 0
+
+
+def parsed() -> argparse.Namespace:
+    """What was asked for, with the faces that are there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="where to store the result as JSON")
+    parser.add_argument(
+        "--table", type=Path, metavar="JSON", help="print the tables of a stored result; measure nothing"
+    )
+    parser.add_argument("--groups", nargs="+", metavar="NAME", help="some of the groups; by default all")
+    parser.add_argument("--faces", nargs="+", choices=FACES, help="by default all that are there")
+    parser.add_argument("--subjects", type=int, metavar="N", help="measure the first N people; by default all")
+    parser.add_argument("--people", choices=("judging", "tuning"), default="judging", help="which people are measured")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=machine.cores(), help="processes; by default one per core"
+    )
+    options = parser.parse_args()
+    known, most = list(groups(options.people)), scene_sets.read("accuracy")["people"]["subjects"]
+    options.groups = options.groups or known
+    if unknown := set(options.groups) - set(known):
+        parser.error(f"--groups must be some of {', '.join(known)}; got {', '.join(sorted(unknown))}")
+    options.subjects = most if options.subjects is None else options.subjects
+    if not 1 <= options.subjects <= most:
+        parser.error(f"--subjects must be from 1 to {most}; got {options.subjects}")
+    reason = scene_sets.face3d_missing()
+    if reason and "face3d" in (options.faces or ()):
+        parser.error(f"--faces: face3d cannot be measured: {reason}")
+    if reason and not options.faces and not options.table:
+        print(f"face3d is skipped: {reason}", file=sys.stderr)
+    options.faces = options.faces or [name for name in FACES if name != "face3d" or not reason]
+    return options
 
 
 if __name__ == "__main__":

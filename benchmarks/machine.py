@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ def write(path: str | Path, name: str, results: Any) -> None:
     """Store the results of a benchmark, with the machine's description, as JSON."""
     document = {"benchmark": name, "machine": describe(), "results": results}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    Path(path).write_text(_folded(json.dumps(document, indent=2)) + "\n", encoding="utf-8")
+
+
+def _folded(text: str) -> str:
+    """Return indented JSON with each innermost object on one line; strings in JSON hold no line breaks, so none is changed."""
+    innermost = re.compile(r'\{\n *("[^{}\[\]]*?)\n *\}')
+    return innermost.sub(lambda found: "{" + re.sub(r"\n *", " ", found[1]) + "}", text)
 
 
 def _versions() -> dict[str, str]:

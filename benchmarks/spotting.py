@@ -2,8 +2,9 @@
 
 python benchmarks/spotting.py --out benchmarks/results/spotting.json
 
-Each level has the same clips but for noise, drift of the head and change of light, all classes of `flowkit synth`, 21 to 101
-frames at 200 fps. Rise and fall are drawn apart from each other, so the apex lies between a sixth and five sixths of the clip, and
+The clips are of synthetic people in three dimensions, all expressions of `flowkit synth`, 21 to 101 frames at 200 fps. Levels
+differ in noise only, or in the head's motion (a shift of so many pixels, and a quarter as many degrees in and out of the plane) and
+the light. Rise and fall are drawn apart from each other, so the apex lies between a sixth and five sixths of the clip, and
 with `wander` head and light turn round at a moment of their own: in a plain `flowkit synth` they do so at the apex and give it
 away. The levels without drift have no change of light either, which is as kind as can be to the frame difference. A frame is
 rendered once a drift level, without noise, and noise is added for each level.
@@ -13,9 +14,9 @@ midpoint     half way between onset and offset
 difference   the frame with the largest mean absolute difference to the onset in the face, of all frames, in one crop
 
 Ends of a long clip: the same with 100 still frames before the onset and as many behind the offset, everything to be found.
-Nobody moves: the same without any expression, to see what the confidence says then.
+Nobody moves: the same without any expression or blink, to see what the confidence says then.
 Milliseconds are those of the processor, on one thread, with every frame carried into the crop, as of a video, and none decoded.
-Landmarks are given: the faces are made from one photograph, so a detector would be judged on that photograph alone.
+Landmarks are given: the skin of all faces comes from one photograph, so a detector would be judged on that photograph alone.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from flowkit.align import FACE, Aligner, face_crop
 from flowkit.config import AlignConfig
 from flowkit.frames import Sequence
 from flowkit.manifest import Clip
-from flowkit.scenes import Scene, SynthConfig, render_frame, scenes
+from flowkit.scenes import Scene, SynthConfig, scenes
 from flowkit.spotting import SIZE, Spotted, spot_sequence
 
 FPS = 200.0
@@ -52,7 +53,7 @@ Grey = npt.NDArray[np.float32]
 
 
 def level(drift_px: float, subjects: int, rest: int = 0) -> SynthConfig:
-    """Settings of the clips of one drift level, without noise; angle, size and light change along with the drift."""
+    """Settings of the clips of one drift level, without noise; angles, size and light change along with the drift."""
     return SynthConfig(
         subjects=subjects,
         seed=5,
@@ -61,6 +62,7 @@ def level(drift_px: float, subjects: int, rest: int = 0) -> SynthConfig:
         noise=0,
         drift_px=drift_px,
         drift_deg=drift_px / 4,
+        turn_deg=drift_px / 4,
         drift_scale=drift_px / 400,
         light=drift_px / 200,
         wander=True,
@@ -74,15 +76,13 @@ def write_landmarks(config: SynthConfig, file: Path) -> Path:
         writer = csv.writer(opened)
         writer.writerow(("clip_id", "point", "x", "y"))
         for scene in scenes(config):
-            writer.writerows(
-                (scene.clip_id, i, f"{x:.3f}", f"{y:.3f}") for i, (x, y) in enumerate(scene.subject.landmarks)
-            )
+            writer.writerows((scene.clip_id, i, f"{x:.3f}", f"{y:.3f}") for i, (x, y) in enumerate(scene.landmarks))
     return file
 
 
 def render(scene: Scene) -> list[npt.NDArray[np.uint8]]:
     """Every frame of a clip, without noise; at rest they are all alike."""
-    moving = [render_frame(scene, t) for t in range(scene.draw.offset + 1)]
+    moving = [scene.render(t) for t in range(scene.draw.offset + 1)]
     rest = scene.config.rest_frames
     return [moving[0]] * rest + moving + [moving[-1]] * rest
 
@@ -149,6 +149,7 @@ class Level:
         return {
             "noise": self.noise,
             "drift_px": self.config.drift_px,
+            "turn_deg": self.config.turn_deg,
             "light": self.config.light,
             "clips": len(flows),
             "mae_frames": {name: round(value, 3) for name, value in mae.items()},
@@ -198,7 +199,7 @@ def measure_ends(noise: float, config: SynthConfig, aligner: Aligner) -> dict[st
 def measure_still(config: SynthConfig, aligner: Aligner) -> list[dict[str, Any]]:
     """Confidence where nothing moves but the head."""
     confidences: dict[float, list[float]] = {noise: [] for noise in NOISE}
-    for scene in scenes(dataclasses.replace(config, peak_px=(0.0, 0.0))):
+    for scene in scenes(dataclasses.replace(config, peak_px=(0.0, 0.0), blinks=0.0)):
         clean = render(scene)
         for noise, values in confidences.items():
             frames = noisy(clean, noise, scene.draw.noise_seed)
@@ -219,9 +220,10 @@ def show(result: dict[str, Any]) -> None:
     """Print one level."""
     mae = "  ".join(f"{name} {result['mae_frames'][name]:6.2f}" for name in METHODS)
     print(
-        f"noise {result['noise']:g}, drift {result['drift_px']:g} px: mean error in frames: {mae}; flows "
-        f"{result['flows']['mean']:.1f} (most {result['flows']['most']}), {result['cpu_ms_per_clip']:.0f} ms a clip, confidence "
-        f"{result['median_confidence']:.2f}{'' if result['best'] else '   NOT THE BEST'}",
+        f"noise {result['noise']:g}, drift {result['drift_px']:g} px, turn {result['turn_deg']:g} deg: mean error in frames: "
+        f"{mae}; flows {result['flows']['mean']:.1f} (most {result['flows']['most']}), "
+        f"{result['cpu_ms_per_clip']:.0f} ms a clip, confidence {result['median_confidence']:.2f}"
+        f"{'' if result['best'] else '   NOT THE BEST'}",
         flush=True,
     )
 
