@@ -167,7 +167,7 @@ def test_a_signal_ends_the_rendering_in_words(tmp_path: Path, name: str, signal_
     process.send_signal(signal_number)
     printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (code, "")
-    assert "the data set was stopped before its end and has no manifest. Run the same command again" in err
+    assert "the data set was stopped before its end and has no manifest.csv. Run the same command again" in err
     assert "Traceback" not in err
 
 

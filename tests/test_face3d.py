@@ -266,7 +266,7 @@ def parts(head: Head, points: np.ndarray) -> list[int]:
     """Pixels, at 10 px per cm, of eyes and mouth; of eyes and mouth outside lids and lips, and of background inside the face."""
     view = np.array([[10.0, 0, 120], [0, 10.0, 110]])
     projected = face_scenes._projected(points, np.zeros(6), view)
-    hit, _, _ = face_scenes._raster(projected, head.triangles, SynthConfig(width=240, height=240))
+    hit, _, _ = face_scenes._raster(projected, head.triangles, (240, 240))
     seen = np.where(hit < 0, 0, head.part[head.triangles[hit, 0]])
 
     def inside(*rings: tuple[int, ...]) -> np.ndarray:
@@ -300,7 +300,7 @@ def test_the_true_flow_holds_on_this_face_too(label: str, turn_deg: float) -> No
     triangles = scene.subject.person.head.triangles
     for phase, (start, end) in enumerate(itertools.pairwise(times)):
         seen = scene.projected(scene.points(start), scene.pose(start))
-        hit, _, _ = face_scenes._raster(seen, triangles, scene.config)
+        hit, _, _ = face_scenes._raster(seen, triangles, (scene.config.height, scene.config.width))
         on_skin = truth.visible[phase] & (hit >= 0) & skin[triangles[hit, 0]]
         assert on_skin.sum() > 3000
         before, after = scene.clean(start), scene.clean(end)
