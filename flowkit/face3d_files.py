@@ -155,7 +155,9 @@ def _read_npz(path: Path) -> Face:
             sizes: dict[str, int] = {}
             held = {name: _read_array(path, bundle, name, sizes) for name in _ARRAYS}
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(f"{path}: --face3d must be a face3d.npz; got {error}. {_GET}") from error
+        raise ConfigError(
+            f"{path}: --face3d must be a face3d.npz; got a file that cannot be read as one ({error}). {_GET}"
+        ) from error
     names = [str(name) for name in held["expression_names"]]
     missing = [name for name in shape_names() if name not in names]
     if missing:

@@ -30,6 +30,7 @@ from flowkit.face3d import load_head
 from flowkit.head import BLINK, HAIR, LEFT, RIGHT, SKIN, Array, Head, canonical_head
 from flowkit.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.people import Grey, Person, make_person
+from flowkit.registration import fit_similarity
 from flowkit.scene_settings import SynthConfig, Truth
 from flowkit_kernels import rasteriser
 
@@ -218,7 +219,7 @@ class FaceScene:
             flow_local=np.stack([flow for flow, _ in local]),
             visible=np.stack([visible for _, visible in seen]),
             visible_local=np.stack([visible for _, visible in local]),
-            drift=np.stack([np.eye(2, 3), *(_nearest_similarity(rest[0], there) for there in rest[1:])]),
+            drift=np.stack([np.eye(2, 3), *(fit_similarity(rest[0], there) for there in rest[1:])]),
             pose_deg=np.stack([at.pose[:3] for at in moving]),
         )
 
@@ -467,12 +468,3 @@ def _parts(hit: npt.NDArray[np.int32], head: Head) -> npt.NDArray[np.uint8]:
     """Surface that each pixel shows, 0 for the background; skin and hair are one."""
     surface = np.where(head.part == HAIR, SKIN, head.part)
     return np.where(hit >= 0, surface[head.triangles[hit, 0]], 0).astype(np.uint8)
-
-
-def _nearest_similarity(here: Array, there: Array) -> Array:
-    """(2, 3): the similarity that brings points nearest to others in the mean square."""
-    a, b = here - here.mean(axis=0), there - there.mean(axis=0)
-    norm = (a**2).sum()
-    c, s = (a * b).sum() / norm, (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / norm
-    linear = np.array([[c, -s], [s, c]])
-    return np.column_stack([linear, there.mean(axis=0) - linear @ here.mean(axis=0)])

@@ -53,6 +53,7 @@ from flowkit.head import SKIN, Array, Head, canonical_head
 from flowkit.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.people import make_person, own_movements, own_points
 from flowkit.progress import Reporter, Silent
+from flowkit.registration import fit_similarity
 from flowkit.stop import Stop
 from flowkit_kernels import rasteriser
 from flowkit_kernels.host import cores
@@ -369,10 +370,7 @@ def _canonical_view(landmarks: Flow, roll: float, side: int) -> Array:
     """(2, 3): camera px at 1 px per cm -> px of the crop that alignment makes, outer eye corners where it has them."""
     there = _seen(landmarks[[LEFT_EYE, RIGHT_EYE]], np.array([0, 0, roll]), np.eye(2, 3))[:, :2]
     wanted = np.array([CANONICAL[LEFT_EYE], CANONICAL[RIGHT_EYE]]) * side - 0.5
-    have, want = complex(*(there[1] - there[0])), complex(*(wanted[1] - wanted[0]))
-    turn = want / have
-    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
-    return np.column_stack([linear, wanted.mean(axis=0) - linear @ there.mean(axis=0)])
+    return fit_similarity(there, wanted)
 
 
 def _public_view(rng: np.random.Generator) -> Array:

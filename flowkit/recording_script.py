@@ -19,15 +19,14 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from flowkit.draws import generator, smooth
-from flowkit.errors import ConfigError
 from flowkit.expressions import BOTH_SIDED, Weights, draw_movement
 from flowkit.head import BLINK, BOTH, LEFT, RIGHT, Array
-from flowkit.scene_settings import LABELS, PEAK_SHARE, SynthConfig
+from flowkit.scene_settings import LABELS, PEAK_SHARE, SynthConfig, check
 
 Kind = Literal["micro", "macro", "blink", "talking", "turn", "light"]
 Rng = np.random.Generator
@@ -120,9 +119,9 @@ class RecordingConfig:
     face3d: str = ""
 
     def __post_init__(self) -> None:
-        _check(LEAST_S <= self.seconds <= 3600, "seconds", f"from {LEAST_S:g} to 3600", self.seconds)
-        _check(10 <= self.fps <= 1000, "fps", "from 10 to 1000 in recordings", self.fps)
-        _check(self.format in ("mp4", "mkv"), "format", "mp4 or mkv: recordings are videos", self.format)
+        check(LEAST_S <= self.seconds <= 3600, "seconds", f"from {LEAST_S:g} to 3600", self.seconds)
+        check(10 <= self.fps <= 1000, "fps", "from 10 to 1000 in recordings", self.fps)
+        check(self.format in ("mp4", "mkv"), "format", "mp4 or mkv: recordings are videos", self.format)
         _ = self.camera  # checks the rest
 
     @property
@@ -427,8 +426,3 @@ def _wander(rng: Rng, largest: Array) -> Wander:
     low, high = _WANDER_HZ
     frequency = 2 * math.pi * low * (high / low) ** rng.uniform(size=shape)
     return Wander(shares * largest, frequency, rng.uniform(0, 2 * math.pi, shape))
-
-
-def _check(ok: bool, name: str, expectation: str, value: Any) -> None:
-    if not ok:
-        raise ConfigError(f"synth: {name} must be {expectation}; got {value!r}. Correct it.")

@@ -129,7 +129,7 @@ class SynthConfig:
     face3d: str = ""
 
     def __post_init__(self) -> None:
-        _check(self.motion in LABELS, "motion", "faces or bumps", self.motion)
+        check(self.motion in LABELS, "motion", "faces or bumps", self.motion)
         self._check_people()
         self._check_frames()
         self._check_motion()
@@ -138,49 +138,49 @@ class SynthConfig:
     def _check_people(self) -> None:
         known = LABELS[self.motion]
         unknown = [label for label in self.labels if label not in known]
-        _check(1 <= self.subjects <= 9999, "subjects", "from 1 to 9999", self.subjects)
-        _check(1 <= self.clips <= 9999, "clips", "from 1 to 9999", self.clips)
-        _check(bool(self.labels) and not unknown, "classes", f"some of {', '.join(known)}", self.classes)
-        _check(len(set(self.labels)) == len(self.labels), "classes", "different from each other", self.classes)
+        check(1 <= self.subjects <= 9999, "subjects", "from 1 to 9999", self.subjects)
+        check(1 <= self.clips <= 9999, "clips", "from 1 to 9999", self.clips)
+        check(bool(self.labels) and not unknown, "classes", f"some of {', '.join(known)}", self.classes)
+        check(len(set(self.labels)) == len(self.labels), "classes", "different from each other", self.classes)
 
     def _check_frames(self) -> None:
-        _check(64 <= self.width <= 4096 and self.width % 2 == 0, "width", "even, from 64 to 4096", self.width)
-        _check(64 <= self.height <= 4096 and self.height % 2 == 0, "height", "even, from 64 to 4096", self.height)
-        _check(not self.cropped or self.width == self.height, "height", "equal to width when cropped", self.height)
-        _check(0 < self.fps <= 10000, "fps", "above 0, at most 10000", self.fps)
-        _check(self.format in ("png", "jpg", "mkv", "mp4"), "format", "png, jpg, mkv or mp4", self.format)
+        check(64 <= self.width <= 4096 and self.width % 2 == 0, "width", "even, from 64 to 4096", self.width)
+        check(64 <= self.height <= 4096 and self.height % 2 == 0, "height", "even, from 64 to 4096", self.height)
+        check(not self.cropped or self.width == self.height, "height", "equal to width when cropped", self.height)
+        check(0 < self.fps <= 10000, "fps", "above 0, at most 10000", self.fps)
+        check(self.format in ("png", "jpg", "mkv", "mp4"), "format", "png, jpg, mkv or mp4", self.format)
         images = self.format in ("png", "jpg") or not self.key_frames_only
-        _check(images, "format", "png or jpg with key_frames_only", self.format)
-        _check(1 <= self.quality <= 100, "quality", "from 1 to 100", self.quality)
-        _check(0 <= self.crf <= 51, "crf", "from 0 to 51", self.crf)
-        _check(0 <= self.rest_frames <= 10000, "rest_frames", "from 0 to 10000", self.rest_frames)
+        check(images, "format", "png or jpg with key_frames_only", self.format)
+        check(1 <= self.quality <= 100, "quality", "from 1 to 100", self.quality)
+        check(0 <= self.crf <= 51, "crf", "from 0 to 51", self.crf)
+        check(0 <= self.rest_frames <= 10000, "rest_frames", "from 0 to 10000", self.rest_frames)
 
     def _check_motion(self) -> None:
         low, high = self.phase_frames
         weak, strong = self.peaks_px
-        _check(1 <= low <= high <= 1000, "phase_frames", "two rising numbers from 1 to 1000", self.phase_frames)
+        check(1 <= low <= high <= 1000, "phase_frames", "two rising numbers from 1 to 1000", self.phase_frames)
         peaks = f"two rising numbers from 0 to {self._limit_px:g} (--peak-px) in frames of {self.width} x {self.height}"
-        _check(0 <= weak <= strong <= self._limit_px, "peak_px", peaks, self.peak_px)
-        _check(0 <= self.noise <= 50, "noise", "from 0 to 50", self.noise)
-        _check(0 <= self.drift_px <= 0.1 * self.width, "drift_px", "from 0 to a tenth of width", self.drift_px)
-        _check(0 <= self.drift_deg <= 15, "drift_deg", "from 0 to 15", self.drift_deg)
-        _check(0 <= self.drift_scale <= 0.2, "drift_scale", "from 0 to 0.2", self.drift_scale)
-        _check(0 <= self.light <= 0.2, "light", "from 0 to 0.2", self.light)
+        check(0 <= weak <= strong <= self._limit_px, "peak_px", peaks, self.peak_px)
+        check(0 <= self.noise <= 50, "noise", "from 0 to 50", self.noise)
+        check(0 <= self.drift_px <= 0.1 * self.width, "drift_px", "from 0 to a tenth of width", self.drift_px)
+        check(0 <= self.drift_deg <= 15, "drift_deg", "from 0 to 15", self.drift_deg)
+        check(0 <= self.drift_scale <= 0.2, "drift_scale", "from 0 to 0.2", self.drift_scale)
+        check(0 <= self.light <= 0.2, "light", "from 0 to 0.2", self.light)
 
     def _check_faces(self) -> None:
         if self.motion == "bumps":
             for name in FACES_ONLY:
                 given, unset = getattr(self, name), type(self).__dataclass_fields__[name].default
-                _check(given == unset, name, "left out with motion=bumps: it is for faces", given)
+                check(given == unset, name, "left out with motion=bumps: it is for faces", given)
             return
         dark, bright = self.tone
-        _check(0 <= self.turn_deg <= 15, "turn_deg", "from 0 to 15", self.turn_deg)
-        _check(0 <= self.pose_deg <= 30, "pose_deg", "from 0 to 30", self.pose_deg)
-        _check(0.02 <= self.exposure <= 1.5, "exposure", "from 0.02 to 1.5", self.exposure)
-        _check(0.2 <= dark <= bright <= 1.2, "tone", "two rising numbers from 0.2 to 1.2", self.tone)
-        _check(0 <= self.lamp_deg <= 45, "lamp_deg", "from 0 to 45", self.lamp_deg)
+        check(0 <= self.turn_deg <= 15, "turn_deg", "from 0 to 15", self.turn_deg)
+        check(0 <= self.pose_deg <= 30, "pose_deg", "from 0 to 30", self.pose_deg)
+        check(0.02 <= self.exposure <= 1.5, "exposure", "from 0.02 to 1.5", self.exposure)
+        check(0.2 <= dark <= bright <= 1.2, "tone", "two rising numbers from 0.2 to 1.2", self.tone)
+        check(0 <= self.lamp_deg <= 45, "lamp_deg", "from 0 to 45", self.lamp_deg)
         for name in ("stray", "incomplete", "different", "blinks", "motion_blur"):
-            _check(0 <= getattr(self, name) <= 1, name, "from 0 to 1", getattr(self, name))
+            check(0 <= getattr(self, name) <= 1, name, "from 0 to 1", getattr(self, name))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -228,6 +228,7 @@ class Truth:
     pose_deg: Array
 
 
-def _check(ok: bool, name: str, expectation: str, value: Any) -> None:
+def check(ok: bool, name: str, expectation: str, value: Any) -> None:
+    """Refuse a setting of a synthetic data set, unless all is well."""
     if not ok:
         raise ConfigError(f"synth: {name} must be {expectation}; got {value!r}. Correct it.")
