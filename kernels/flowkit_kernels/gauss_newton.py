@@ -61,7 +61,7 @@ class Level(NamedTuple):
 
 
 @njit
-def make_level(smooth: Image, spacing: int, mask: npt.NDArray[np.bool_], step: int) -> Level:
+def make_level(smooth: Image, spacing: int, mask: npt.NDArray[np.bool_], step: int, count: int) -> Level:
     """Take a level of the reference.
 
     Parameters
@@ -74,13 +74,10 @@ def make_level(smooth: Image, spacing: int, mask: npt.NDArray[np.bool_], step: i
         Which pixels of the picture may be sampled.
     step : int
         Distance of the samples, px of the picture.
-
-    Returns
-    -------
-    Level
-        Without samples where the mask has none.
+    count : int
+        True values of mask[::step, ::step]; at least one.
     """
-    samples = np.empty((ROWS, np.sum(mask[::step, ::step])), np.float32)
+    samples = np.empty((ROWS, count), np.float32)
     height, width = mask.shape
     i = 0
     for y in range(0, height, step):
@@ -92,7 +89,7 @@ def make_level(smooth: Image, spacing: int, mask: npt.NDArray[np.bool_], step: i
                 i += 1
     across, along = mean_and_deviation(samples[X]), mean_and_deviation(samples[Y])
     centre, spread, grey = complex(across[0], along[0]), max(across[1], along[1]), mean_and_deviation(samples[GREY])[0]
-    for i in range(samples.shape[1]):
+    for i in range(count):
         left, top = (samples[X, i] - centre.real) / spread, (samples[Y, i] - centre.imag) / spread
         right, down = samples[FIRST, i], samples[FIRST + 1, i]
         samples[FIRST + 2, i], samples[FIRST + 3, i] = right * left + down * top, down * left - right * top
@@ -119,8 +116,8 @@ def mean_and_deviation(values: Image) -> tuple[Any, Any]:
     for i in range(len(values)):
         total += values[i]
         square += np.float64(values[i]) * values[i]
-    mean = total / max(len(values), 1)
-    return mean, np.sqrt(max(square / max(len(values), 1) - mean * mean, 1e-9))
+    mean = total / len(values)
+    return mean, np.sqrt(max(square / len(values) - mean * mean, 1e-9))
 
 
 @njit
@@ -145,34 +142,38 @@ def register_level(level: Level, moving: Image, start: Similarity, iterations: i
         Of both pictures' samples at the end.
     """
     factor, shift = start
-    samples = level.samples
-    error, size = np.empty(samples.shape[1], np.float32), np.empty(samples.shape[1], np.float32)
+    samples, left = level.samples, iterations
+    error, weight = np.empty(samples.shape[1], np.float32), np.empty(samples.shape[1], np.float32)
     equations = np.empty((UNKNOWNS, UNKNOWNS + 1))
-    for _ in range(iterations):
+    while True:
         sample(level, moving, factor, shift, error)
-        without_light(samples, error, size)
-        tukey(size)
-        normal_equations(samples, error, size, equations)
+        without_light(samples, error, weight)
+        tukey(weight)
+        if left == 0:
+            return factor, shift, correlation(samples, error, weight)
+        normal_equations(samples, error, weight, equations)
         solve(equations)
-        right, down, growth, turn = equations[0, 6], equations[1, 6], equations[2, 6], equations[3, 6]
-        update = complex(1 + growth / level.spread, turn / level.spread)  # about the centre of the samples
-        moved = factor / update
-        place = shift + factor * level.centre - moved * (level.centre + complex(right, down))
-        middle_moved = moved * level.centre + place - level.centre
-        if not (1 / LARGEST_FACTOR < abs(moved) < LARGEST_FACTOR and abs(middle_moved) < level.side):
-            break
-        factor, shift = moved, place
-        if max(abs(growth), abs(turn)) / level.spread * level.side + max(abs(right), abs(down)) < CONVERGED_PX:
-            break
-    sample(level, moving, factor, shift, error)
-    without_light(samples, error, size)
-    tukey(size)
-    return factor, shift, correlation(samples, error, size)
+        factor, shift, going = stepped(level, factor, shift, equations[:, UNKNOWNS])
+        left = left - 1 if going else 0
+
+
+@inlined
+def stepped(
+    level: Level, factor: complex, shift: complex, step: npt.NDArray[np.float64]
+) -> tuple[complex, complex, bool]:
+    """Factor and shift after a step, and whether another one may change them."""
+    moved = factor / complex(1 + step[2] / level.spread, step[3] / level.spread)  # about the centre of the samples
+    place = shift + factor * level.centre - moved * (level.centre + complex(step[0], step[1]))
+    away = moved * level.centre + place - level.centre
+    if not (1 / LARGEST_FACTOR < abs(moved) < LARGEST_FACTOR and abs(away) < level.side):
+        return factor, shift, False
+    turned = max(abs(step[2]), abs(step[3])) / level.spread * level.side
+    return moved, place, turned + max(abs(step[0]), abs(step[1])) >= CONVERGED_PX
 
 
 @inlined
 def sample(level: Level, moving: Image, factor: complex, shift: complex, error: Image) -> None:
-    """error = moving(factor z + shift) - reference(z), bilinear; the picture's edge goes on beyond it."""
+    """Set errors to moving(factor z + shift) - reference(z), bilinear; the picture's edge goes on beyond it."""
     samples = level.samples
     a, b = F32(factor.real / level.spacing), F32(factor.imag / level.spacing)
     right, down = F32(shift.real / level.spacing), F32(shift.imag / level.spacing)
@@ -190,7 +191,7 @@ def sample(level: Level, moving: Image, factor: complex, shift: complex, error: 
 
 @inlined
 def without_light(samples: Image, error: Image, size: Image) -> None:
-    """size = |error less what a gain and an offset explain|: a change of light makes no outlier."""
+    """Set sizes to |error less what a gain and an offset explain|: a change of light makes no outlier."""
     count = samples.shape[1]
     total, common, norm = 0.0, 0.0, 1e-9
     for i in range(count):
