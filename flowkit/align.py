@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +28,7 @@ from flowkit.landmarks import (
     read_landmarks_file,
 )
 from flowkit.manifest import Clip
-from flowkit.registration import Image, Transform, compose, fit_similarity, invert, match_light, register
+from flowkit.registration import LOST_BELOW, Image, Reference, Transform, compose, fit_similarity, invert, match_light
 
 Landmarks = npt.NDArray[np.float32]
 Regions = npt.NDArray[np.uint8]
@@ -77,7 +78,7 @@ class Face:
     n_faces: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Anchor:
     """The onset on the canonical grid: what every other frame of the clip is carried onto.
 
@@ -94,6 +95,11 @@ class Anchor:
     transform: npt.NDArray[np.float64]
     landmarks: npt.NDArray[np.float32]
     n_faces: int
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The onset's rigid part, for other frames to be registered on."""
+        return Reference.of(self.onset, (self.regions & RIGID) > 0)
 
 
 def check_needs(config: AlignConfig) -> None:
@@ -218,7 +224,7 @@ class Aligner:
         pixels, registration, light = [onset], [np.eye(2, 3)], [(1.0, 0.0)]
         for name, grey, is_valid in zip(("apex", "offset"), frames, valid, strict=True):
             if is_valid:
-                motion = self._head_motion(onset, grey, transform, areas, f"{where}: {name}")
+                motion = self._head_motion(anchor, grey, f"{where}: {name}")
                 picture, gain, offset = self._picture(onset, grey, compose(invert(motion), transform), areas)
             else:
                 picture, motion, (gain, offset) = pixels[-1], registration[-1], light[-1]
@@ -259,10 +265,20 @@ class Aligner:
             )
         return points
 
-    def _head_motion(self, onset: Image, grey: Image, transform: Transform, areas: Regions, where: str) -> Transform:
+    def _head_motion(self, anchor: Anchor, grey: Image, where: str) -> Transform:
         if self.config.stabilise == "none":
             return np.eye(2, 3)
-        return register(onset, face_crop(grey, transform, len(onset)), (areas & RIGID) > 0, where)
+        crop = face_crop(grey, anchor.transform, len(anchor.onset))
+        transform, quality = anchor.reference.register(crop, where)
+        if quality < LOST_BELOW:
+            raise ClipError(
+                FailureCode.REGISTRATION_FAILED,
+                f"{where}: the face could not be registered on that of the onset: under the best motion found, the correlation of "
+                f"their grey values is {quality:.2f} and must be at least {LOST_BELOW:g}. The head moved or turned too far, "
+                "something hides the face, or the frame shows another scene: check the frame numbers and the picture, or set "
+                "align.stabilise=none.",
+            )
+        return transform
 
     def _picture(self, onset: Image, grey: Image, transform: Transform, areas: Regions) -> tuple[Image, float, float]:
         crop = face_crop(grey, transform, len(onset))

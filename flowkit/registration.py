@@ -6,8 +6,9 @@ that what expressions move does not pull on what the head does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -15,26 +16,26 @@ import numpy.typing as npt
 
 from flowkit.errors import ClipError, FailureCode
 from flowkit.quality import BLANK_STD
+from flowkit_kernels.gauss_newton import Level, make_level, register_level
 
 Transform = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 FlowModel = Literal["similarity", "affine"]
 _Number = TypeVar("_Number", np.float64, np.complex128)
 
+LOST_BELOW = 0.8
+"""Quality below which a registration has lost its way. On 672 pairs of pictures of synthetic people (head still to turned by 15
+degrees, shifted by up to 35 px of 224, grimaces, changed exposure and light) all 620 that ended within 3 px of the truth reach it,
+and 26 of 27 that ended more than 8 px off do not. It does not tell people apart: another face, well aligned, has 0.70 to 0.85."""
 _LEVELS = ((8, 10), (4, 8), (2, 6), (1, 6))
 """(distance of the samples in px, most iterations), coarse to fine; three levels would lose 20 px of drift at 224."""
 _MIN_SAMPLES = 24
 """Four for each of the six unknowns; coarser levels of small crops have fewer and are left out."""
-_CONVERGED_PX = 0.003
-_TUKEY_GREY = 4.685
-"""Usual cut-off: 95 % efficient on Gaussian noise."""
 _TUKEY_FLOW = 1.5
 """Tight: a sub-pixel local motion is an outlier in the flow, and only there."""
 _FLOW_ITERATIONS = 20
 _FLOW_SAMPLES = 112
 """Rows and columns of the grid on which the motion left in the flow is fitted: every pixel would say the same again."""
-_MAX_SHIFT, _MAX_SCALE = 0.25, 1.25
-"""Share of the crop's side, and factor, beyond which a registration has lost its way."""
 
 
 def fit_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Transform:
@@ -66,45 +67,102 @@ def invert(transform: Transform) -> Transform:
     return inverse
 
 
-def register(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], where: str = "registration") -> Transform:
-    """Similarity S of the head's motion: moving(S x) = gain reference(x) + offset inside the mask.
+class Registration(NamedTuple):
+    """What `Reference.register` found.
 
-    Parameters
+    Attributes
     ----------
-    reference, moving : (N, N) float32 in [0, 1]
-        Grey crops on the same grid.
-    mask : (N, N) bool
-        Pixels of the reference that show what is rigid.
-    where : str
-        What messages call the moving picture.
-
-    Returns
-    -------
-    (2, 3) float64
-        Reference px -> moving px. Exactly the identity for identical pictures, and where one of them is blank inside the mask:
-        there is nothing to register.
-
-    Raises
-    ------
-    ClipError
-        REGISTRATION_FAILED: the motion found is no motion of a head (a shift over a quarter of the crop, a size changed by more
-        than a quarter), or there is too little to find one in.
-
-    Notes
-    -----
-    Gauss-Newton on grey values with the gradients of the reference (inverse compositional), over four sampling distances, with
-    gain and offset as two more unknowns. S. Baker, I. Matthews, Lucas-Kanade 20 years on, IJCV 56, 2004.
+    transform : (2, 3) float64
+        Reference px -> moving px.
+    quality : float
+        Correlation of both pictures' grey values in the mask under the transform, outliers left out: 1 for the same picture under
+        whatever light. Below `LOST_BELOW` the registration has lost its way. NaN where a picture is blank inside the mask.
     """
-    transform = np.eye(2, 3)
-    _check_usable(reference, moving, mask, where)
-    if _is_blank(reference, mask) or _is_blank(moving, mask):
-        return transform
-    for step, iterations in _LEVELS:
-        level = _Level.of(reference, mask, step)
-        if level is not None:
-            transform = _refine(level, _smooth(moving, step), transform, iterations)
-            _check_plausible(transform, len(reference), where)
-    return transform
+
+    transform: Transform
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The picture that others are registered on; what that needs of it is made once, when it is first asked for.
+
+    Attributes
+    ----------
+    picture : (N, N) float32
+        Grey values.
+    mask : (N, N) bool
+        Pixels that show what is rigid.
+    is_blank : bool
+        Whether there is nothing to see inside the mask.
+    levels : dict
+        By the distance of the samples in px: as far as made, None where the mask leaves too few samples.
+    """
+
+    picture: Image
+    mask: npt.NDArray[np.bool_]
+    is_blank: bool
+    levels: dict[int, Level | None]
+
+    @classmethod
+    def of(cls, picture: Image, mask: npt.NDArray[np.bool_]) -> Reference:
+        """Return the reference for a crop in [0, 1] and the pixels of it that show what is rigid."""
+        plain = np.array(mask, order="C")  # whatever the caller's memory looks like: compiled code knows one kind
+        return cls(picture, plain, _is_blank(picture, plain), {})
+
+    def register(
+        self, moving: Image, where: str = "registration", start: Transform | None = None, finest: int = 1
+    ) -> Registration:
+        """Estimate the similarity S of the head's motion: moving(S x) = gain reference(x) + offset inside the mask.
+
+        No motion is refused for its size: `quality` tells whether the registration has lost its way.
+
+        Parameters
+        ----------
+        moving : (N, N) float32 in [0, 1]
+            Grey crop on the reference's grid.
+        where : str
+            What messages call the moving picture.
+        start : (2, 3) float64, optional
+            A similarity near the motion; the identity by default.
+        finest : {1, 2, 4, 8}
+            Distance of the samples, px, at which the estimate ends; the least work at 8.
+
+        Returns
+        -------
+        Registration
+            Exactly the start for identical pictures under the identity, and where a picture is blank inside the mask: there is
+            nothing to register.
+
+        Raises
+        ------
+        ClipError
+            REGISTRATION_FAILED: too few pixels in the mask, or grey values that are not finite.
+
+        Examples
+        --------
+        >>> onset = cv2.GaussianBlur(np.random.default_rng(0).random((64, 64), np.float32), (0, 0), 3)
+        >>> reference = Reference.of(onset, np.ones((64, 64), np.bool_))
+        >>> transform, quality = reference.register(np.roll(onset, 2, axis=1))
+        >>> float(transform[0, 2].round(1)), quality > LOST_BELOW
+        (2.0, True)
+        """
+        _check_usable(self.picture, moving, self.mask, where)
+        transform = np.eye(2, 3) if start is None else start
+        if self.is_blank or _is_blank(moving, self.mask):
+            return Registration(transform, math.nan)
+        (factor, shift), quality, grey = _complex(transform), math.nan, _grey_levels(moving)
+        for step, iterations in _LEVELS:
+            if step < finest and not math.isnan(quality):
+                break  # a small mask may leave finer levels only
+            if level := self._level(step):
+                factor, shift, quality = register_level(level, _smooth(grey, step)[0], (factor, shift), iterations)
+        return Registration(_similarity(factor, shift), quality)
+
+    def _level(self, step: int) -> Level | None:
+        if step not in self.levels:
+            self.levels[step] = _level(self.picture, self.mask, step)
+        return self.levels[step]
 
 
 def match_light(reference: Image, moving: Image, mask: npt.NDArray[np.bool_]) -> tuple[Image, float, float]:
@@ -123,8 +181,8 @@ def match_light(reference: Image, moving: Image, mask: npt.NDArray[np.bool_]) ->
         Gain is 1 where either picture is blank inside the mask: it would blow noise up.
     """
     inside, wanted = moving[mask].astype(np.float64), reference[mask].astype(np.float64)
-    blank = _is_blank(reference, mask) or _is_blank(moving, mask)
-    gain = 1.0 if blank else float(wanted.std() / inside.std())
+    deviation, wanted_deviation = inside.std(), wanted.std()
+    gain = 1.0 if min(deviation, wanted_deviation) < BLANK_STD else float(wanted_deviation / deviation)
     offset = float(wanted.mean() - gain * inside.mean())
     return np.float32(gain) * moving + np.float32(offset), gain, offset
 
@@ -167,98 +225,32 @@ def residual_px(flow: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> f
     return float(np.median(np.hypot(flow[0][mask], flow[1][mask])))
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """The reference at one sampling distance: all that stays the same while the transform is refined.
-
-    Attributes
-    ----------
-    step : int
-        Distance of the samples in px.
-    chosen : (n, n) bool
-        Samples inside the mask.
-    centre, spread_px : (2,) float64 and float
-        Origin and unit of the coordinates that the rotation and the size are solved in.
-    grey, contrast : (P,) float64
-        Samples in 0..255, and the same less their mean.
-    jacobian : (6, P) float64
-        Change of a sample with shift right, shift down, size, rotation, gain and offset.
-    """
-
-    step: int
-    chosen: npt.NDArray[np.bool_]
-    centre: npt.NDArray[np.float64]
-    spread_px: float
-    grey: npt.NDArray[np.float64]
-    contrast: npt.NDArray[np.float64]
-    jacobian: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(cls, reference: Image, mask: npt.NDArray[np.bool_], step: int) -> _Level | None:
-        """The level, or None where the mask leaves too few samples."""
-        chosen = mask[::step, ::step]
-        y, x = np.array(np.nonzero(chosen)) * step
-        if len(x) < _MIN_SAMPLES:
-            return None
-        smooth = _smooth(reference, step)
-        right, down = (_gradient(smooth, axes)[::step, ::step][chosen] for axes in ((1, 0), (0, 1)))
-        grey = smooth[::step, ::step][chosen].astype(np.float64)
-        contrast = grey - grey.mean()
-        centre, spread = np.array([x.mean(), y.mean()]), max(x.std(), y.std())
-        from_left, from_top = (x - centre[0]) / spread, (y - centre[1]) / spread
-        size, rotation = right * from_left + down * from_top, down * from_left - right * from_top
-        jacobian = np.stack([right, down, size, rotation, contrast, np.ones_like(grey)])
-        return cls(step, chosen, centre, float(spread), grey, contrast, jacobian)
+def _level(picture: Image, mask: npt.NDArray[np.bool_], step: int) -> Level | None:
+    """The reference at one sampling distance, or None where the mask leaves too few samples."""
+    count = int(np.count_nonzero(mask[::step, ::step]))
+    return make_level(*_smooth(_grey_levels(picture), step), mask, step, count) if count >= _MIN_SAMPLES else None
 
 
-def _refine(level: _Level, moving: Image, transform: Transform, iterations: int) -> Transform:
-    """Gauss-Newton steps from a start."""
-    for _ in range(iterations):
-        error = _sample(moving, transform, level) - level.grey
-        weights = _tukey(_without_light(error, level.contrast), _TUKEY_GREY)
-        step = _least_squares(level.jacobian, weights, error)
-        update = _similarity(complex(1 + step[2] / level.spread_px, step[3] / level.spread_px), complex(*step[:2]))
-        update[:, 2] += level.centre - update[:, :2] @ level.centre  # it turns about the centre of the samples
-        transform = compose(transform, invert(update))
-        if np.abs(step[2:4]).max() / level.spread_px * len(moving) + np.abs(step[:2]).max() < _CONVERGED_PX:
-            break
-    return transform
+def _grey_levels(picture: Image) -> Image:
+    return picture * np.float32(255)
 
 
-def _sample(image: Image, transform: Transform, level: _Level) -> npt.NDArray[np.float64]:
-    """Grey values of an image at the transformed samples."""
-    to_pixels = transform * [level.step, level.step, 1]
-    height, width = level.chosen.shape
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(image, to_pixels, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    samples: npt.NDArray[np.float64] = warped[level.chosen].astype(np.float64)
-    return samples
+def _smooth(picture: Image, step: int) -> tuple[Image, int]:
+    """Picture blurred as far as sampling at this distance asks for, and its pixels' distance: half that of the samples."""
+    spacing, sigma = 1, 0.8 if step == 1 else 1.2 * (0.5 * math.sqrt(step * step - 1) + 0.3)
+    variance = sigma * sigma
+    while 2 * spacing < step:
+        picture = cv2.pyrDown(picture)  # which blurs by one of its pixels
+        variance -= spacing * spacing
+        spacing *= 2
+    smooth: Image = cv2.GaussianBlur(picture, (0, 0), math.sqrt(variance) / spacing)
+    return smooth, spacing
 
 
-def _smooth(image: Image, step: int) -> Image:
-    """Image in 0..255, blurred as far as sampling at this distance asks for."""
-    sigma = 0.8 if step == 1 else 1.2 * (0.5 * np.sqrt(step * step - 1) + 0.3)
-    smooth: Image = cv2.GaussianBlur(image * np.float32(255), (0, 0), sigma)
-    return smooth
-
-
-def _gradient(image: Image, axes: tuple[int, int]) -> Image:
-    gradient: Image = cv2.Sobel(image, cv2.CV_32F, *axes, ksize=3, scale=1 / 8)
-    return gradient
-
-
-def _without_light(error: npt.NDArray[np.float64], contrast: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Errors less what a gain and an offset explain: a change of light makes no outlier."""
-    centred: npt.NDArray[np.float64] = (
-        error - error.mean() - contrast * float(_dot(contrast, error) / (_dot(contrast, contrast) + 1e-9))
-    )
-    return centred
-
-
-def _tukey(residuals: npt.NDArray[np.float64], cutoff: float) -> npt.NDArray[np.float64]:
-    """Weights in [0, 1]; zero beyond `cutoff` robust standard deviations."""
+def _tukey(residuals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weights in [0, 1]; zero beyond the cut-off."""
     size = np.abs(residuals)
-    scaled = size / (cutoff * (1.4826 * np.median(size) + 1e-3))
+    scaled = size / (_TUKEY_FLOW * (1.4826 * np.median(size) + 1e-3))
     weights: npt.NDArray[np.float64] = np.square(np.maximum(1 - scaled * scaled, 0))
     return weights
 
@@ -280,7 +272,7 @@ def _fit_flow(
     solution: npt.NDArray[np.complex128] = np.zeros(len(basis), np.complex128)
     for _ in range(_FLOW_ITERATIONS):
         before, solution = solution, _least_squares(basis, weights, flow)
-        weights = _tukey(np.abs(flow - np.einsum("i,ip->p", solution, basis)), _TUKEY_FLOW)
+        weights = _tukey(np.abs(flow - np.einsum("i,ip->p", solution, basis)))
         if np.abs(solution - before).max() < 1e-5:
             break
     slopes = (solution[1], 1j * solution[1]) if model == "similarity" else solution[1:]
@@ -302,16 +294,18 @@ def _least_squares(
     return solution
 
 
-def _dot(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    return float(np.einsum("p,p->", a, b))
-
-
 def _similarity(factor: complex, shift: complex) -> Transform:
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
+def _complex(similarity: Transform) -> tuple[complex, complex]:
+    """Factor and shift that send x + iy where the matrix sends (x, y)."""
+    (a, _, right), (b, _, down) = similarity.tolist()
+    return complex(a, b), complex(right, down)
+
+
 def _is_blank(image: Image, mask: npt.NDArray[np.bool_]) -> bool:
-    return bool(image[mask].std(dtype=np.float64) < BLANK_STD)
+    return bool(mask.any() and image[mask].std(dtype=np.float64) < BLANK_STD)
 
 
 def _check_usable(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], where: str) -> None:
@@ -325,17 +319,4 @@ def _check_usable(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], 
         raise ClipError(
             FailureCode.REGISTRATION_FAILED,
             f"{where}: grey values must be finite; got NaN or infinity. Check the frames.",
-        )
-
-
-def _check_plausible(transform: Transform, size: int, where: str) -> None:
-    centre = np.full(2, (size - 1) / 2)
-    shift = np.linalg.norm(transform[:, :2] @ centre + transform[:, 2] - centre)
-    scale = np.hypot(transform[0, 0], transform[1, 0])
-    if not (shift <= _MAX_SHIFT * size and 1 / _MAX_SCALE <= scale <= _MAX_SCALE):
-        raise ClipError(
-            FailureCode.REGISTRATION_FAILED,
-            f"{where}: face must have moved by at most {_MAX_SHIFT:g} of the crop and changed its size by at most "
-            f"{_MAX_SCALE - 1:.0%}; got {shift:.1f} of {size} px and a factor of {scale:.2f}. Check the frame numbers, or set "
-            "align.stabilise=none.",
         )

@@ -39,7 +39,7 @@ from flowkit_kernels import TVL1Params
 SIZE = 128
 """Side of the crop, px."""
 MARGIN = SIZE // 4
-"""What is kept about the crop of each frame, px: registration takes no head for found that moved further."""
+"""What is kept about the crop of each frame, px: registration seldom finds a head that moved further."""
 STEP_S = 0.1
 """Distance of the first values in a clip that is longer than its expression: half the shortest ones."""
 LONGEST_S = 2.0

@@ -265,7 +265,7 @@ def test_what_a_command_reaches_is_found_through_calls_imports_and_other_process
         ("flowkit.pipeline", "_Run"),  # imported in the function, under another name
         ("flowkit.commit", "discard"),  # an attribute of a module
         ("flowkit.frames", "_choose"),  # in a worker process, through a handler
-        ("flowkit.registration", "_check_plausible"),
+        ("flowkit.registration", "_check_usable"),
         ("flowkit_kernels.cpu", "tvl1_flow")
         if "tvl1_flow" in MODULES["flowkit_kernels.cpu"].names
         else ("flowkit.flow", "solve"),

@@ -9,22 +9,25 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels import cpu_mmcof, cpu_tvl1
+from flowkit_kernels import cpu_mmcof, cpu_tvl1, gauss_newton
 from flowkit_kernels.code_cache import Entry
 from flowkit_kernels.mmcof import MMCOFParams
 from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
 
 
 def entries() -> tuple[Entry, ...]:
-    """Return what the operations below call, with the types of the arguments: one each, as `checks` makes all arrays plain."""
+    """Return what the operations below and registration call, with the types of the arguments: one each, all arrays are plain."""
     image = np.zeros((MIN_SIZE, MIN_SIZE), np.float32)
     flow, combined = np.zeros((2, 2, *image.shape), np.float32), np.zeros((3, *image.shape), np.float32)
+    level = gauss_newton.Level(image, 1.0, 0j, 1.0, 1.0)
     calls = (
         (
             cpu_tvl1.solve,
             (image, image, flow[0], cpu_tvl1.Settings.of(TVL1Params()), cpu_tvl1.Workspace.of(*image.shape)),
         ),
         (cpu_mmcof.combine, (flow, image > 0, combined, cpu_mmcof.Settings.of(MMCOFParams()))),
+        (gauss_newton.make_level, (image, 1, image > 0, 1, 1)),
+        (gauss_newton.register_level, (level, image, (0j, 0j), 1)),
     )
     return tuple((function, tuple(map(numba.typeof, arguments))) for function, arguments in calls)
 
