@@ -22,7 +22,7 @@ from flowkit.errors import FailureCode, ShardCorrupt
 from flowkit.page import Html, document, element, facts, histogram, joined, table
 from flowkit.pictures import RGB, clip_panels, colour_wheel, data_uri, mmcof_wheel, png_bytes
 from flowkit.progress import Reporter
-from flowkit.quality import RESIDUAL_LIMIT_PX, Flag, names
+from flowkit.quality import RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag, names
 from flowkit.shards import Shard, ShardFolder
 
 FILE = "report.html"
@@ -69,6 +69,10 @@ NOTES = {
     Flag.MANY_FACES: "several faces in the onset; the largest was taken",
     Flag.ROTATED: "the image or video asked for a rotation, which was applied",
     Flag.NEAREST: "a missing frame was replaced by its nearest neighbour",
+    Flag.TURNED: f"the head turned by more than {TURN_LIMIT_DEG:g} degrees out of the image plane",
+    Flag.LANDMARK_START: "registration of a frame started from that frame's own landmarks: the head moved far",
+    Flag.UNCERTAIN: f"head and expression could hardly be told apart (separation above {SEPARATION_LIMIT_PX:g} px)",
+    Flag.DARK: "too little contrast beside the noise: the flow may be too short",
 }
 IMPORTED = (
     "This flow was imported (see import.* above), not computed by flowkit: what follows on TV-L1 and alignment does not hold for "
@@ -538,7 +542,7 @@ def _settings(run: Mapping[str, Any]) -> Iterator[Html]:
                 "backend": run["backend"],
                 **dict(_dotted(run.get("device", {}), "device.")),
                 **run["machine"],
-                "schema": run["schema"],
+                "schema": run["shard_schema"],
             }
         ),
         class_="facts-columns",

@@ -257,7 +257,7 @@ def _nan(file: Any) -> None:
 
 
 def _newer(file: Any) -> None:
-    file.attrs["schema"] = commit.SCHEMA + 1
+    file.attrs["schema"] = shards.SHARD_SCHEMA + 1
 
 
 def _empty(out: Path) -> Path:
