@@ -80,8 +80,8 @@ IMPORTED = (
 )
 SPREAD_HEADER = ("", "", "median", "95th percentile", "largest")
 TOLD_APART = (
-    "The separation says how uncertain the head's motion in the face is (standard deviation): small where head and expression could "
-    f"be told apart. Above {SEPARATION_LIMIT_PX:g} px a clip carries the note UNCERTAIN. Where the head turned by more than "
+    "The separation says how uncertain the head's motion in the face is (standard deviation): small where head and expression "
+    f"could be told apart. Above {SEPARATION_LIMIT_PX:g} px a clip carries the note UNCERTAIN. Where the head turned by more than "
     f"{TURN_LIMIT_DEG:g} degrees, it carries the note TURNED."
 )
 CAPTIONS = {"mmcof": "MM-COF"}
