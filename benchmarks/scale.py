@@ -34,7 +34,7 @@ from flowkit.index import INDEX_FILE, Index, finalise
 from flowkit.manifest import REQUIRED, Clip, read_manifest
 from flowkit.plan import Task, make_plan, publish_generation
 from flowkit.quality import Flag
-from flowkit.shards import COLUMNS, SIZE, TEXT, sample_bytes, shard_image
+from flowkit.shards import COLUMNS, SHARD_SCHEMA, SIZE, TEXT, sample_bytes, shard_image
 from flowkit.sites import Here
 from flowkit.task import record_content
 
@@ -84,7 +84,8 @@ def build(manifest: Path, out: Path, tasks: int) -> None:
     """Plan the clips of a manifest and commit the first tasks, as `flowkit extract` with `FLAGS` would."""
     commit.probe(out)
     run = {
-        **{"schema": commit.SCHEMA, "fingerprint": CONFIG.fingerprint(), "settings": CONFIG.to_dict()},
+        **{"schema": commit.SCHEMA, "shard_schema": SHARD_SCHEMA},
+        **{"fingerprint": CONFIG.fingerprint(), "settings": CONFIG.to_dict()},
         **{"backend": CONFIG.backend, "versions": {}, "device": {}, "machine": {}},
     }
     commit.publish_file(out / commit.RUN_FILE, commit.encode(run))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -67,6 +68,14 @@ class Face:
         Of the onset, in onset image pixels (x, y); NaN where there are none.
     n_faces : int
         Faces found in the onset image; 0 if none was looked for.
+    turn : (2, 2) float64
+        Yaw and pitch of the head at apex and offset relative to the onset that were undone in `pixels`, degrees.
+    landmark_start : bool
+        Registration of a frame started from that frame's own landmarks.
+    noise : float
+        Standard deviation of the frames' noise, grey levels; NaN where unknown.
+    contrast : float
+        Standard deviation of the onset inside the face, grey levels; NaN where unknown.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -76,6 +85,10 @@ class Face:
     light: npt.NDArray[np.float64]
     landmarks: npt.NDArray[np.float32]
     n_faces: int
+    turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    landmark_start: bool = False
+    noise: float = math.nan
+    contrast: float = math.nan
 
 
 @dataclass(frozen=True)

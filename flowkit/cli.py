@@ -484,7 +484,7 @@ def inspect(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        how = ("backend", "fingerprint", "settings", "versions", "machine", "device")
+        how = ("schema", "backend", "fingerprint", "settings", "versions", "machine", "device")
         show_mapping("Made with", {name: found[name] for name in how})
         show_mapping(f"\nShards in {folder}", {name: found[name] for name in found if name not in how})
 

@@ -30,6 +30,7 @@ from flowkit.garbage import no_garbage_collection
 from flowkit.rows import Rows
 
 SCHEMA = 1
+"""Of the JSON files: records, run.json, plans, and what fmanet writes. Shards count their own: `shards.SHARD_SCHEMA`."""
 TASKS_PER_FOLDER = 1000
 RUN_FILE = "run.json"
 OWN_FOLDERS = ("shards", "plan", "quarantine")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import flowkit_kernels
+from flowkit.action_units import ACTION_UNITS
 from flowkit.align import RIGID, Face
 from flowkit.errors import ClipError, FailureCode
 from flowkit.registration import FlowModel, remove_motion, residual_px
@@ -30,11 +31,26 @@ class Flow:
         What was subtracted from each phase: (u, v) = A [x, y, 1], in px of the crop. Zero where nothing was.
     residual : (2,) float32
         Median |flow| on the rigid part of the face, px; 0 for an invalid phase.
+    removed_turn : (2, 2) float64
+        Yaw and pitch of the head subtracted from rise and fall, degrees. Zero where nothing was.
+    separation : (2,) float32
+        How well head and expression could be told apart in rise and fall: standard deviation of the head's motion in the face, px.
+        NaN where no such fit was made.
+    au_hint : (2, 34) float32
+        Strength of each of `ACTION_UNITS` at apex and offset relative to the onset, cm. NaN where no such fit was made.
+    data_weight : float
+        Factor by which the weight of the data term was raised for this clip.
     """
 
     flow: npt.NDArray[np.float32]
     removed: npt.NDArray[np.float64]
     residual: npt.NDArray[np.float32]
+    removed_turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    separation: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(2, np.nan, np.float32))
+    au_hint: npt.NDArray[np.float32] = field(
+        default_factory=lambda: np.full((2, len(ACTION_UNITS)), np.nan, np.float32)
+    )
+    data_weight: float = 1.0
 
 
 def dual_phase_flow(

@@ -88,6 +88,7 @@ def _is_run(content: Mapping[str, Any]) -> bool:
         and settings["shard"]["compress"] in COMPRESSIONS
         and type(settings["shard"]["keep_faces"]) is bool
         and type(settings.get("units", "")) is str
+        and is_count(content.get("shard_schema", 1), 1)
     )
 
 

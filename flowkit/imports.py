@@ -42,6 +42,7 @@ import xxhash
 from PIL import Image
 
 from flowkit import commit
+from flowkit.action_units import ACTION_UNITS
 from flowkit.align import FACE
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
 from flowkit.files import lines, regular
@@ -53,7 +54,7 @@ from flowkit.progress import Reporter, Silent
 from flowkit.quality import Flag
 from flowkit.report import refresh_report
 from flowkit.settings_io import differences
-from flowkit.shards import Sample, read_run, shard_image
+from flowkit.shards import SHARD_SCHEMA, Sample, read_run, refuse_older, shard_image
 from flowkit.task import record_content
 from flowkit_kernels import MMCOFParams, mmcof
 
@@ -358,6 +359,7 @@ def _prepare(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path, retr
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     run = {
         "schema": commit.SCHEMA,
+        "shard_schema": SHARD_SCHEMA,
         "fingerprint": fingerprint,
         "settings": settings,
         "backend": BACKEND,
@@ -387,6 +389,7 @@ def _refuse_others(out: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a folder that is neither new nor of this very import."""
     stored = read_run(out)
     if stored is not None:
+        refuse_older(out, stored)
         if changes := differences(stored["settings"], settings):
             raise SettingsChanged(
                 f"{out}: --out must be new or of the same import; got one made with other settings ({'; '.join(changes[:3])}). Use "
@@ -461,6 +464,13 @@ def _unknown() -> dict[str, Any]:
         "light": np.full((2, 2), math.nan),
         "removed": np.full((2, 2, 3), math.nan),
         "residual": np.full(2, math.nan),
+        "turn": np.full((2, 2), math.nan),
+        "removed_turn": np.full((2, 2), math.nan),
+        "separation": np.full(2, math.nan),
+        "au_hint": np.full((2, len(ACTION_UNITS)), math.nan),
+        "noise": math.nan,
+        "contrast": math.nan,
+        "data_weight": 1.0,
         "landmarks": np.full((478, 2), math.nan),
     }
 

@@ -51,6 +51,7 @@ def inspect(out: str | Path, tell: Callable[[str], None] = lambda note: None) ->
         "phases_invalid": int(index.phase_missing().sum()),
         "qc": {flag.name: n for flag in Flag if (n := int(((index.qc & flag) > 0).sum()))},
         "failure_codes": dict(sorted(Counter(code for _, code in index.failures()).items())),
+        "schema": run["shard_schema"],
         "backend": run["backend"],
         "fingerprint": run["fingerprint"],
         "settings": run["settings"],

@@ -44,7 +44,7 @@ from flowkit.progress import Reporter, Silent
 from flowkit.rows import column
 from flowkit.run import RunOptions, Summary
 from flowkit.settings_io import differences
-from flowkit.shards import ShardFolder, read_run, sample_bytes
+from flowkit.shards import SHARD_SCHEMA, ShardFolder, read_run, refuse_older, sample_bytes
 from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
 from flowkit.streams import open_closed
@@ -181,7 +181,7 @@ class _Run:
         if stored:
             self.fresh = _refuse_changes(self.settings, stored, out)
             if self.fresh and options.share is not None:
-                raise options.share.refuse_to_begin_anew(out, differences(stored["settings"], self.settings))
+                raise options.share.refuse_to_begin_anew(out, _changes(self.settings, stored))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
         self.name = uuid.uuid4().hex
@@ -254,6 +254,7 @@ class _Run:
         versions_now, devices = self.survey.versions, self.survey.devices
         run = {
             "schema": commit.SCHEMA,
+            "shard_schema": SHARD_SCHEMA,
             "fingerprint": self.fingerprint,
             "settings": self.settings,
             "backend": self.config.backend,
@@ -429,11 +430,18 @@ def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:
     return ()
 
 
+def _changes(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """What keeps this run from adding shards to those of a folder."""
+    older = stored["shard_schema"] != SHARD_SCHEMA
+    return differences(stored["settings"], settings) + [f"schema {stored['shard_schema']} -> {SHARD_SCHEMA}"] * older
+
+
 def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out: Path) -> bool:
     """Whether the folder was begun with other settings and holds nothing yet, so that it may be begun anew."""
-    changes = differences(stored["settings"], settings)
+    changes = _changes(settings, stored)
     shards = len(commit.read_records(out)) if changes else 0
     if shards:
+        refuse_older(out, stored, f"for the same settings: flowkit settings --of {out} --out FILE, then --config FILE")
         raise SettingsChanged(
             f"{out} holds shards made with other settings ({'; '.join(changes)}). Use another --out, or --overwrite to discard "
             f"{shards} shards."

@@ -14,9 +14,15 @@ class Flag(IntFlag):
     MANY_FACES = 8  # several faces in the onset; the largest was taken
     ROTATED = 16  # EXIF or video metadata asked for a rotation, which was applied
     NEAREST = 32  # a missing frame was replaced by its nearest neighbour
+    TURNED = 64  # the head turned by more than TURN_LIMIT_DEG (yaw or pitch) between the onset and another frame
+    LANDMARK_START = 128  # registration of a frame started from that frame's own landmarks
+    UNCERTAIN = 256  # head and expression could hardly be told apart: `separation` above SEPARATION_LIMIT_PX
+    DARK = 512  # too little contrast beside the noise for the length of the flow to be trusted
 
 
 RESIDUAL_LIMIT_PX = 1.0
+TURN_LIMIT_DEG = 5.0
+SEPARATION_LIMIT_PX = 0.3
 BLANK_STD = 1 / 255
 """Grey standard deviation inside the face below which a frame counts as blank."""
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from flowkit.errors import FailureCode, ShardCorrupt
 from flowkit.page import Html, document, element, facts, histogram, joined, table
 from flowkit.pictures import RGB, clip_panels, colour_wheel, data_uri, mmcof_wheel, png_bytes
 from flowkit.progress import Reporter
-from flowkit.quality import RESIDUAL_LIMIT_PX, Flag, names
+from flowkit.quality import RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag, names
 from flowkit.shards import Shard, ShardFolder
 
 FILE = "report.html"
@@ -69,10 +69,20 @@ NOTES = {
     Flag.MANY_FACES: "several faces in the onset; the largest was taken",
     Flag.ROTATED: "the image or video asked for a rotation, which was applied",
     Flag.NEAREST: "a missing frame was replaced by its nearest neighbour",
+    Flag.TURNED: f"the head turned by more than {TURN_LIMIT_DEG:g} degrees out of the image plane",
+    Flag.LANDMARK_START: "registration of a frame started from that frame's own landmarks: the head moved far",
+    Flag.UNCERTAIN: f"head and expression could hardly be told apart (separation above {SEPARATION_LIMIT_PX:g} px)",
+    Flag.DARK: "too little contrast beside the noise: the flow may be too short",
 }
 IMPORTED = (
     "This flow was imported (see import.* above), not computed by flowkit: what follows on TV-L1 and alignment does not hold for "
     "it, and its MM-COF is approximate."
+)
+SPREAD_HEADER = ("", "", "median", "95th percentile", "largest")
+TOLD_APART = (
+    "The separation says how uncertain the head's motion in the face is (standard deviation): small where head and expression "
+    f"could be told apart. Above {SEPARATION_LIMIT_PX:g} px a clip carries the note UNCERTAIN. Where the head turned by more than "
+    f"{TURN_LIMIT_DEG:g} degrees, it carries the note TURNED."
 )
 CAPTIONS = {"mmcof": "MM-COF"}
 """What a panel is called where its name is not what a reader expects."""
@@ -88,11 +98,25 @@ class ReportResult:
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """Small columns of the shards that could be read, one row a clip: (N, 2), (N, 2), (N, 2, 2, 3)."""
+    """Small columns of the shards that could be read, one row per clip; NaN where older shards have no such column."""
 
     phase_valid: npt.NDArray[np.bool_]
     residual: npt.NDArray[np.float64]
     registration: npt.NDArray[np.float64]
+    turn: npt.NDArray[np.float64]
+    removed_turn: npt.NDArray[np.float64]
+    separation: npt.NDArray[np.float64]
+
+
+_MEASURED: Final[Mapping[str, tuple[int, ...]]] = {
+    "phase_valid": (2,),
+    "residual": (2,),
+    "registration": (2, 2, 3),
+    "turn": (2, 2),
+    "removed_turn": (2, 2),
+    "separation": (2,),
+}
+"""Shape of each for one clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +199,7 @@ def _read(folder: ShardFolder, wanted: int) -> _Contents:
     for shard in folder.shards():
         try:
             with shard:
-                measured.append([shard.column(name) for name in ("phase_valid", "residual", "registration")])
+                measured.append([_measured(shard, name) for name in _MEASURED])
             sound[shard.record.task] = shard
         except ShardCorrupt as error:
             corrupt.append(str(error))
@@ -185,12 +209,16 @@ def _read(folder: ShardFolder, wanted: int) -> _Contents:
     return _Contents(folder, clips, folder.failures(), _measures(measured), pictured, tuple(corrupt))
 
 
+def _measured(shard: Shard, name: str) -> npt.NDArray[Any]:
+    try:
+        return shard.column(name)
+    except KeyError:  # of an older schema
+        return np.full((len(shard), *_MEASURED[name]), math.nan)
+
+
 def _measures(columns: Sequence[Sequence[npt.NDArray[Any]]]) -> _Measures:
-    valid, residual, registration = (
-        np.concatenate([np.empty((0, *shape), dtype), *(shard[number] for shard in columns)])
-        for number, (shape, dtype) in enumerate((((2,), np.bool_), ((2,), np.float64), ((2, 2, 3), np.float64)))
-    )
-    return _Measures(valid, residual, registration)
+    empty = [np.empty((0, *shape), bool if name == "phase_valid" else float) for name, shape in _MEASURED.items()]
+    return _Measures(*(np.concatenate(parts) for parts in zip(empty, *columns, strict=True)))
 
 
 def _spread(clips: Iterable[dict[str, Any]], wanted: int) -> list[dict[str, Any]]:
@@ -380,6 +408,10 @@ def _quality(contents: _Contents) -> Iterator[Html]:
         yield element("p", "Not estimated: align.stabilise is none.")
     else:
         yield _drifts(measures, contents.folder.run["settings"]["align"]["size"])
+    if np.isfinite(measures.separation).any():
+        yield element("h3", "Turns of the head, and how well they could be told from an expression")
+        yield element("p", TOLD_APART)
+        yield _turns(measures)
 
 
 def _notes(clips: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
@@ -422,17 +454,35 @@ def _residuals(measures: _Measures, phase: int) -> Html:
 def _drifts(measures: _Measures, size: int) -> Html:
     """How far the registration moves the middle of the crop, and how far it turns it, of each frame but the onset."""
     centre = (size - 1) / 2
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for frame, name in enumerate(("apex", "offset")):
         there = measures.phase_valid[:, frame]
         moved = measures.registration[there, frame]
         shift = np.hypot(*(moved @ [centre, centre, 1] - centre).T)
         turn = np.abs(np.degrees(np.arctan2(moved[:, 1, 0], moved[:, 0, 0])))
         for what, values, unit in (("shift", shift, "px"), ("turn", turn, "deg")):
-            if len(values):
-                figures = (np.median(values), np.quantile(values, 0.95), values.max())
-                rows.append((f"onset to {name}", what, *(f"{value:.2f} {unit}" for value in figures)))
-    return table(("frames", "", "median", "95th percentile", "largest"), rows)
+            rows += _spread_row(f"onset to {name}", what, values, unit)
+    return table(SPREAD_HEADER, rows)
+
+
+def _spread_row(where: str, what: str, values: npt.NDArray[Any], unit: str) -> list[tuple[str, ...]]:
+    """Return the row of a table of `SPREAD_HEADER`, none where there are no values."""
+    if not len(values):
+        return []
+    figures = (np.median(values), np.quantile(values, 0.95), values.max())
+    return [(where, what, *(f"{value:.2f} {unit}" for value in figures))]
+
+
+def _turns(measures: _Measures) -> Html:
+    """How far the head turned out of the image plane at apex and offset, and the separation of rise and fall."""
+    turns = np.abs(measures.turn + measures.removed_turn.cumsum(axis=1))
+    rows: list[tuple[str, ...]] = []
+    for frame, name in enumerate(("apex", "offset")):
+        there = measures.phase_valid[:, frame] & np.isfinite(measures.separation[:, frame])
+        for axis, word in enumerate(("yaw", "pitch")):
+            rows += _spread_row(f"onset to {name}", word, turns[there, frame, axis], "deg")
+        rows += _spread_row(PHASES[frame], "separation", measures.separation[there, frame], "px")
+    return table(SPREAD_HEADER, rows)
 
 
 def _pictures(contents: _Contents) -> Iterator[Html]:
@@ -538,7 +588,7 @@ def _settings(run: Mapping[str, Any]) -> Iterator[Html]:
                 "backend": run["backend"],
                 **dict(_dotted(run.get("device", {}), "device.")),
                 **run["machine"],
-                "schema": run["schema"],
+                "schema": run["shard_schema"],
             }
         ),
         class_="facts-columns",

@@ -1,9 +1,12 @@
 """The shard: one HDF5 file for a few hundred clips, and the contract between extraction and training.
 
-`COLUMNS` is the schema: the writer makes exactly these datasets and the reader accepts nothing else. A shard is built in
-memory (libhdf5 never touches the disk, where a full one makes it crash) and read only after its hash was checked. A hash proves
-nothing where one person wrote both the file and its record, so the reader also refuses whatever would lead out of the file, load
-code, or become more than the file's own bytes allow. docs/security.md lists it.
+`COLUMNS` is the schema: the writer makes exactly these datasets and the reader accepts nothing else. Add a column there
+under the newest schema or, once that is released, under a next one, and give it a value in `task._sample` and `imports._unknown`.
+Older shards are read without it.
+
+A shard is built in memory (libhdf5 never touches the disk, where a full one makes it crash) and read only after its hash was
+checked. A hash proves nothing where one person wrote both the file and its record, so the reader also refuses whatever would lead
+out of the file, load code, or become more than the file's own bytes allow. docs/security.md lists it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -27,12 +30,21 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from flowkit.commit import RUN_FILE, SCHEMA, Record, decode, listing, scan
-from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, SchemaTooNew, ShardCorrupt
+from flowkit.action_units import ACTION_UNITS
+from flowkit.commit import RUN_FILE, Record, decode, listing, scan
+from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, SchemaTooNew, SettingsChanged, ShardCorrupt
 from flowkit.files import NotRegular, read_regular, regular, stays_below
 from flowkit.forms import is_run
 from flowkit.rows import column as column_of
 
+SHARD_SCHEMA: Final = 2
+"""Of the shards that are written; all from 1 on are read. 1 is that of flowkit 0.1.
+
+The JSON files of a folder keep a number of their own (`commit.SCHEMA`), because their form has not changed: so version 0.1 still
+reads what a folder of today says of its clips, and refuses its shards alone, in clear words.
+"""
+NEWER_SETTINGS: Final[dict[str, dict[str, Any]]] = {}
+"""By table and name: settings that folders of an older version do not name, with the value that stands for what it did."""
 SIZE: Final = -1
 """Stands in a shape for the side of the face crop."""
 TEXT: Final = "text"
@@ -66,7 +78,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One dataset of a shard: (N, *shape), stored one sample a chunk if `chunked`."""
+    """One dataset of a shard: (N, *shape), stored one sample a chunk if `chunked`, in shards from the schema `since` on."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,6 +86,12 @@ class Column:
     meaning: str
     chunked: bool = False
     optional: bool = False
+    since: int = 1
+
+
+def _since(schema: int, *columns: Column) -> tuple[Column, ...]:
+    """Columns of shards from this schema on."""
+    return tuple(replace(column, since=schema) for column in columns)
 
 
 COLUMNS: Final = (
@@ -100,6 +118,42 @@ COLUMNS: Final = (
     Column("light", (2, 2), "<f8", "gain and offset applied to apex and offset, grey in [0, 1]"),
     Column("removed", (2, 2, 3), "<f8", "motion subtracted from each phase: (u, v) = A [x, y, 1]"),
     Column("residual", (2,), "<f4", "median |flow| on the still part of the face, px"),
+    *_since(
+        2,
+        Column(
+            "turn",
+            (2, 2),
+            "<f8",
+            "apex, offset: yaw and pitch of the head relative to the onset that were undone in the pictures, degrees",
+        ),
+        Column(
+            "removed_turn", (2, 2), "<f8", "rise, fall: yaw and pitch of the head subtracted from the flow, degrees"
+        ),
+        Column(
+            "separation",
+            (2,),
+            "<f4",
+            "rise, fall: how well head and expression could be told apart: standard deviation of the head's motion in the face, "
+            "px; NaN unless align.stabilise is head",
+        ),
+        Column(
+            "au_hint",
+            (2, len(ACTION_UNITS)),
+            "<f4",
+            "apex, offset: strength of each of the file's action_units relative to the onset, cm where it is strongest; a "
+            "by-product of the head fit, no FACS coding; NaN unless align.stabilise is head",
+        ),
+        Column("noise", (), "<f4", "standard deviation of the frames' noise, grey levels; NaN where unknown"),
+        Column(
+            "contrast", (), "<f4", "standard deviation of the onset inside the face, grey levels; NaN where unknown"
+        ),
+        Column(
+            "data_weight",
+            (),
+            "<f4",
+            "factor by which the weight of TV-L1's data term was raised for contrast and noise; 1 without",
+        ),
+    ),
     Column("landmarks", (478, 2), "<f4", "of the onset, image px (x, y); NaN where there are none", True),
     Column("source_hash", (), TEXT, "xxh3-128 of the files read"),
     Column("extra", (), TEXT, "further manifest columns, JSON; of a spotted apex also apex_confidence and apex_curve"),
@@ -165,11 +219,12 @@ def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes
 
 def _attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": SHARD_SCHEMA,
         "axes": "clip, phase, component, y, x",
         "phases": "rise (onset to apex, on the onset's grid), fall (apex to offset, on the apex's grid)",
         "components": "u (right), v (down)",
         "mmcof_channels": "M' cos a, M' sin a, M'",
+        "action_units": " ".join(ACTION_UNITS),
         "units": settings.get("units", "px"),
         "backend": settings["backend"],
         "settings": json.dumps(settings, sort_keys=True),
@@ -224,7 +279,7 @@ def _sample_hash(sample: Sample) -> str:
 def _check_image(image: bytes, hashes: Sequence[str], settings: Mapping[str, Any]) -> None:
     raw = io.BytesIO(image)
     with h5py.File(io.BytesIO(image), "r") as file:
-        _check_columns(file, raw, "shard in memory", len(hashes), settings)
+        _check_columns(file, raw, "shard in memory", len(hashes), settings, SHARD_SCHEMA)
         for row, expected in enumerate(hashes):
             sample = {name: file[name][row] for name in HASHED if name in file}
             if _sample_hash(sample) != expected:
@@ -442,22 +497,26 @@ def _open_checked(path: Path, clips: int, settings: Mapping[str, Any]) -> tuple[
     with _damage_told(path), _no_plugins():
         file = h5py.File(path, "r", locking=False)
         try:
-            _check_schema(file, path)
+            schema = _schema_of(file, path)
             with path.open("rb") as raw:
-                names = _check_columns(file, raw, str(path), clips, settings)
+                names = _check_columns(file, raw, str(path), clips, settings, schema)
         except BaseException:
             file.close()
             raise
     return file, names
 
 
-def _check_columns(file: Any, raw: BinaryIO, where: str, clips: int, settings: Mapping[str, Any]) -> frozenset[str]:
+def _check_columns(
+    file: Any, raw: BinaryIO, where: str, clips: int, settings: Mapping[str, Any], schema: int
+) -> frozenset[str]:
     """Compare each column with the schema; the names of those that there are. `raw` is the file without HDF5."""
     names, plain_bytes = [], 0
     for column in COLUMNS:
-        if column.optional and column.name not in file:
+        too_new = column.since > schema
+        if (too_new or column.optional) and column.name not in file:
             continue
-        problem = _column_problem(file, raw, column, clips, settings)
+        problem = f"a column of schema {column.since} in a shard of schema {schema}" if too_new else ""
+        problem = problem or _column_problem(file, raw, column, clips, settings)
         if problem:
             raise ShardCorrupt(f"{where}: {column.name} must follow the schema; got {problem}. Do not trust this file.")
         names.append(column.name)
@@ -471,12 +530,15 @@ def _check_columns(file: Any, raw: BinaryIO, where: str, clips: int, settings: M
     return frozenset(names)
 
 
-def _check_schema(file: Any, path: Path) -> None:
+def _schema_of(file: Any, path: Path) -> int:
     schema = _attribute(file, "schema", h5py.h5t.TypeIntegerID)
     if schema is None or schema < 1:
-        raise ShardCorrupt(f"{path}: schema must be {SCHEMA}; got {schema}. This is no flowkit shard.")
-    if schema > SCHEMA:
-        raise SchemaTooNew(f"{path}: schema must be at most {SCHEMA}; got {schema}. Read it with a newer flowkit.")
+        raise ShardCorrupt(f"{path}: schema must be from 1 to {SHARD_SCHEMA}; got {schema}. This is no flowkit shard.")
+    if schema > SHARD_SCHEMA:
+        raise SchemaTooNew(
+            f"{path}: schema must be at most {SHARD_SCHEMA}; got {schema}. Read it with a newer flowkit."
+        )
+    return int(schema)
 
 
 def _attribute(file: Any, name: str, kind: type) -> Any:
@@ -564,7 +626,7 @@ class ShardFolder:
     ----------
     path : Path
     run : dict
-        Content of run.json: schema, settings, fingerprint, backend, versions.
+        Content of run.json: schema, shard_schema, settings, fingerprint, backend, versions.
     records : tuple of Record
     invalid : tuple of Path
         Commit records that are torn, or whose shard is missing or of another length.
@@ -650,11 +712,13 @@ def stored_run(out: Path) -> dict[str, Any]:
 def read_run(out: Path) -> dict[str, Any] | None:
     """Content of run.json, or None where there is none.
 
+    Its `shard_schema` is that of the folder's shards, and its settings name every setting, also in folders of older versions.
+
     Raises
     ------
     ConfigError
         The folder is another tool's.
-    ShardCorrupt
+    ShardCorrupt, SchemaTooNew
     """
     path = out / RUN_FILE
     try:
@@ -669,4 +733,41 @@ def read_run(out: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{out}: folder must be one of flowkit extract; got another tool's. Give another folder.")
     if run is None or not is_run(run):
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
+    run = {"shard_schema": 1, **run, "settings": completed(run["settings"])}
+    if run["shard_schema"] > SHARD_SCHEMA:
+        raise SchemaTooNew(
+            f"{out}: schema of the shards must be at most {SHARD_SCHEMA}; got {run['shard_schema']}. Use the newer flowkit that "
+            "wrote them."
+        )
     return run
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an extraction with `NEWER_SETTINGS` where they name none; those of an import as they are."""
+    if "import" in settings:
+        return dict(settings)
+    tables = {name: table for name in NEWER_SETTINGS if isinstance(table := settings.get(name), Mapping)}
+    return {**settings, **{name: {**NEWER_SETTINGS[name], **table} for name, table in tables.items()}}
+
+
+def refuse_older(out: Path, run: Mapping[str, Any], same_settings: str = "") -> None:
+    """Refuse to add shards to a folder whose shards have fewer columns: it is read, and stays as it is.
+
+    Parameters
+    ----------
+    out : Path
+    run : mapping
+        What `read_run` gave.
+    same_settings : str
+        How to get the folder's settings for another one.
+
+    Raises
+    ------
+    SettingsChanged
+    """
+    if run["shard_schema"] < SHARD_SCHEMA:
+        older = run["versions"].get("flowkit", "of then")
+        raise SettingsChanged(
+            f"{out}: this folder is of flowkit {older}, whose shards have fewer columns: it can be read, but this version adds no "
+            f"clip to it. Use another --out{same_settings and f' ({same_settings})'}, or finish it with flowkit {older}."
+        )

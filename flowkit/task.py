@@ -27,7 +27,7 @@ from flowkit.manifest import Clip
 from flowkit.mmcof import combine
 from flowkit.plan import Task
 from flowkit.progress import Reporter
-from flowkit.quality import BLANK_STD, RESIDUAL_LIMIT_PX, Flag
+from flowkit.quality import BLANK_STD, RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag
 from flowkit.shards import Sample, shard_image
 
 Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
@@ -209,6 +209,13 @@ def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], ke
         "light": face.light,
         "removed": flow.removed,
         "residual": flow.residual,
+        "turn": face.turn,
+        "removed_turn": flow.removed_turn,
+        "separation": flow.separation,
+        "au_hint": flow.au_hint,
+        "noise": face.noise,
+        "contrast": face.contrast,
+        "data_weight": flow.data_weight,
         "landmarks": face.landmarks,
         "source_hash": source.source_hash,
         "extra": json.dumps(dict(clip.extra) | _spotting(aligned), ensure_ascii=False),
@@ -234,8 +241,17 @@ def _quality(aligned: AlignedClip, flow: Flow) -> Flag:
         Flag.MANY_FACES: face.n_faces > 1,
         Flag.ROTATED: source.rotated,
         Flag.NEAREST: source.substituted,
+        Flag.TURNED: bool((np.abs(_turn(face, flow)) > TURN_LIMIT_DEG).any()),
+        Flag.LANDMARK_START: face.landmark_start,
+        Flag.UNCERTAIN: bool((flow.separation > SEPARATION_LIMIT_PX).any()),
     }
     return Flag(sum(flag for flag, holds in notes.items() if holds))
+
+
+def _turn(face: Face, flow: Flow) -> npt.NDArray[np.float64]:
+    """Yaw and pitch of the head at apex and offset: what was undone in the pictures, and what the flow still had."""
+    turn: npt.NDArray[np.float64] = face.turn + flow.removed_turn.cumsum(axis=0)
+    return turn
 
 
 def _is_blank(face: Face) -> bool:

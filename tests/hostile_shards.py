@@ -14,7 +14,7 @@ import numpy as np
 
 from flowkit import commit
 from flowkit.commit import Record
-from flowkit.shards import Shard
+from flowkit.shards import SHARD_SCHEMA, Shard
 
 CLIPS, SIZE = 2, 32
 """Of each shard of `build_folder`."""
@@ -172,13 +172,15 @@ TAMPERS: Mapping[str, tuple[Tamper, str]] = {
         "cannot be read .*utf-8",
     ),
     "no column": (lambda file: file.__delitem__("transform"), "transform .* got no dataset"),
-    "no schema": (lambda file: file.attrs.__delitem__("schema"), "schema must be 1; got None"),
-    "schema of 20 MB": (told("schema", np.ones(5_000_000, np.int32)), "schema must be 1; got None"),
-    "schema as text": (told("schema", "1" * 1_000_000), "schema must be 1; got None"),
-    "schema as reference": (lambda file: told("schema", file.ref)(file), "schema must be 1; got None"),
-    "schema as list": (told("schema", np.ones(1, np.int64)), "schema must be 1; got None"),
-    "schema below 1": (told("schema", 0), "schema must be 1; got 0"),
-    "newer schema": (told("schema", commit.SCHEMA + 1), "newer flowkit"),
+    "no schema": (lambda file: file.attrs.__delitem__("schema"), "schema must be from 1 to 2; got None"),
+    "schema of 20 MB": (told("schema", np.ones(5_000_000, np.int32)), "schema must be from 1 to 2; got None"),
+    "schema as text": (told("schema", "1" * 1_000_000), "schema must be from 1 to 2; got None"),
+    "schema as reference": (lambda file: told("schema", file.ref)(file), "schema must be from 1 to 2; got None"),
+    "schema as list": (told("schema", np.ones(1, np.int64)), "schema must be from 1 to 2; got None"),
+    "schema below 1": (told("schema", 0), "schema must be from 1 to 2; got 0"),
+    "older schema with newer columns": (told("schema", 1), "turn .* got a column of schema 2 in a shard of schema 1"),
+    "no column of the newest schema": (lambda file: file.__delitem__("au_hint"), "au_hint .* got no dataset"),
+    "newer schema": (told("schema", SHARD_SCHEMA + 1), "newer flowkit"),
 }
 """What it does, and what the refusal says."""
 

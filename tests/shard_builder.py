@@ -13,13 +13,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from flowkit import commit
+from flowkit.action_units import ACTION_UNITS
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig, ShardConfig
 from flowkit.errors import FailureCode
 from flowkit.index import finalise
 from flowkit.manifest import Clip
 from flowkit.plan import Task, make_plan, publish_generation
 from flowkit.quality import Flag
-from flowkit.shards import RUN_FILE, Sample, shard_image
+from flowkit.shards import RUN_FILE, SHARD_SCHEMA, Sample, shard_image
 
 DATASETS = ("alpha", "beta")
 LABELS = ("happiness", "surprise", "disgust")
@@ -55,10 +56,11 @@ def build_folder(
     settings = config.to_dict()
     run = {
         "schema": commit.SCHEMA,
+        "shard_schema": SHARD_SCHEMA,
         "fingerprint": config.fingerprint(),
         "settings": settings,
         "backend": config.backend,
-        "versions": {"flowkit": "0.1.0", "python": "3.11.2", "numpy": "2.4.6"},
+        "versions": {"flowkit": "0.2.0", "python": "3.11.2", "numpy": "2.4.6"},
         "machine": {"processor": "a processor", "system": "Linux"},
     }
     commit.probe(out)
@@ -128,11 +130,25 @@ def _sample(clip: Clip, number: int, size: int, keep_faces: bool) -> Sample:
         "light": np.array([[1.0, 0.0], [1.0, 0.0]]),
         "removed": np.zeros((2, 2, 3)),
         "residual": np.array([1.5, 0.2] if number == 2 else [0.1, 0.05]),
+        **of_schema_2(number),
         "landmarks": np.full((478, 2), np.nan),
         "source_hash": f"{number:032x}",
         "extra": "{}",
     }
     return {**sample, "faces": _faces(size)} if keep_faces else sample
+
+
+def of_schema_2(number: int) -> dict[str, Any]:
+    """Values, other ones for each clip, of the columns that shards of version 0.1 do not have."""
+    return {
+        "turn": np.array([[0.5, -0.25], [0.0, 0.125]]) * number,
+        "removed_turn": np.array([[0.1, -0.2], [0.3, 0.4]]) * number,
+        "separation": np.array([0.05, 0.07]) * number,
+        "au_hint": np.linspace(0, 0.1 * number, 2 * len(ACTION_UNITS)).reshape(2, -1),
+        "noise": 0.5 + number,
+        "contrast": 40.0 + number,
+        "data_weight": 1.0 + number / 8,
+    }
 
 
 def _regions(size: int) -> npt.NDArray[np.uint8]:

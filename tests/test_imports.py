@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import version_0_1
 from conftest import flowkit, shard_bytes
 from flowkit import commit
 from flowkit.cli import main
@@ -176,6 +177,17 @@ def test_a_folder_that_holds_other_things_is_refused_and_left_alone(tmp_path: Pa
     import_stst(root, tmp_path / "done")
     with pytest.raises(SettingsChanged, match=r"import\.zero median -> mode"):
         import_stst(root, tmp_path / "done", zero="mode")
+
+
+def test_an_import_of_version_0_1_is_read_and_gets_no_further_clips(tmp_path: Path) -> None:
+    root, out = layout(tmp_path / "in"), tmp_path / "out"
+    import_stst(root, out)
+    version_0_1.write_anew(out)
+    before = commit.listing(out)
+    with pytest.raises(SettingsChanged, match=r"Use another --out, or finish it with flowkit 0\.1\.0\.$"):
+        import_stst(root, out)
+    assert commit.listing(out) == before
+    assert verify(out).problems == ()
 
 
 @pytest.mark.parametrize(

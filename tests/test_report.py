@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import flowkit
+import version_0_1
 from conftest import SIZE
 from flowkit import commit
 from flowkit.errors import ConfigError, FailureCode
@@ -102,6 +103,20 @@ def test_quality_figures_leave_invalid_phases_out(page: Page) -> None:
     assert "rise: median 0.10 px, 95th percentile 0.94 px, largest 1.50 px; above 1 px: 1 of 9" in page.text
     assert "fall: median 0.05 px, 95th percentile 0.15 px, largest 0.20 px; above 1 px: 0 of 8" in page.text
     assert ["onset to offset", "shift", "0.50 px", "0.50 px", "0.50 px"] in page.rows
+    assert ["onset to apex", "yaw", "2.40 deg", "4.56 deg", "4.80 deg"] in page.rows  # (0.5 + 0.1) degrees times 0 to 8
+    assert ["onset to offset", "pitch", "1.46 deg", "2.49 deg", "2.60 deg"] in page.rows  # without clip 1
+    assert ["rise", "separation", "0.20 px", "0.38 px", "0.40 px"] in page.rows
+
+
+def test_a_folder_of_version_0_1_shows_what_it_has(folder: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(folder, tmp_path / "old")
+    version_0_1.write_anew(old)
+    result = write_report(old)
+    page = Page(result.path)
+    assert result.corrupt == ()
+    assert "rise: median 0.10 px" in page.text
+    assert "separation" not in page.text
+    assert ["schema", "1"] in page.rows
 
 
 def test_every_setting_version_and_limit_is_stated(page: Page) -> None:

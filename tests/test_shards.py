@@ -7,13 +7,15 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
+from flowkit.action_units import ACTION_UNITS
 from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.shards import COLUMNS, Shard, ShardFolder, sample_bytes, shard_image
+from flowkit.shards import COLUMNS, SHARD_SCHEMA, Shard, ShardFolder, sample_bytes, shard_image
 from hostile_shards import recommitted
-from shard_builder import build_folder
+from shard_builder import build_folder, of_schema_2
 
 CLIPS = 2
 """In each shard of `build_folder`."""
@@ -35,6 +37,16 @@ def test_what_is_written_reads_back(folder: ShardFolder) -> None:
         assert shard.column("clip_id").tolist() == [sample["clip_id"] for sample in samples]
         assert np.array_equal(shard.column("flow")[1], samples[1]["flow"])
         assert {column.name for column in COLUMNS if not column.optional} == set(samples[0])
+
+
+def test_a_sample_of_the_newest_columns_reads_back_under_the_names_of_its_action_units(folder: ShardFolder) -> None:
+    with h5py.File(first(folder).path) as file:
+        assert file.attrs["schema"] == SHARD_SCHEMA
+        assert tuple(file.attrs["action_units"].split()) == ACTION_UNITS
+    with first(folder) as shard:
+        for row in range(CLIPS):
+            for name, value in of_schema_2(row).items():
+                assert np.array_equal(shard.sample(row)[name], np.asarray(value, shard.column(name).dtype)), name
 
 
 def test_the_same_samples_give_the_same_bytes(folder: ShardFolder) -> None:
@@ -66,9 +78,10 @@ def test_a_truncated_file_is_no_commit_at_all(folder: ShardFolder) -> None:
     assert len(list(ShardFolder.open(folder.path).shards())) < len(list(folder.shards()))
 
 
-def test_numbers_changed_under_a_valid_file_hash_are_found(folder: ShardFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["flow", "au_hint"])
+def test_numbers_changed_under_a_valid_file_hash_are_found(folder: ShardFolder, tmp_path: Path, name: str) -> None:
     def change(file: Any) -> None:
-        file["flow"].write_direct(np.ones_like(file["flow"][:]))
+        file[name].write_direct(np.ones_like(file[name][:]))
 
     shard = recommitted(first(folder), change, tmp_path / "tampered")
     with pytest.raises(ShardCorrupt, match="must match its hash"):

@@ -1,4 +1,4 @@
-"""How version 0.1 wrote and read its JSON files and hashed a manifest's row: what folders in the field are made of."""
+"""How version 0.1 wrote and read its files and hashed a manifest's row: what folders in the field are made of."""
 
 from __future__ import annotations
 
@@ -9,8 +9,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
+import xxhash
+
 from flowkit import commit
 from flowkit.manifest import Clip
+
+COLUMNS = (
+    *(
+        "flow",
+        "mmcof",
+        "regions",
+        "faces",
+        "clip_id",
+        "dataset",
+        "subject",
+        "label",
+        "onset",
+        "apex",
+        "offset",
+        "apex_source",
+    ),
+    *("fps", "phase_valid", "qc", "n_faces", "transform", "registration", "light", "removed", "residual", "landmarks"),
+    *("source_hash", "extra", "sample_hash"),
+)
+"""Of its shards, in the order of the hash of a sample."""
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
@@ -33,13 +56,36 @@ def row_hash(clip: Clip) -> str:
 
 
 def write_anew(out: Path) -> None:
-    """Turn a folder of today into one of version 0.1: the same contents, its layout, its index."""
+    """Turn a folder of today into one of version 0.1: the same contents, its layout, its columns, its index."""
     for path in [out / commit.RUN_FILE, *out.glob("plan/*.json"), *out.glob("shards/*/*.json")]:
         content = commit.decode(path.read_bytes())
         if content is None:
             raise ValueError(f"{path} is damaged")
+        if content.pop("shard_schema", None):
+            content["versions"]["flowkit"] = "0.1.0"
+        if content.get("file"):
+            content["file"] = _write_shard_anew(path.parent / content["file"]["name"])
         path.write_bytes(encode(content))
     (out / "index.npz").rename(out / "index.json")
+
+
+def _write_shard_anew(path: Path) -> dict[str, Any]:
+    """Put a shard of schema 1 in the place of one of today; what its record says of it."""
+    with h5py.File(path, "r+") as file:
+        for name in set(file) - set(COLUMNS):
+            del file[name]
+        file.attrs["schema"] = 1
+        del file.attrs["action_units"]
+        hashed = [name for name in COLUMNS if name in file and h5py.check_string_dtype(file[name].dtype) is None]
+        for row in range(len(file["flow"])):
+            numbers = b"".join(file[name][row].tobytes() for name in hashed)
+            file["sample_hash"][row] = xxhash.xxh3_64_hexdigest(numbers)
+    image = path.read_bytes()
+    path.unlink()
+    digest = hashlib.sha256(image).hexdigest()
+    name = f"{path.name[:6]}-{digest[:12]}.h5"
+    path.with_name(name).write_bytes(image)
+    return {"name": name, "bytes": len(image), "sha256": digest}
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -118,6 +118,12 @@ KEEP_EPOCHS = click.option(
 )
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Discard what --out holds.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+MIXED_ALIGNMENT = click.option(
+    "--allow-mixed-alignment",
+    "mixed_alignment",
+    is_flag=True,
+    help="Take SHARDS whose settings of alignment or TV-L1 differ: their flow does not mean the same.",
+)
 RUN_OPTIONS = [
     click.option(
         "--workers",
@@ -146,6 +152,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 @with_options(
     [
         click.option("--out", type=FOLDER, required=True, help="The run folder; a run that was stopped goes on there."),
+        MIXED_ALIGNMENT,
         OVERWRITE,
         KEEP_EPOCHS,
         DRY_RUN,
@@ -155,7 +162,9 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 @with_options(RUN_OPTIONS, "How it runs")
 @with_options(SETTINGS, "All settings")
 @AS_JSON
-def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
+def train(
+    shards: tuple[Path, ...], out: Path, mixed_alignment: bool, dry_run: bool, as_json: bool, **given: Any
+) -> None:
     """Train on SHARDS, one network for each fold and seed, and score what they predict of the clips held out.
 
     Runs again where it was stopped, and comes to the same bits. A fold whose process dies twice is reported, and the rest goes
@@ -170,7 +179,7 @@ def train(shards: tuple[Path, ...], out: Path, dry_run: bool, as_json: bool, **g
     from fmanet.report import write_report
     from fmanet.run import preview, train_run
 
-    source = _source(shards, settings)
+    source = _source(shards, settings, mixed_alignment)
     if dry_run:
         _show_preview(preview(source, out, settings, options), as_json)
         return
@@ -223,16 +232,19 @@ def evaluate(run: Path, report_leaky: bool, as_json: bool) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=FILE, required=True, help="CSV file to write.")
-def predict(run: Path, shards: tuple[Path, ...], out: Path) -> None:
+@MIXED_ALIGNMENT
+def predict(run: Path, shards: tuple[Path, ...], out: Path, mixed_alignment: bool) -> None:
     """Classify the clips of SHARDS: the mean of the probabilities that all networks of RUN give. Labels need not be known.
 
-    Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 usage.
+    SHARDS must be aligned as the shards that RUN was trained on.
+
+    Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 usage, or shards of another alignment.
     """
     _check_run(run)
     _check_shards(shards)
     from fmanet.prediction import predict_shards
 
-    notes = predict_shards(run, shards, out)
+    notes = predict_shards(run, shards, out, mixed_alignment=mixed_alignment)
     for note in notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(out)
@@ -296,6 +308,7 @@ def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) 
 @with_options(
     [
         click.option("--out", type=FOLDER, required=True, help="Folder of the runs, one per row."),
+        MIXED_ALIGNMENT,
         OVERWRITE,
     ],
     "What is read and written",
@@ -303,7 +316,7 @@ def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) 
 @with_options(RUN_OPTIONS, "How it runs")
 @with_options(SETTINGS, "All settings")
 @AS_JSON
-def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+def ablate(shards: tuple[Path, ...], out: Path, mixed_alignment: bool, as_json: bool, **given: Any) -> None:
     """Train the ladder on SHARDS, from one phase alone to FMANet, and compare each row with the one before.
 
     Differences come with intervals from a paired bootstrap over subjects. Goes on where it was stopped.
@@ -318,7 +331,7 @@ def ablate(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> 
     rows = ladder(settings)
     from fmanet.run import train_run
 
-    source = _source(shards, settings)
+    source = _source(shards, settings, mixed_alignment)
     stop = Stop("train")
     with progress("networks") as reporter, signals(stop):
         for row in rows:
@@ -406,10 +419,10 @@ def _check_shards(shards: Sequence[Path]) -> None:
         stored_run(path)
 
 
-def _source(shards: Sequence[Path], settings: Any) -> Any:
+def _source(shards: Sequence[Path], settings: Any, mixed_alignment: bool) -> Any:
     from fmanet.task import ClipSource
 
-    return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size)
+    return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size, mixed_alignment)
 
 
 def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:

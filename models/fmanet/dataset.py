@@ -25,6 +25,7 @@ from flowkit.classes import grouping as class_grouping
 from flowkit.commit import Record
 from flowkit.errors import ConfigError, ShardCorrupt
 from flowkit.shards import Shard, ShardFolder, verify_file
+from fmanet.alignment import refuse_mixed
 
 Units = Literal["px", "minmax"]
 
@@ -116,6 +117,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         Read everything now.
     verify : bool
         Compare every file with the hash of its record.
+    mixed_alignment : bool
+        Take folders whose settings of alignment or solver differ: their flow does not mean the same.
 
     Attributes
     ----------
@@ -131,7 +134,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     ------
     ConfigError
         No folder, a folder without clips, no clip or one class only left by the grouping, a label it does not know, a clip twice,
-        mixed sizes without `size`, mixed units.
+        mixed sizes without `size`, mixed units, mixed alignment without `mixed_alignment`.
     ShardCorrupt, SchemaTooNew
         A file is not what was committed, or flow is not finite.
     """
@@ -144,6 +147,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         size: int | None = None,
         in_memory: bool = False,
         verify: bool = True,
+        mixed_alignment: bool = False,
     ) -> None:
         opened = [_open(Path(folder)) for folder in folders]
         if not opened:
@@ -158,6 +162,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             for shard in self._shards:
                 verify_file(shard.path, shard.record)
         self.units = _common_units(self._shards)
+        if not mixed_alignment:
+            refuse_mixed({folder.path: folder.run["settings"] for folder in opened})
         self.classes, self._entries = self._sorted_into_classes(grouping)
         self._memory = self._load() if in_memory else None
 

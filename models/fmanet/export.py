@@ -236,6 +236,7 @@ def _facts(loaded: checkpoint.Checkpoint, size: int) -> dict[str, Any]:
         "grouping": content["grouping"],
         "units": content["units"],
         "size": size,
+        "alignment": content.get("alignment", []),
         "network": loaded.network.to_dict(),
         "mirrored": content["flip_test"],
         "fold": content["fold"],

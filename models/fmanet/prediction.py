@@ -12,6 +12,7 @@ import torch
 from flowkit import commit
 from flowkit.errors import ConfigError
 from fmanet import checkpoint, folder
+from fmanet.alignment import refuse_unknown
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.errors import CheckpointRefused
 from fmanet.results import require_records
@@ -22,7 +23,7 @@ COLUMNS = ("clip_id", "subject", "dataset", "prediction")
 NO_GPU = "This run was trained on a GPU and none is here: probabilities come from the CPU, which rounds otherwise."
 
 
-def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
+def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignment: bool = False) -> list[str]:
     """Write a table of predictions of every clip of some shard folders.
 
     Columns: clip_id, subject, dataset, prediction, and p:CLASS for each class, averaged over all folds and seeds of the run.
@@ -35,6 +36,8 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
         Labels need not be known.
     out : Path
         CSV file; replaced if it exists, and its folder is made if need be.
+    mixed_alignment : bool
+        Take shards that are aligned otherwise than those that the run was trained on.
 
     Returns
     -------
@@ -47,11 +50,14 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path) -> list[str]:
     """
     facts, settings, plan = folder.open_run(run)
     records = require_records(run, facts, settings, plan)
-    clips = ShardDataset(shards, None, size=facts["clips"]["shape"][-1]).clips()
+    clips = ShardDataset(shards, None, size=facts["clips"]["shape"][-1], mixed_alignment=True).clips()
     if clips.units != facts["clips"]["units"]:
         raise ConfigError(
             f"predict: flow must be in {facts['clips']['units']!r}, as the run was trained on; got {clips.units!r}. Extract alike."
         )
+    known = facts["clips"].get("alignment")
+    if known and not mixed_alignment:
+        refuse_unknown(shards, known)
     out.parent.mkdir(parents=True, exist_ok=True)
     here = _on_this_machine(settings.train)
     classes = tuple(facts["clips"]["classes"])

@@ -209,7 +209,9 @@ def _examples(
     """The chosen clips as their networks see them; or why they cannot be shown."""
     if not chosen:
         return [], "None was asked for."
-    source = ClipSource(tuple(map(Path, run["clips"]["folders"])), settings.classes, settings.size)
+    source = ClipSource(
+        tuple(map(Path, run["clips"]["folders"])), settings.classes, settings.size, mixed_alignment=True
+    )
     try:
         clips = source.load()
     except (FlowkitError, OSError) as error:

@@ -36,6 +36,7 @@ from flowkit.progress import Reporter, Silent
 from flowkit.settings_io import differences
 from flowkit.stop import Stop
 from fmanet import folder
+from fmanet.alignment import alignments
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
 from fmanet.model import build_network, multiply_adds, parameter_count
@@ -260,6 +261,7 @@ class _Run:
                 "classes": list(self.clips.classes),
                 "units": self.clips.units,
                 "shape": list(self.clips.flow.shape[1:]),
+                "alignment": alignments(self.source.folders),
                 "folders": {str(path): _folder_fingerprint(path) for path in self.source.folders},
             },
             "versions": _versions(),

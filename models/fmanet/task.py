@@ -17,6 +17,7 @@ import torch
 
 from flowkit.errors import EnvironmentMissing, ShardCorrupt
 from fmanet import checkpoint, folder
+from fmanet.alignment import alignments
 from fmanet.batches import derived_seed
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.model import build_network
@@ -30,11 +31,12 @@ from fmanet.train import OnEpoch, State, Trained, predict, train
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """Where clips come from: shard folders, a grouping of labels, and a size."""
+    """Where clips come from: shard folders, a grouping of labels, a size, and whether the folders may be aligned differently."""
 
     folders: tuple[Path, ...]
     classes: str
     size: int = 0
+    mixed_alignment: bool = False
 
     def anywhere(self) -> ClipSource:
         """The same, with folders that hold in any working directory."""
@@ -47,7 +49,14 @@ class ClipSource:
         ------
         ConfigError, ShardCorrupt
         """
-        clips = ShardDataset(self.folders, self.classes, size=self.size or None, in_memory=True, verify=verify).clips()
+        clips = ShardDataset(
+            self.folders,
+            self.classes,
+            size=self.size or None,
+            in_memory=True,
+            verify=verify,
+            mixed_alignment=self.mixed_alignment,
+        ).clips()
         keys = list(zip(clips.dataset, clips.subject, clips.clip_id, strict=True))
         return clips.select(sorted(range(len(clips)), key=keys.__getitem__))
 
@@ -165,6 +174,7 @@ def _commit(
         "classes": list(test.classes),
         "units": test.units,
         "size": test.flow.shape[-1],
+        "alignment": alignments(job.source.folders),
         "flip_test": job.settings.train.flip_test,
         "epochs": trained.epochs,
         "seconds": round(seconds, 3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ import torch
 
 from flowkit import commit
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
-from flowkit.shards import RUN_FILE, shard_image
+from flowkit.shards import RUN_FILE, SHARD_SCHEMA, shard_image
 from fmanet.dataset import Clips
+from shard_builder import of_schema_2
 
 SIZE = 28
 LABELS = ("happiness", "surprise", "disgust")
@@ -71,15 +72,19 @@ def made_shards(
     labels: Sequence[str] = LABELS,
     size: int = 32,
     noise: float = 0.05,
+    stabilise: Literal["similarity", "affine", "register", "none"] = "similarity",
 ) -> Path:
     """A folder as `flowkit extract` leaves it, with one shard."""
-    config = ExtractConfig(align=AlignConfig(method="none", size=size), shard=ShardConfig(clips=4096), backend="cpu")
+    config = ExtractConfig(
+        align=AlignConfig(method="none", size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
+    )
     run = {
         "schema": commit.SCHEMA,
+        "shard_schema": SHARD_SCHEMA,
         "fingerprint": config.fingerprint(),
         "settings": config.to_dict(),
         "backend": "cpu",
-        "versions": {"flowkit": "0.1.0"},
+        "versions": {"flowkit": "0.2.0"},
         "machine": {"processor": "a processor"},
     }
     commit.probe(out)
@@ -126,6 +131,7 @@ def _sample(
         "light": np.array([[1.0, 0.0], [1.0, 0.0]]),
         "removed": np.zeros((2, 2, 3)),
         "residual": np.zeros(2),
+        **of_schema_2(number),
         "landmarks": np.full((478, 2), np.nan),
         "source_hash": f"{dataset}{number:020x}",
         "extra": "{}",

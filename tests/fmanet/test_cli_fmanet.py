@@ -21,6 +21,7 @@ from made_clips import made_shards
 from flowkit import commit, shards
 from fmanet import checkpoint, folder
 from fmanet.ablation import LADDER
+from fmanet.alignment import alignments
 from fmanet.cli import main
 from fmanet.plan import member_keys
 
@@ -96,6 +97,32 @@ def test_predict_takes_clips_whose_labels_nobody_knows(trained: Path, tmp_path: 
         shares = {name[2:]: float(value) for name, value in row.items() if name.startswith("p:")}
         assert sum(shares.values()) == pytest.approx(1.0)
         assert max(shares, key=shares.__getitem__) == row["prediction"]
+
+
+def test_clips_of_another_alignment_are_trained_on_and_classified_only_where_asked(
+    trained: Path, casme2: Path, tmp_path: Path
+) -> None:
+    other = made_shards(tmp_path / "other", subjects=2, dataset="samm", stabilise="none")
+    refused = fmanet("train", casme2, other, "--out", tmp_path / "run", *SMALL, "--classes", "3-class")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"got {casme2} and {other}, which differ (align.stabilise similarity -> none)." in refused.stderr
+    assert not (tmp_path / "run").exists()
+    flags = (*SMALL, "--classes", "3-class", "--allow-mixed-alignment")
+    assert fmanet("train", casme2, other, "--out", tmp_path / "run", *flags, "--dry-run").exit_code == 0
+    table = ("--out", tmp_path / "new.csv")
+    refused = fmanet("predict", trained, casme2, other, *table)
+    assert (refused.exit_code, refused.stdout, (tmp_path / "new.csv").exists()) == (2, "", False)
+    assert f"{other}: clips must be aligned as those that the run was trained on" in refused.stderr
+    assert "(align.stabilise similarity -> none)" in refused.stderr
+    assert fmanet("predict", trained, casme2, other, *table, "--allow-mixed-alignment").exit_code == 0
+
+
+def test_a_network_remembers_the_alignment_that_it_was_trained_on(trained: Path, casme2: Path) -> None:
+    known = alignments([casme2])
+    facts, _, plan = folder.open_run(trained)
+    assert facts["clips"]["alignment"] == known
+    for member in plan.members:
+        assert checkpoint.read_side(folder.record_path(trained, plan, member))["alignment"] == known
 
 
 def test_a_run_of_a_gpu_predicts_without_one_and_says_so(trained: Path, tmp_path: Path) -> None:
@@ -257,7 +284,7 @@ def _nan(file: Any) -> None:
 
 
 def _newer(file: Any) -> None:
-    file.attrs["schema"] = commit.SCHEMA + 1
+    file.attrs["schema"] = shards.SHARD_SCHEMA + 1
 
 
 def _empty(out: Path) -> Path:

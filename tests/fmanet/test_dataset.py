@@ -15,9 +15,12 @@ import torch
 from torch.utils.data import DataLoader
 
 import shard_builder
+import version_0_1
 from flowkit import commit
 from flowkit.errors import ConfigError, FlowkitError, SchemaTooNew, ShardCorrupt
 from flowkit.imports import SIDE, import_stst
+from flowkit.shards import NEWER_SETTINGS, ShardFolder
+from fmanet.alignment import alignments, refuse_mixed
 from fmanet.dataset import Clips, ShardDataset, resized
 from shard_builder import build_folder, true_flow
 
@@ -248,3 +251,67 @@ def test_clips_of_one_name_in_two_data_sets_are_two(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="6 repeated"):
         ShardDataset([hs, same_again], "raw")
+
+
+def aligned(out: Path, changes: dict[str, object], **given: object) -> Path:
+    """A folder whose settings of these dotted names are other ones."""
+    made = folder(out.parent, out.name, **given)
+    run = ShardFolder.open(made).run
+    for name, value in changes.items():
+        table, _, key = name.partition(".")
+        run["settings"][table][key] = value
+    (made / "run.json").write_bytes(commit.encode(run))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("align.method", "mediapipe"),
+        ("align.stabilise", "none"),
+        ("align.match_light", False),
+        ("align.face_model", "sha256:0"),
+        ("align.a_setting_of_tomorrow", 1),
+        ("tvl1.lambda_", 0.3),
+    ],
+)
+def test_flow_of_another_alignment_is_refused_unless_asked_for(tmp_path: Path, name: str, value: object) -> None:
+    one, other = folder(tmp_path, "one", prefix="a"), aligned(tmp_path / "other", {name: value}, prefix="b")
+    ShardDataset([other], "3-class")
+    with pytest.raises(ConfigError, match=rf"got \S+one and \S+other, which differ \({name} \S* -> {value}\)\."):
+        ShardDataset([one, other], "3-class")
+    assert len(ShardDataset([one, other], "3-class", mixed_alignment=True)) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("align.landmarks", "sha256:0"), ("frames.index_base", 1), ("shard.clips", 3), ("mmcof.alpha", 2.0)],
+)
+def test_what_each_data_set_has_of_its_own_mixes(tmp_path: Path, name: str, value: object) -> None:
+    one, other = folder(tmp_path, "one", prefix="a"), aligned(tmp_path / "other", {name: value}, prefix="b")
+    assert len(ShardDataset([one, other], "3-class")) == 12
+
+
+def test_imports_mix_where_their_flow_was_estimated_alike(tmp_path: Path) -> None:
+    plain = imported(tmp_path / "in", tmp_path / "plain")
+    settings = ShardFolder.open(plain).run["settings"]
+    apart = {**settings, "import": {**settings["import"], "scale": "range"}}
+    elsewhere = {**settings, "import": {**settings["import"], "source": "another list"}}
+    refuse_mixed({plain: settings, tmp_path: elsewhere})
+    with pytest.raises(ConfigError, match=r"import\.scale spread -> range"):
+        refuse_mixed({plain: settings, tmp_path: apart})
+
+
+def test_a_folder_of_version_0_1_mixes_with_one_of_today_that_is_aligned_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = folder(tmp_path, "old", prefix="a"), aligned(tmp_path / "new", {"tvl1.later": "off"}, prefix="b")
+    version_0_1.write_anew(old)
+    monkeypatch.setitem(NEWER_SETTINGS, "tvl1", {"later": "off"})
+    clips = ShardDataset([old, new], "3-class").clips()
+    assert torch.equal(clips.flow[:6], clips.flow[6:])
+    assert len(alignments([old, new])) == len(alignments([new, old])) == 1
+    monkeypatch.setitem(NEWER_SETTINGS, "tvl1", {"later": "on"})
+    with pytest.raises(ConfigError, match=r"tvl1\.later on -> off"):
+        ShardDataset([old, new], "3-class")
+    assert alignments([old, new]) == alignments([new, old])
