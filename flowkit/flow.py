@@ -84,11 +84,14 @@ def solve(
 ) -> npt.NDArray[np.float32]:
     """Flow as the solver gives it, of all clips as one batch; arguments as of `dual_phase_flow`.
 
+    The solver sees each clip as its `signal` says: a factor of the grey values is, to the solver, a factor of `lambda_`.
+
     Returns
     -------
     (n, 2, 2, N, N) float32
     """
-    pixels, phases = np.stack([face.pixels for face in faces]), np.array(valid, np.bool_)
+    pixels = np.stack([face.signal.seen(face.pixels) for face in faces])
+    phases = np.array(valid, np.bool_)
     flow: npt.NDArray[np.float32] = flowkit_kernels.phase_flow(
         pixels, params, valid=phases, backend=backend, threads=threads
     )
