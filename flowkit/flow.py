@@ -90,8 +90,9 @@ def solve(
     -------
     (n, 2, 2, N, N) float32
     """
-    pixels = np.stack([face.signal.seen(face.pixels) for face in faces])
-    phases = np.array(valid, np.bool_)
+    pixels, phases = np.stack([face.pixels for face in faces]), np.array(valid, np.bool_)
+    for face, seen in zip(faces, pixels, strict=True):
+        face.signal.apply(seen)
     flow: npt.NDArray[np.float32] = flowkit_kernels.phase_flow(
         pixels, params, valid=phases, backend=backend, threads=threads
     )
