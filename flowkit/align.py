@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.config import AlignConfig
+from flowkit.contrast import Signal
 from flowkit.errors import ClipError, FailureCode
 from flowkit.frames import Frames
 from flowkit.landmarks import (
@@ -68,14 +68,12 @@ class Face:
         Of the onset, in onset image pixels (x, y); NaN where there are none.
     n_faces : int
         Faces found in the onset image; 0 if none was looked for.
+    signal : Signal
+        Noise and contrast of the crops, and how the solver sees them.
     turn : (2, 2) float64
         Yaw and pitch of the head at apex and offset relative to the onset that were undone in `pixels`, degrees.
     landmark_start : bool
         Registration of a frame started from that frame's own landmarks.
-    noise : float
-        Standard deviation of the frames' noise, grey levels; NaN where unknown.
-    contrast : float
-        Standard deviation of the onset inside the face, grey levels; NaN where unknown.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -85,10 +83,9 @@ class Face:
     light: npt.NDArray[np.float64]
     landmarks: npt.NDArray[np.float32]
     n_faces: int
+    signal: Signal
     turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     landmark_start: bool = False
-    noise: float = math.nan
-    contrast: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -247,7 +244,8 @@ class Aligner:
         # Cubic resampling and a gain can leave [0, 1] by a little; the solver takes nothing outside.
         clipped = np.clip(np.stack(pixels), 0, 1)
         stacked = np.stack(registration[1:]), np.array(light[1:])
-        return Face(clipped, areas, transform, *stacked, anchor.landmarks, anchor.n_faces)
+        signal = Signal.of(clipped, (areas & FACE) > 0, valid, _scale(transform), self.config.match_contrast)
+        return Face(clipped, areas, transform, *stacked, anchor.landmarks, anchor.n_faces, signal)
 
     def _locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
         """Points of the onset, and how many faces were found."""
@@ -315,7 +313,7 @@ def face_crop(grey: Image, transform: Transform, size: int) -> Image:
     """
     if grey.shape == (size, size) and np.array_equal(transform, np.eye(2, 3)):
         return grey.copy()
-    scale = float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    scale = _scale(transform)
     sigma = max(0.5 * np.sqrt(scale**-2 - 1), 0.2) if scale < 1 else 0.0
     part, corner = _part_seen(grey, transform, size, margin_px=4 * sigma + _CUBIC_REACH_PX)
     if sigma:
@@ -323,6 +321,11 @@ def face_crop(grey: Image, transform: Transform, size: int) -> Image:
     shifted = compose(transform, np.column_stack([np.eye(2), corner]))
     crop: Image = cv2.warpAffine(part, shifted, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return crop
+
+
+def _scale(transform: Transform) -> float:
+    """Crop px per frame px."""
+    return float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
 
 
 def _part_seen(grey: Image, transform: Transform, size: int, margin_px: float) -> tuple[Image, npt.NDArray[np.float64]]:

@@ -77,6 +77,9 @@ class AlignConfig:
         "register" takes head motion out of the images; "similarity" and "affine" also subtract what is left in the flow.
     match_light : bool
         Match mean and standard deviation of apex and offset to the onset, inside the face.
+    match_contrast : bool
+        Bring all faces to one contrast for the solver, as far as noise allows, so that the length of the flow does not depend on
+        exposure or skin. False: the solver sees the crops as they are, as in version 0.1.
     face_model : str
         A face landmarker file in place of the bundled one; empty for the bundled one.
     landmarks : str
@@ -87,6 +90,7 @@ class AlignConfig:
     size: int = 224
     stabilise: Literal["similarity", "affine", "register", "none"] = "similarity"
     match_light: bool = True
+    match_contrast: bool = True
     face_model: str = ""
     landmarks: str = ""
 

@@ -38,8 +38,6 @@ class Flow:
         NaN where no such fit was made.
     au_hint : (2, 34) float32
         Strength of each of `ACTION_UNITS` at apex and offset relative to the onset, cm. NaN where no such fit was made.
-    data_weight : float
-        Factor by which the weight of the data term was raised for this clip.
     """
 
     flow: npt.NDArray[np.float32]
@@ -50,7 +48,6 @@ class Flow:
     au_hint: npt.NDArray[np.float32] = field(
         default_factory=lambda: np.full((2, len(ACTION_UNITS)), np.nan, np.float32)
     )
-    data_weight: float = 1.0
 
 
 def dual_phase_flow(
@@ -100,11 +97,15 @@ def solve(
 ) -> npt.NDArray[np.float32]:
     """Flow as the solver gives it, of all clips as one batch; arguments as of `dual_phase_flow`.
 
+    The solver sees each clip as its `signal` says: a factor of the grey values is, to the solver, a factor of `lambda_`.
+
     Returns
     -------
     (n, 2, 2, N, N) float32
     """
     pixels, phases = np.stack([face.pixels for face in faces]), np.array(valid, np.bool_)
+    for face, seen in zip(faces, pixels, strict=True):
+        face.signal.apply(seen)
     flow: npt.NDArray[np.float32] = flowkit_kernels.phase_flow(
         pixels, params, valid=phases, backend=backend, threads=threads
     )

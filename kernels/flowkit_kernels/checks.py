@@ -12,8 +12,12 @@ from flowkit_kernels.arrays import Ranges
 from flowkit_kernels.errors import ParameterError, ShapeError
 from flowkit_kernels.host import cores
 
+BRIGHTEST = 16.0
+"""Largest grey value. White is 1; a clip's pictures may be multiplied by a factor, which to TV-L1 is a factor of `lambda_`.
+Values of 8 bits are beyond it."""
+
 OVERSHOOT = 1e-3
-"""How far a grey value may leave [0, 1]: what resampling in float32 adds, far less than any other scale would."""
+"""How far a grey value may leave [0, BRIGHTEST]: what resampling in float32 adds."""
 
 MAX_PIXELS = (1 << 29) - 256
 """Of an image: kernels count the floats of four planes in 32 bits, and up to 1024 beyond the last."""
@@ -147,8 +151,9 @@ def _finite(where: str, name: str, ranges: npt.NDArray[np.float32]) -> None:
 def _grey(where: str, name: str, ranges: npt.NDArray[np.float32]) -> None:
     _finite(where, name, ranges)
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
-    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        _refuse(where, name, "grey values in [0, 1]", f"{low:.6g} to {high:.6g}", "Divide 8-bit values by 255")
+    if low < -OVERSHOOT or high > BRIGHTEST + OVERSHOOT:
+        values = f"grey values from 0 to 1, or at most {BRIGHTEST:g} times that"
+        _refuse(where, name, values, f"{low:.6g} to {high:.6g}", "Divide 8-bit values by 255")
 
 
 def _size(array: Any) -> str:

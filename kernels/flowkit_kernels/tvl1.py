@@ -124,8 +124,9 @@ def tvl1_flow(
     ----------
     reference, moving : (N, H, W) float32 in [0, 1]
         Aligned grey faces, at least 16 x 16 pixels; pair n is computed on its own, and its result does not depend on the
-        other pairs, on N or on `threads`. NumPy arrays; or, for a GPU backend, arrays on one GPU, C-contiguous: CuPy's, or
-        any with `__cuda_array_interface__` or DLPack, such as torch's. Those are used where they lie, on the current stream.
+        other pairs, on N or on `threads`. Multiply both pictures of a pair by a factor of up to 16 to multiply `lambda_` for it.
+        NumPy arrays; or, for a GPU backend, arrays on one GPU, C-contiguous: CuPy's, or any with `__cuda_array_interface__` or
+        DLPack, such as torch's. Those are used where they lie, on the current stream.
     params : TVL1Params
         `lambda_` up: follows the data; down: smoother.
     backend : {"auto", "cuda", "numba-cuda", "cpu", "reference"}
@@ -192,7 +193,7 @@ def phase_flow(
     Parameters
     ----------
     faces : (N, 3, H, W) float32 in [0, 1]
-        Aligned grey faces at onset, apex and offset; arrays as in `tvl1_flow`.
+        Aligned grey faces at onset, apex and offset; arrays, and factors of a clip, as in `tvl1_flow`.
     params : TVL1Params
     valid : (N, 2) bool, optional
         Which phases are computed; all, if left out.

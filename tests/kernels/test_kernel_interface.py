@@ -38,8 +38,8 @@ def with_value(array: Any, index: Any, value: float) -> Any:
     [
         (FACES.astype(np.float64), FACES, r"reference must be of dtype float32; got float64\. Convert"),
         (FACES, (FACES * 255).astype(np.uint8), r"moving must be of dtype float32; got uint8"),
-        (FACES, FACES * 255, r"moving must be grey values in \[0, 1\]; got .* Divide 8-bit values by 255"),
-        (FACES - 0.5, FACES, r"reference must be grey values in \[0, 1\]; got -0\.4"),
+        (FACES, FACES * 255, r"moving must be grey values from 0 to 1, or at most 16 times that; got .* Divide 8-bit"),
+        (FACES - 0.5, FACES, r"reference must be grey values from 0 to 1, .*; got -0\.4"),
         (FACES, with_value(FACES, (1, 3, 4), np.nan), r"moving of pair 1 must be finite everywhere; got NaN"),
         (with_value(FACES, (0, 0, 0), np.inf), FACES, r"reference of pair 0 must be finite"),
         (FACES[0], FACES[0], r"reference must be \(N, H, W\); got shape \(20, 24\)"),
