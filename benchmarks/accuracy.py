@@ -209,7 +209,7 @@ def grey(frame: Array) -> Array:
 
 def subtracted(raw: Array, face: Face, way: str) -> Array:
     """A flow without the motion of the head that is left in it, as far as a way to stabilise subtracts any."""
-    (done,) = stabilised(raw, [face], way, 1)
+    (done,) = stabilised(raw, [face], [(True, True)], way, 1)
     if isinstance(done, ClipError):
         raise done
     return done.flow

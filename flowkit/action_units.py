@@ -9,3 +9,5 @@ _NAMES = """
 """
 ACTION_UNITS: Final = tuple(_NAMES.split())
 """Number and side: L and R are the subject's left and right, B is both."""
+DEPTH_MODES: Final = 16
+"""Smooth changes by which the depth of faces differs: `head_shape` has them."""

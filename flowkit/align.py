@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from flowkit.action_units import DEPTH_MODES
 from flowkit.config import AlignConfig
 from flowkit.contrast import Signal
 from flowkit.errors import ClipError, FailureCode
 from flowkit.frames import Frames
+from flowkit.head_motion import sampled
+from flowkit.head_shape import STEADY, HeadShape
+from flowkit.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, turned
 from flowkit.landmarks import (
     BROWS,
     CANONICAL,
@@ -29,7 +33,19 @@ from flowkit.landmarks import (
     read_landmarks_file,
 )
 from flowkit.manifest import Clip
-from flowkit.registration import LOST_BELOW, Image, Reference, Transform, compose, fit_similarity, invert, match_light
+from flowkit.quality import BLANK_STD
+from flowkit.registration import (
+    LOST_BELOW,
+    Image,
+    Reference,
+    Transform,
+    compose,
+    fit_similarity,
+    invert,
+    mapped,
+    match_light,
+)
+from flowkit.shading import match_shading
 
 Landmarks = npt.NDArray[np.float32]
 Regions = npt.NDArray[np.uint8]
@@ -45,6 +61,8 @@ _FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
 """How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
 _MIN_RIGID = 0.01
 """Least share of the crop that the rigid part must cover."""
+LANDMARKS_BELOW = 0.95
+"""Quality of a registration below which the frame's own landmarks are looked for: a detection costs as much as all the rest."""
 _CUBIC_REACH_PX = 3
 
 
@@ -57,11 +75,18 @@ class Face:
     pixels : (3, N, N) float32 in [0, 1]
         Grey onset, apex, offset.
     regions : (N, N) uint8
-        Bits FACE and RIGID.
+        Bits FACE and RIGID; 0 beyond the edge of the frame, where there is nothing to see.
     transform : (2, 3) float64
         T0: onset image pixels -> crop pixels.
     registration : (2, 2, 3) float64
-        S of apex and offset: onset crop pixels -> crop pixels of that frame under T0. Identity without stabilisation.
+        S of apex and offset: onset crop pixels -> crop pixels of that frame under T0, after the turn. Identity without
+        stabilisation.
+    turn : (2, 2) float64
+        Yaw and pitch of the head at apex and offset relative to the onset that were undone in `pixels`, degrees; 0 but with "head".
+    landmark_start : bool
+        Whether registration of apex or offset began from that frame's own landmarks.
+    depth_cm : (DEPTH_MODES,) float64
+        Correction of the depth of the face: see `head_shape`.
     light : (2, 2) float64
         Gain and offset (grey in [0, 1]) that were applied to apex and offset; (1, 0) without matching.
     landmarks : (478, 2) float32
@@ -70,10 +95,6 @@ class Face:
         Faces found in the onset image; 0 if none was looked for.
     signal : Signal
         Noise and contrast of the crops, and how the solver sees them.
-    turn : (2, 2) float64
-        Yaw and pitch of the head at apex and offset relative to the onset that were undone in `pixels`, degrees.
-    landmark_start : bool
-        Registration of a frame started from that frame's own landmarks.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -85,7 +106,24 @@ class Face:
     n_faces: int
     signal: Signal
     turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    depth_cm: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(DEPTH_MODES))
     landmark_start: bool = False
+
+    @property
+    def shape(self) -> HeadShape:
+        """The face as a surface over the crop, its depth corrected."""
+        return HeadShape.of(self.landmarks, self.transform, self.pixels.shape[-1]).corrected(self.depth_cm)
+
+    @property
+    def is_blank(self) -> npt.NDArray[np.bool_]:
+        """Whether onset, apex and offset show no texture inside the face, (3,)."""
+        inside = self.pixels[:, (self.regions & FACE) > 0]
+        return np.asarray(inside.std(axis=1) < BLANK_STD)
+
+    def comparable(self, valid: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Return which of the valid phases show something at both ends: between the others there is no motion to be found."""
+        onset, apex, offset = ~self.is_blank
+        return bool(valid[0] and onset and apex), bool(valid[1] and apex and offset)
 
 
 @dataclass(frozen=True)
@@ -94,12 +132,15 @@ class Anchor:
 
     Attributes
     ----------
+    frame : (H, W) float32
+        The onset itself.
     onset : (N, N) float32
         Crop of the onset.
     regions, transform, landmarks, n_faces
         As in `Face`.
     """
 
+    frame: Image
     onset: npt.NDArray[np.float32]
     regions: npt.NDArray[np.uint8]
     transform: npt.NDArray[np.float64]
@@ -110,6 +151,36 @@ class Anchor:
     def reference(self) -> Reference:
         """The onset's rigid part, for other frames to be registered on."""
         return Reference.of(self.onset, (self.regions & RIGID) > 0)
+
+    @cached_property
+    def shape(self) -> HeadShape:
+        """The face as a surface over the crop."""
+        return HeadShape.of(self.landmarks, self.transform, len(self.onset))
+
+    @cached_property
+    def samples(self) -> npt.NDArray[np.bool_]:
+        """Where head motion and expression are fitted: see `head_motion.sampled`."""
+        return fit_samples(self.regions, self.landmarks, self.transform)
+
+
+class _Start(NamedTuple):
+    """Where a frame lies, found from its grey values and, if need be, its landmarks.
+
+    Attributes
+    ----------
+    similarity : (2, 3) float64
+        As a row of `Face.registration`.
+    turn : (2,) float64
+        As a row of `Face.turn`.
+    from_landmarks : bool
+    is_blank : bool
+        Whether that frame, or the onset, shows nothing that could be registered.
+    """
+
+    similarity: Transform
+    turn: npt.NDArray[np.float64]
+    from_landmarks: bool = False
+    is_blank: bool = False
 
 
 def check_needs(config: AlignConfig) -> None:
@@ -176,7 +247,7 @@ class Aligner:
         Raises
         ------
         ClipError
-            SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING, IMAGE_TOO_SMALL or REGISTRATION_FAILED.
+            SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING, IMAGE_TOO_SMALL, FACE_LOST or REGISTRATION_FAILED.
         """
         source = frames.source
         _check_sizes(frames)
@@ -204,9 +275,9 @@ class Aligner:
         landmarks, n_faces = self._locate(clip, onset_rgb)
         cropped = self.config.method == "none"
         transform = _whole_frame(clip, onset, size) if cropped else _canonical_crop(clip, onset, landmarks, size)
-        areas = regions(landmarks, transform, size)
+        areas = regions(landmarks, transform, size) * _shown(onset, transform, size)
         _check_regions(clip, areas)
-        return Anchor(face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
+        return Anchor(onset, face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
 
     def carry(self, anchor: Anchor, frames: tuple[Image, Image], valid: tuple[bool, bool], where: str) -> Face:
         """Apex and offset on the grid of their onset.
@@ -228,24 +299,38 @@ class Aligner:
         Raises
         ------
         ClipError
-            REGISTRATION_FAILED.
+            FACE_LOST or REGISTRATION_FAILED.
         """
-        onset, transform, areas = anchor.onset, anchor.transform, anchor.regions
-        pixels, registration, light = [onset], [np.eye(2, 3)], [(1.0, 0.0)]
+        starts: list[_Start] = []
         for name, grey, is_valid in zip(("apex", "offset"), frames, valid, strict=True):
-            if is_valid:
-                motion = self._head_motion(anchor, grey, f"{where}: {name}")
-                picture, gain, offset = self._picture(onset, grey, compose(invert(motion), transform), areas)
+            before = starts[-1] if starts else _Start(np.eye(2, 3), np.zeros(2))
+            starts.append(self._start(anchor, grey, f"{where}: {name}") if is_valid else before)
+        track = self._track(anchor, frames, valid, starts)
+        shape = anchor.shape.corrected(track.depth_cm)
+        pixels, light = [anchor.onset], [(1.0, 0.0)]
+        for k in (0, 1):
+            if valid[k]:
+                picture, gain, offset = self._picture(anchor, shape, frames[k], track.similarity[k], track.turn[k])
             else:
-                picture, motion, (gain, offset) = pixels[-1], registration[-1], light[-1]
+                picture, (gain, offset) = pixels[-1], light[-1]
             pixels.append(picture)
-            registration.append(motion)
             light.append((gain, offset))
-        # Cubic resampling and a gain can leave [0, 1] by a little; the solver takes nothing outside.
+        # Cubic resampling and a gain can leave [0, 1] by a little.
         clipped = np.clip(np.stack(pixels), 0, 1)
-        stacked = np.stack(registration[1:]), np.array(light[1:])
-        signal = Signal.of(clipped, (areas & FACE) > 0, valid, _scale(transform), self.config.match_contrast)
-        return Face(clipped, areas, transform, *stacked, anchor.landmarks, anchor.n_faces, signal)
+        face = (anchor.regions & FACE) > 0
+        return Face(
+            pixels=clipped,
+            regions=anchor.regions,
+            transform=anchor.transform,
+            registration=track.similarity,
+            light=np.array(light[1:]),
+            landmarks=anchor.landmarks,
+            n_faces=anchor.n_faces,
+            signal=Signal.of(clipped, face, valid, _scale(anchor.transform), self.config.match_contrast),
+            turn=np.degrees(track.turn),
+            depth_cm=track.depth_cm,
+            landmark_start=any(start.from_landmarks for start in starts),
+        )
 
     def _locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
         """Points of the onset, and how many faces were found."""
@@ -276,27 +361,107 @@ class Aligner:
             )
         return points
 
-    def _head_motion(self, anchor: Anchor, grey: Image, where: str) -> Transform:
-        if self.config.stabilise == "none":
-            return np.eye(2, 3)
+    def _start(self, anchor: Anchor, grey: Image, where: str) -> _Start:
+        """Find the face in a frame: by registration, and by the frame's own landmarks where that does not suffice."""
         crop = face_crop(grey, anchor.transform, len(anchor.onset))
-        transform, quality = anchor.reference.register(crop, where)
+        finest = 1 if self.config.stabilise in ("register", "similarity", "affine") else 4
+        transform, quality = anchor.reference.register(crop, where, finest=finest)
+        start = _Start(transform, np.zeros(2), is_blank=bool(np.isnan(quality)))
+        if self._landmarker is not None and not quality >= LANDMARKS_BELOW:
+            faces = self._landmarker.detect(np.repeat(_whole_levels(grey)[..., None], 3, axis=2))
+            if not faces and not quality >= LOST_BELOW:
+                raise _no_face(where, quality)
+            for points in _nearest(faces, anchor.landmarks):
+                other, other_quality = self._start_from(anchor, points, grey, where, finest)
+                if other_quality > quality:
+                    start, quality = other, other_quality
         if quality < LOST_BELOW:
-            raise ClipError(
-                FailureCode.REGISTRATION_FAILED,
-                f"{where}: the face could not be registered on that of the onset: under the best motion found, the correlation of "
-                f"their grey values is {quality:.2f} and must be at least {LOST_BELOW:g}. The head moved or turned too far, "
-                "something hides the face, or the frame shows another scene: check the frame numbers and the picture, or set "
-                "align.stabilise=none.",
-            )
-        return transform
+            raise _lost(where, quality)
+        return start
 
-    def _picture(self, onset: Image, grey: Image, transform: Transform, areas: Regions) -> tuple[Image, float, float]:
-        crop = face_crop(grey, transform, len(onset))
-        return match_light(onset, crop, (areas & FACE) > 0) if self.config.match_light else (crop, 1.0, 0.0)
+    def _start_from(
+        self, anchor: Anchor, points: Landmarks, grey: Image, where: str, finest: int
+    ) -> tuple[_Start, float]:
+        """Registration that begins where the landmarks of a frame lie."""
+        size = len(anchor.onset)
+        turns = self.config.stabilise == "head"
+        similarity, turn = placed(anchor.shape, HeadShape.of(points, anchor.transform, size), size, turns)
+        places = mapped(similarity, turned(anchor.shape, turn, size))
+        motion, quality = anchor.reference.register(
+            face_crop(grey, anchor.transform, size, places), where, finest=finest
+        )
+        return _Start(compose(similarity, motion), turn, True), quality
+
+    def _track(
+        self, anchor: Anchor, frames: tuple[Image, Image], valid: tuple[bool, bool], starts: list[_Start]
+    ) -> HeadTrack:
+        """The motion of the head that is undone in the pictures."""
+        similarity, turn = (np.stack([start[i] for start in starts]) for i in (0, 1))
+        if self.config.stabilise == "none":
+            similarity = np.stack([np.eye(2, 3)] * 2)
+        if self.config.stabilise != "head":
+            return HeadTrack(similarity, turn, np.zeros(DEPTH_MODES))
+        size = len(anchor.onset)
+        factor, side = COARSE / size, COARSE + 2 * MARGIN
+        smaller = np.array([[factor, 0, (factor - 1) / 2 + MARGIN], [0, factor, (factor - 1) / 2 + MARGIN]])
+        # The onset takes the same way as the other frames: what is the same stays the same to the last bit.
+        onset, apex, offset = (
+            face_crop(grey, compose(smaller, compose(invert(moved), anchor.transform)), side)
+            for grey, moved in zip((anchor.frame, *frames), (np.eye(2, 3), *similarity), strict=True)
+        )
+        onset = onset[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        face = cv2.resize(anchor.regions & FACE, (COARSE, COARSE), interpolation=cv2.INTER_NEAREST) > 0
+        apex_seen, offset_seen = (not start.is_blank for start in starts)
+        comparable = valid[0] and apex_seen, valid[1] and apex_seen and offset_seen
+        track = follow(onset, (apex, offset), anchor.shape, anchor.samples, face, comparable, turn)
+        small = [rescaled(moved, 1 / factor) for moved in track.similarity]
+        moved = [compose(*pair) for pair in zip(similarity, small, strict=True)]
+        return HeadTrack(np.stack(moved), track.turn, track.depth_cm)
+
+    def _picture(
+        self, anchor: Anchor, shape: HeadShape, grey: Image, similarity: Transform, turn: npt.NDArray[np.float64]
+    ) -> tuple[Image, float, float]:
+        """One frame on the grid of the onset, with the head's motion undone and the light matched; gain and offset."""
+        onset, size = anchor.onset, len(anchor.onset)
+        if turn.any():
+            crop = face_crop(grey, anchor.transform, size, mapped(similarity, turned(shape, turn, size)))
+        else:
+            crop = face_crop(grey, compose(invert(similarity), anchor.transform), size)
+        if not self.config.match_light:
+            return crop, 1.0, 0.0
+        lit, gain, offset = match_light(onset, crop, (anchor.regions & FACE) > 0)
+        return match_shading(onset, lit, shape, anchor.samples, turn), gain, offset
 
 
-def face_crop(grey: Image, transform: Transform, size: int) -> Image:
+def _nearest(faces: list[Landmarks], landmarks: Landmarks) -> list[Landmarks]:
+    """The face that is nearest to where one was, if there is any."""
+    apart = [float(np.linalg.norm((points - landmarks)[list(STEADY)].mean(axis=0))) for points in faces]
+    return [faces[int(np.argmin(apart))]] if faces else []
+
+
+def _whole_levels(grey: Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.rint(np.clip(grey, 0, 1) * 255), np.uint8)
+
+
+def _no_face(where: str, quality: float) -> ClipError:
+    found = "it is blank" if np.isnan(quality) else f"the correlation of their grey values is {quality:.2f}"
+    return ClipError(
+        FailureCode.FACE_LOST,
+        f"{where}: no face was found in this frame, and it does not match the onset: {found}. Something hides the face, or the "
+        "frame shows another scene. Check the frame numbers and the picture.",
+    )
+
+
+def _lost(where: str, quality: float) -> ClipError:
+    return ClipError(
+        FailureCode.REGISTRATION_FAILED,
+        f"{where}: the face could not be registered on that of the onset: under the best motion found, the correlation of "
+        f"their grey values is {quality:.2f} and must be at least {LOST_BELOW:g}. The head moved or turned too far, "
+        "something hides the face, or the frame shows another scene: check the frame numbers and the picture.",
+    )
+
+
+def face_crop(grey: Image, transform: Transform, size: int, places: npt.NDArray[np.float32] | None = None) -> Image:
     """Square crop of a frame: resampled once, cubically, after a blur where pixels are merged.
 
     Parameters
@@ -305,22 +470,35 @@ def face_crop(grey: Image, transform: Transform, size: int) -> Image:
     transform : (2, 3) float64
         Frame px -> crop px.
     size : int
+    places : (2, size, size) float32, optional
+        Where in that crop each pixel is taken from; by default where it lies.
 
     Returns
     -------
     (size, size) float32
         The frame's edge goes on beyond it. The frame itself, unchanged, if it has that size and the transform is the identity.
     """
-    if grey.shape == (size, size) and np.array_equal(transform, np.eye(2, 3)):
+    if places is None and grey.shape == (size, size) and np.array_equal(transform, np.eye(2, 3)):
         return grey.copy()
     scale = _scale(transform)
     sigma = max(0.5 * np.sqrt(scale**-2 - 1), 0.2) if scale < 1 else 0.0
-    part, corner = _part_seen(grey, transform, size, margin_px=4 * sigma + _CUBIC_REACH_PX)
+    corners = np.array([[0, size, 0, size], [0, 0, size, size]]) - 0.5
+    if places is not None:
+        (left, top), (right, bottom) = places.min(axis=(1, 2)), places.max(axis=(1, 2))
+        corners = np.array([[left, right, left, right], [top, top, bottom, bottom]])
+    part, corner = _part_seen(grey, transform, corners.T, margin_px=4 * sigma + _CUBIC_REACH_PX)
     if sigma:
         part = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     shifted = compose(transform, np.column_stack([np.eye(2), corner]))
-    crop: Image = cv2.warpAffine(part, shifted, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return crop
+    how = {"flags" if places is None else "interpolation": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
+    if places is None:
+        return np.asarray(cv2.warpAffine(part, shifted, (size, size), **how), np.float32)
+    return np.asarray(cv2.remap(part, *mapped(invert(shifted), places), **how), np.float32)
+
+
+def _shown(grey: Image, transform: Transform, size: int) -> npt.NDArray[np.uint8]:
+    """1 where a crop shows a pixel of the frame, 0 beyond the frame's edge, (size, size)."""
+    return np.asarray(cv2.warpAffine(np.ones(grey.shape, np.uint8), transform, (size, size), flags=cv2.INTER_NEAREST))
 
 
 def _scale(transform: Transform) -> float:
@@ -328,9 +506,10 @@ def _scale(transform: Transform) -> float:
     return float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
 
 
-def _part_seen(grey: Image, transform: Transform, size: int, margin_px: float) -> tuple[Image, npt.NDArray[np.float64]]:
-    """The part of a frame that a crop shows, at least a pixel of it, and its upper left corner (x, y)."""
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5
+def _part_seen(
+    grey: Image, transform: Transform, corners: npt.NDArray[np.floating], margin_px: float
+) -> tuple[Image, npt.NDArray[np.float64]]:
+    """The part of a frame that lies between corners of a crop (4, 2), at least a pixel of it, and its upper left corner (x, y)."""
     inverse = invert(transform)
     seen = corners @ inverse[:, :2].T + inverse[:, 2]
     limits = np.array(grey.shape[::-1])
@@ -363,6 +542,13 @@ def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
     inner = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
     areas: Regions = face * np.uint8(FACE) | (inner & ~_mobile(outlines, size) & 1) * np.uint8(RIGID)
     return areas
+
+
+def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> npt.NDArray[np.bool_]:
+    """Where head motion and expression are fitted: inside the face and not in the openings of the eyes, (GRID, GRID)."""
+    outlines = _outlines(landmarks, transform)
+    openings = _filled(outlines[2:4], len(areas))
+    return sampled((areas & FACE) > 0, openings > 0)
 
 
 def mobile_region(landmarks: Landmarks, transform: Transform, size: int) -> npt.NDArray[np.bool_]:

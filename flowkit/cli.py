@@ -120,8 +120,9 @@ ALIGN_SETTINGS = [
     click.option(
         "--stabilise",
         "align__stabilise",
-        type=click.Choice(["none", "register", "similarity", "affine"]),
-        help="How head motion is taken out.  [default: similarity]",
+        type=click.Choice(["head", "similarity", "affine", "register", "none"]),
+        help="How head motion is taken out; head: in three dimensions, told apart from the expression; similarity: as version 0.1 "
+        "did.  [default: head]",
     ),
     click.option(
         "--match-light/--no-match-light",
@@ -323,7 +324,8 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
 
 @main.command(
     short_help="Clips to shards of flow and MM-COF; goes on where it was stopped.",
-    epilog="flowkit extract clips.csv --out out --missing-apex spot",
+    epilog="flowkit extract clips.csv --out out --missing-apex spot\n"
+    "flowkit extract clips.csv --out as-0.1 --stabilise similarity --set align.match_contrast=false",
 )
 @click.argument("manifest", type=FILE)
 @with_options(COMPUTE_SETTINGS, "What is computed")

@@ -73,8 +73,10 @@ class AlignConfig:
         Where the landmarks of the onset come from; "none" takes frames that are already cropped.
     size : int, in pixels
         Side of the square crop.
-    stabilise : {"similarity", "affine", "register", "none"}
-        "register" takes head motion out of the images; "similarity" and "affine" also subtract what is left in the flow.
+    stabilise : {"head", "similarity", "affine", "register", "none"}
+        "head" tells the motion of the head, in three dimensions, and the expression apart, undoes the head's in the pictures and
+        subtracts what is left of it in the flow. "register" registers the pictures in the plane; "similarity" and "affine" also
+        subtract such a motion from the flow, as version 0.1 did: they take a part of an expression for a motion of the head.
     match_light : bool
         Match mean and standard deviation of apex and offset to the onset, inside the face.
     match_contrast : bool
@@ -88,7 +90,7 @@ class AlignConfig:
 
     method: Literal["mediapipe", "landmarks", "none"] = "mediapipe"
     size: int = 224
-    stabilise: Literal["similarity", "affine", "register", "none"] = "similarity"
+    stabilise: Literal["head", "similarity", "affine", "register", "none"] = "head"
     match_light: bool = True
     match_contrast: bool = True
     face_model: str = ""

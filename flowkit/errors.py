@@ -134,8 +134,9 @@ class FailureCode(StrEnum):
     PHASE_INVALID = "PHASE_INVALID"  # a phase without length, under --strict-phases
     SIZE_MISMATCH = "SIZE_MISMATCH"  # the three frames differ in size
     FACE_NOT_FOUND = "FACE_NOT_FOUND"
+    FACE_LOST = "FACE_LOST"  # no face in apex or offset: a cut, or something in front of the face
     LANDMARKS_MISSING = "LANDMARKS_MISSING"  # the landmark file says nothing of this clip
-    REGISTRATION_FAILED = "REGISTRATION_FAILED"  # the head's motion could not be estimated
+    REGISTRATION_FAILED = "REGISTRATION_FAILED"  # apex or offset does not match the onset's face
     FLOW_NONFINITE = "FLOW_NONFINITE"
     FLOW_RANGE = "FLOW_RANGE"  # a displacement larger than the face itself
     SOURCE_CHANGED = "SOURCE_CHANGED"  # the file changed while it was read

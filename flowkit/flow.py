@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 import flowkit_kernels
-from flowkit.action_units import ACTION_UNITS
-from flowkit.align import RIGID, Face
+from flowkit.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.align import RIGID, Face, fit_samples
 from flowkit.errors import ClipError, FailureCode
+from flowkit.head_motion import motion_of, similarity_of, tell_apart
+from flowkit.head_shape import REFERENCE
 from flowkit.registration import FlowModel, remove_motion, residual_px
 from flowkit_kernels import TVL1Params
 
@@ -30,9 +32,12 @@ class Flow:
     removed : (2, 2, 3) float64
         What was subtracted from each phase: (u, v) = A [x, y, 1], in px of the crop. Zero where nothing was.
     residual : (2,) float32
-        Median |flow| on the rigid part of the face, px; 0 for an invalid phase.
+        Median length, px, of what was left to explain: with "head" of what is neither the head's motion nor an expression's,
+        otherwise of the flow on the rigid part of the face. 0 for an invalid phase.
     removed_turn : (2, 2) float64
         Yaw and pitch of the head subtracted from rise and fall, degrees. Zero where nothing was.
+    depth_cm : (DEPTH_MODES,) float64
+        Further correction of the depth of the face, on which what was subtracted rests. Zero where nothing was.
     separation : (2,) float32
         How well head and expression could be told apart in rise and fall: standard deviation of the head's motion in the face, px.
         NaN where no such fit was made.
@@ -44,6 +49,7 @@ class Flow:
     removed: npt.NDArray[np.float64]
     residual: npt.NDArray[np.float32]
     removed_turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    depth_cm: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(DEPTH_MODES))
     separation: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(2, np.nan, np.float32))
     au_hint: npt.NDArray[np.float32] = field(
         default_factory=lambda: np.full((2, len(ACTION_UNITS)), np.nan, np.float32)
@@ -69,8 +75,9 @@ def dual_phase_flow(
         Whether rise and fall have a length.
     params : TVL1Params
     backend : str
-    stabilise : {"similarity", "affine", "register", "none"}
-        The first two subtract a motion of that kind, fitted on the rigid part of the face.
+    stabilise : {"head", "similarity", "affine", "register", "none"}
+        "head" subtracts the head's motion, fitted together with the expression; "similarity" and "affine" a motion of that kind,
+        fitted on the rigid part of the face.
     threads : int, optional
     where : sequence of str, optional
         What messages call the clips.
@@ -85,7 +92,7 @@ def dual_phase_flow(
     ShapeError, BackendUnavailable
     """
     raw = solve(faces, valid, params, backend, threads)
-    return stabilised(raw, faces, stabilise, threads, where)
+    return stabilised(raw, faces, valid, stabilise, threads, where)
 
 
 def solve(
@@ -115,6 +122,7 @@ def solve(
 def stabilised(
     raw: npt.NDArray[np.float32],
     faces: Sequence[Face],
+    valid: Sequence[tuple[bool, bool]],
     stabilise: str,
     threads: int | None = None,
     where: Sequence[str] | None = None,
@@ -123,7 +131,7 @@ def stabilised(
     names = where or [f"clip {number}" for number in range(len(faces))]
     finish = partial(_finish, stabilise=stabilise)
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(finish, raw, faces, names))
+        return list(pool.map(finish, raw, faces, names, valid))
 
 
 def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
@@ -154,11 +162,40 @@ def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
         )
 
 
-def _finish(raw: npt.NDArray[np.float32], face: Face, where: str, stabilise: str) -> Flow | ClipError:
+def _without_head(raw: npt.NDArray[np.float32], face: Face, valid: tuple[bool, bool]) -> Flow:
+    """A flow less the head's part of it, fitted together with the expression."""
+    shape, size = face.shape, raw.shape[-1]
+    samples = fit_samples(face.regions, face.landmarks, face.transform)
+    fitted = face.comparable(valid)
+    fit = tell_apart(raw, shape, samples, fitted, np.radians(face.turn))
+    motion = motion_of(fit.motion, fit.turn, fit.depth_cm, shape, size)
+    flow = raw - motion * np.reshape(fitted, (2, 1, 1, 1))
+    return Flow(
+        flow=flow,
+        removed=np.stack([similarity_of(motion, shape, size) for motion in fit.motion]),
+        residual=np.asarray(fit.left_px * size / REFERENCE, np.float32),
+        removed_turn=np.degrees(fit.motion[:, 4:]),
+        depth_cm=fit.depth_cm,
+        separation=np.asarray(fit.separation * size / REFERENCE, np.float32),
+        au_hint=_hint(fit.expression_cm, fitted),
+    )
+
+
+def _hint(strengths: npt.NDArray[np.float64], fitted: tuple[bool, bool]) -> npt.NDArray[np.float32]:
+    """Strengths at apex and offset; where a phase was not fitted, its end is taken for its beginning."""
+    apex = strengths[0] if fitted[0] else np.zeros_like(strengths[0])
+    return np.asarray(np.stack([apex, strengths[1] if fitted[1] else apex]), np.float32)
+
+
+def _finish(
+    raw: npt.NDArray[np.float32], face: Face, where: str, valid: tuple[bool, bool], stabilise: str
+) -> Flow | ClipError:
     try:
         check_flow(raw, where)
     except ClipError as error:
         return error
+    if stabilise == "head":
+        return _without_head(raw, face, valid)
     rigid = (face.regions & RIGID) > 0
     if stabilise not in ("similarity", "affine"):
         residual = [residual_px(phase, rigid) for phase in raw]

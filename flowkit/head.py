@@ -463,7 +463,8 @@ def _round(points: Array, centre: Array, radius: float) -> Array:
 # --- action units
 
 
-def _cage_action_units() -> AUField:
+@functools.cache
+def action_unit_fields() -> AUField:
     """Displacement by each action unit and side, over the cage; the larger of both sides 1 cm at its peak."""
     points = cage().points
     flip = np.array([-1.0, 1.0, 1.0])
@@ -534,7 +535,7 @@ def canonical_head() -> Head:
         landmark=np.concatenate([np.arange(CONTROL_POINTS), _irises(starts)]),
         photo=np.concatenate([refined(base.photo), *(sheet.place for sheet in sheets)]),
         differences=np.stack([_with_insets(field, follow=True) for field in differences]),
-        action_units={key: _with_insets(field, follow=False) for key, field in _cage_action_units().items()},
+        action_units={key: _with_insets(field, follow=False) for key, field in action_unit_fields().items()},
         name="canonical",
     )
 

@@ -42,7 +42,7 @@ import xxhash
 from PIL import Image
 
 from flowkit import commit
-from flowkit.action_units import ACTION_UNITS
+from flowkit.action_units import ACTION_UNITS, DEPTH_MODES
 from flowkit.align import FACE
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
 from flowkit.files import lines, regular
@@ -466,6 +466,7 @@ def _unknown() -> dict[str, Any]:
         "residual": np.full(2, math.nan),
         "turn": np.full((2, 2), math.nan),
         "removed_turn": np.full((2, 2), math.nan),
+        "depth": np.full((2, DEPTH_MODES), math.nan),
         "separation": np.full(2, math.nan),
         "au_hint": np.full((2, len(ACTION_UNITS)), math.nan),
         "noise": math.nan,

@@ -157,6 +157,8 @@ svg .limit { stroke: var(--alarm); stroke-dasharray: 4 3; } svg .base { stroke: 
 .clip h3 { margin: 0; overflow-wrap: anywhere; } .clip p { margin: 0 0 .4rem; font-size: .85rem; color: var(--soft); }
 .panels { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
 .panels figure { margin: 0; } .panels img { width: 100%; display: block; border: 1px solid var(--line); }
+.panels.head { grid-auto-flow: row; grid-template-columns: repeat(3, 1fr); margin-top: 6px; }
+.faces .panels.head { grid-template-columns: repeat(6, 1fr); } .faces .panels.head > :first-child { grid-column: 4; }
 .note { color: var(--notice); }
 @media print { body { font-size: 10pt; } main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   tr, .card, .legend, svg { break-inside: avoid; } .wide { overflow: visible; }

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from flowkit.align import FACE
+from flowkit.head_removed import RemovedMotion
 
 RGB = npt.NDArray[np.uint8]
 """(H, W, 3)."""
@@ -150,6 +151,27 @@ def clip_panels(sample: Mapping[str, Any], scale_px: float) -> dict[str, RGB]:
     ):
         panels[name] = _outlined(picture, sample["regions"])
     return panels
+
+
+def head_panels(removed: RemovedMotion, regions: npt.NDArray[np.uint8], scale_px: float) -> tuple[RGB, RGB]:
+    """Return pictures of the head's motion that was taken out of rise and fall.
+
+    Parameters
+    ----------
+    removed : RemovedMotion
+    regions : (N, N) uint8
+        As a shard holds them.
+    scale_px : float
+        As for `flow_picture`.
+
+    Returns
+    -------
+    two (N, N, 3) uint8
+        A grey line runs round the face; white outside it.
+    """
+    motion = (removed.undone + removed.subtracted) * ((regions & FACE) > 0)
+    rise, fall = (_outlined(flow_picture(phase, scale_px), regions) for phase in motion)
+    return rise, fall
 
 
 def clip_strip(sample: Mapping[str, Any], scale_px: float) -> RGB:

@@ -48,7 +48,7 @@ from flowkit.shards import SHARD_SCHEMA, ShardFolder, read_run, refuse_older, sa
 from flowkit.sites import Site, site_of
 from flowkit.stop import Stop
 from flowkit.streams import open_closed
-from flowkit.task import StageSeconds, uses_cpu_kernels
+from flowkit.task import StageSeconds
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 
@@ -338,7 +338,7 @@ class _Run:
             )
 
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
-        if tasks and uses_cpu_kernels(self.config):  # before the clock of progress starts
+        if tasks:  # before the clock of progress starts
             self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
         self.reporter.start(self.pending)
         if not tasks:

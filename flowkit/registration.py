@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from flowkit.errors import ClipError, FailureCode
 from flowkit.quality import BLANK_STD
-from flowkit_kernels.gauss_newton import Level, make_level, register_level
+
+if TYPE_CHECKING:
+    from flowkit_kernels.gauss_newton import Level
 
 Transform = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
@@ -65,6 +67,13 @@ def invert(transform: Transform) -> Transform:
     """The transform that undoes another."""
     inverse: Transform = cv2.invertAffineTransform(transform)
     return inverse
+
+
+def mapped(transform: Transform, places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Places x and y, (2, ...), after a transform."""
+    (a, b, c), (d, e, f) = transform.astype(np.float32)
+    x, y = places
+    return np.stack([a * x + b * y + c, d * x + e * y + f])
 
 
 class Registration(NamedTuple):
@@ -147,6 +156,10 @@ class Reference:
         >>> float(transform[0, 2].round(1)), quality > LOST_BELOW
         (2.0, True)
         """
+        from flowkit_kernels.gauss_newton import (
+            register_level,  # Numba takes a third of a second, and a process that only plans needs none
+        )
+
         _check_usable(self.picture, moving, self.mask, where)
         transform = np.eye(2, 3) if start is None else start
         if self.is_blank or _is_blank(moving, self.mask):
@@ -227,6 +240,8 @@ def residual_px(flow: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> f
 
 def _level(picture: Image, mask: npt.NDArray[np.bool_], step: int) -> Level | None:
     """The reference at one sampling distance, or None where the mask leaves too few samples."""
+    from flowkit_kernels.gauss_newton import make_level
+
     count = int(np.count_nonzero(mask[::step, ::step]))
     return make_level(*_smooth(_grey_levels(picture), step), mask, step, count) if count >= _MIN_SAMPLES else None
 

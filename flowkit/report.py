@@ -19,10 +19,19 @@ import numpy.typing as npt
 from flowkit import commit
 from flowkit.align import FACE
 from flowkit.errors import FailureCode, ShardCorrupt
+from flowkit.head_removed import RemovedMotion, removed_motion
 from flowkit.page import Html, document, element, facts, histogram, joined, table
-from flowkit.pictures import RGB, clip_panels, colour_wheel, data_uri, mmcof_wheel, png_bytes
+from flowkit.pictures import RGB, clip_panels, colour_wheel, data_uri, head_panels, mmcof_wheel, png_bytes
 from flowkit.progress import Reporter
-from flowkit.quality import RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag, names
+from flowkit.quality import (
+    EXPLAINED_LIMIT_PX,
+    RESIDUAL_LIMIT_PX,
+    SEPARATION_LIMIT_PX,
+    TURN_LIMIT_DEG,
+    Flag,
+    names,
+    residual_limit_px,
+)
 from flowkit.shards import Shard, ShardFolder
 
 FILE = "report.html"
@@ -52,7 +61,8 @@ FAILURES = {
     FailureCode.SIZE_MISMATCH: "The three frames differ in size.",
     FailureCode.FACE_NOT_FOUND: "No face was found in the onset.",
     FailureCode.LANDMARKS_MISSING: "The landmark file says nothing of this clip.",
-    FailureCode.REGISTRATION_FAILED: "The head's motion could not be estimated.",
+    FailureCode.FACE_LOST: "No face was found in the apex or offset: a cut, or something in front of the face.",
+    FailureCode.REGISTRATION_FAILED: "Apex or offset does not match the onset's face: the head moved too far.",
     FailureCode.FLOW_NONFINITE: "The flow holds values that are no numbers.",
     FailureCode.FLOW_RANGE: "A displacement is larger than the face itself.",
     FailureCode.SOURCE_CHANGED: "The file changed while it was read.",
@@ -65,7 +75,8 @@ FAILURES = {
 NOTES = {
     Flag.ZERO_MOTION: "nothing at all moves in a valid phase: the same frame twice, or a frozen video",
     Flag.BLANK: "a frame has no texture inside the face",
-    Flag.RESIDUAL: f"more than {RESIDUAL_LIMIT_PX:g} px is left on the still part of the face: most likely the head turned",
+    Flag.RESIDUAL: f"residual above {EXPLAINED_LIMIT_PX:g} px ({RESIDUAL_LIMIT_PX:g} px unless align.stabilise is head): head "
+    "motion was left, or something moved that is neither head nor expression",
     Flag.MANY_FACES: "several faces in the onset; the largest was taken",
     Flag.ROTATED: "the image or video asked for a rotation, which was applied",
     Flag.NEAREST: "a missing frame was replaced by its nearest neighbour",
@@ -80,9 +91,21 @@ IMPORTED = (
 )
 SPREAD_HEADER = ("", "", "median", "95th percentile", "largest")
 TOLD_APART = (
-    "The separation says how uncertain the head's motion in the face is (standard deviation): small where head and expression "
+    "The separation is the uncertainty of the head's motion in the face (standard deviation): small where head and expression "
     f"could be told apart. Above {SEPARATION_LIMIT_PX:g} px a clip carries the note UNCERTAIN. Where the head turned by more than "
     f"{TURN_LIMIT_DEG:g} degrees, it carries the note TURNED."
+)
+UNEXPLAINED = (
+    "Median length, inside the face, of what is neither the head's motion nor an expression's: noise, turns that the depth of the "
+    "face does not explain, and what moves in its own way, such as a hand."
+)
+STILL_PART = (
+    "Median length of the stored flow where expressions move the face least: noise, head motion that is left, and broad "
+    "expressions, which move that part too (a smile lifts the cheeks)."
+)
+HEAD_LEGEND = (
+    "Head in rise and fall: the motion of the head that was taken out, undone in the pictures and subtracted from the flow "
+    "together. The lengths beside the pictures are means over the face. Full colour, at the rim: {:g} px."
 )
 CAPTIONS = {"mmcof": "MM-COF"}
 """What a panel is called where its name is not what a reader expects."""
@@ -395,16 +418,18 @@ def _quality(contents: _Contents) -> Iterator[Html]:
     measures = contents.measures
     if not len(measures.residual):
         return
-    yield element("h3", "Motion left on the still part of the face (residual)")
+    stabilise = contents.folder.run["settings"]["align"]["stabilise"]
+    limit = residual_limit_px(stabilise)
+    yield element("h3", "Motion that is left to explain (residual)")
     yield element(
         "p",
-        "Median length of the flow where expressions move the face least, after stabilisation; what is left there is mostly "
-        f"head motion and noise. Above {RESIDUAL_LIMIT_PX:g} px (dashed line) a clip carries the note RESIDUAL. Invalid phases "
+        UNEXPLAINED if stabilise == "head" else STILL_PART,
+        f" A large residual is a reason to look. Above {limit:g} px (dashed line) a clip carries the note RESIDUAL. Invalid phases "
         "are left out.",
     )
-    yield element("div", *(_residuals(measures, number) for number in range(2)), class_="columns")
+    yield element("div", *(_residuals(measures, number, limit) for number in range(2)), class_="columns")
     yield element("h3", "Head motion that was taken out of the images (drift)")
-    if contents.folder.run["settings"]["align"]["stabilise"] == "none":
+    if stabilise == "none":
         yield element("p", "Not estimated: align.stabilise is none.")
     else:
         yield _drifts(measures, contents.folder.run["settings"]["align"]["size"])
@@ -436,18 +461,18 @@ def _notes(clips: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
         yield element("p", "No clip has a note.")
 
 
-def _residuals(measures: _Measures, phase: int) -> Html:
+def _residuals(measures: _Measures, phase: int, limit: float) -> Html:
     values = measures.residual[measures.phase_valid[:, phase], phase]
     values = values[np.isfinite(values)]
     name = PHASES[phase]
     if not len(values):
         return element("div", element("p", f"{name}: no valid phase whose residual is known."))
-    above = int((values > RESIDUAL_LIMIT_PX).sum())
+    above = int((values > limit).sum())
     text = (
         f"{name}: median {np.median(values):.2f} px, 95th percentile {np.quantile(values, 0.95):.2f} px, largest "
-        f"{values.max():.2f} px; above {RESIDUAL_LIMIT_PX:g} px: {above} of {len(values)}"
+        f"{values.max():.2f} px; above {limit:g} px: {above} of {len(values)}"
     )
-    picture = histogram(values, RESIDUAL_EDGES_PX, RESIDUAL_LIMIT_PX, "px", f"Histogram of the residual of the {name}")
+    picture = histogram(values, RESIDUAL_EDGES_PX, limit, "px", f"Histogram of the residual of the {name}")
     return element("figure", picture, element("figcaption", text), style="margin:.5rem 0 1rem")
 
 
@@ -490,36 +515,41 @@ def _pictures(contents: _Contents) -> Iterator[Html]:
     if not contents.pictured:
         yield element("p", "None.")
         return
-    scale_px = _scale_px([sample for _, sample in contents.pictured])
+    samples = [sample for _, sample in contents.pictured]
+    removed = [removed_motion(sample) for sample in samples]
+    scale_px = _scale_px(zip([sample["flow"] for sample in samples], samples, strict=True))
+    head_scale_px = _scale_px(
+        (motion.undone + motion.subtracted, sample) for motion, sample in zip(removed, samples, strict=True) if motion
+    )
     shown = f"{len(contents.pictured)} of {len(contents.clips)} clips, spread over data sets, labels and subjects."
-    with_faces = "faces" in contents.pictured[0][1]
+    with_faces = "faces" in samples[0]
     yield element("p", shown, " The grey line runs round the face.")
     if with_faces:
         yield element(
             "p", "This page shows faces, because the shards keep them: treat it as personal data.", class_="note"
         )
-    yield _legend(scale_px, contents.folder.run["settings"].get("units", "px"))
-    yield element(
-        "div",
-        *(_figure(clip, sample, scale_px) for clip, sample in contents.pictured),
-        class_="clips faces" if with_faces else "clips",
+    yield _legend(scale_px, head_scale_px if any(removed) else 0, contents.folder.run["settings"].get("units", "px"))
+    figures = (
+        _figure(clip, sample, scale_px, _head(motion, sample, head_scale_px))
+        for (clip, sample), motion in zip(contents.pictured, removed, strict=True)
     )
+    yield element("div", *figures, class_="clips faces" if with_faces else "clips")
 
 
-def _scale_px(samples: Sequence[Mapping[str, Any]]) -> float:
-    """One colour scale for all pictures, so that they can be compared: a round number that fits nearly every face pixel."""
+def _scale_px(motions: Iterable[tuple[npt.NDArray[np.floating[Any]], Mapping[str, Any]]]) -> float:
+    """One colour scale for all motions (2, 2, N, N) of clips, so that they can be compared: a round number that fits nearly all."""
     lengths = [
         np.hypot(*phase.astype(np.float32))[(sample["regions"] & FACE) > 0]
-        for sample in samples
-        for phase in sample["flow"]
+        for motion, sample in motions
+        for phase in motion
     ]
-    largest = max(0.05, float(np.quantile(np.concatenate(lengths), SCALE_SHARE)))
+    largest = max(0.05, float(np.quantile(np.concatenate(lengths), SCALE_SHARE)) if lengths else 0)
     power = 10.0 ** math.floor(math.log10(largest))
     return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 7.5, 10) if largest <= step * power)
 
 
-def _legend(scale_px: float, units: str) -> Html:
-    texts = (
+def _legend(scale_px: float, head_scale_px: float, units: str) -> Html:
+    texts = [
         (
             colour_wheel(WHEEL_SIDE),
             f"Rise and fall: the colour points where the face moves, from the middle of the wheel outwards. White: no motion; "
@@ -530,7 +560,9 @@ def _legend(scale_px: float, units: str) -> Html:
             "MM-COF: the same for the combined direction. Black: no motion; brightest, at the rim: the largest modulated "
             "magnitude, 1. Scaled for each clip on its own.",
         ),
-    )
+    ]
+    if head_scale_px:
+        texts.append((colour_wheel(WHEEL_SIDE), HEAD_LEGEND.format(head_scale_px)))
     return element(
         "div",
         *(element("figure", _image(wheel, "colour wheel"), element("figcaption", text)) for wheel, text in texts),
@@ -542,7 +574,43 @@ def _image(picture: RGB, alt: str) -> Html:
     return element("img", src=data_uri(png_bytes(picture)), alt=alt)
 
 
-def _figure(clip: Mapping[str, Any], sample: Mapping[str, Any], scale_px: float) -> Html:
+def _head(removed: RemovedMotion | None, sample: Mapping[str, Any], scale_px: float) -> Html:
+    """Pictures and figures of the head's motion that was taken out of a clip; nothing where none was told apart."""
+    if removed is None:
+        return Html()
+    inside = (sample["regions"] & FACE) > 0
+    mean = {
+        what: [np.hypot(*phase)[inside].mean() for phase in motion]
+        for what, motion in (("undone", removed.undone), ("subtracted", removed.subtracted))
+    }
+    panels = head_panels(removed, sample["regions"], scale_px)
+    valid = [number for number in range(2) if sample["phase_valid"][number]]
+    return element(
+        "div",
+        *(
+            element(
+                "figure",
+                _image(panels[number], f"head in {PHASES[number]}"),
+                element("figcaption", f"head in {PHASES[number]}"),
+            )
+            for number in valid
+        ),
+        element(
+            "div",
+            *(
+                element(
+                    "p",
+                    f"{PHASES[number]}: {mean['undone'][number]:.2f} px undone, {mean['subtracted'][number]:.2f} px subtracted; "
+                    f"separation {sample['separation'][number]:.2f} px",
+                )
+                for number in valid
+            ),
+        ),
+        class_="panels head",
+    )
+
+
+def _figure(clip: Mapping[str, Any], sample: Mapping[str, Any], scale_px: float, head: Html) -> Html:
     panels = clip_panels(sample, scale_px)
     offset = "none" if sample["offset"] < 0 else sample["offset"]
     frames = "frames unknown" if sample["onset"] < 0 else f"frames {sample['onset']}, {sample['apex']}, {offset}"
@@ -565,6 +633,7 @@ def _figure(clip: Mapping[str, Any], sample: Mapping[str, Any], scale_px: float)
             ),
             class_="panels",
         ),
+        head,
         class_="clip",
     )
 

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from flowkit.action_units import ACTION_UNITS
+from flowkit.action_units import ACTION_UNITS, DEPTH_MODES
 from flowkit.commit import RUN_FILE, Record, decode, listing, scan
 from flowkit.errors import ConfigError, EnvironmentMissing, FlowkitError, SchemaTooNew, SettingsChanged, ShardCorrupt
 from flowkit.files import NotRegular, read_regular, regular, stays_below
@@ -43,7 +43,7 @@ SHARD_SCHEMA: Final = 2
 The JSON files of a folder keep a number of their own (`commit.SCHEMA`), because their form has not changed: so version 0.1 still
 reads what a folder of today says of its clips, and refuses its shards alone, in clear words.
 """
-NEWER_SETTINGS: Final[dict[str, dict[str, Any]]] = {}
+NEWER_SETTINGS: Final[dict[str, dict[str, Any]]] = {"align": {"match_contrast": False}}
 """By table and name: settings that folders of an older version do not name, with the value that stands for what it did."""
 SIZE: Final = -1
 """Stands in a shape for the side of the face crop."""
@@ -117,7 +117,13 @@ COLUMNS: Final = (
     Column("registration", (2, 2, 3), "<f8", "apex, offset: onset crop px -> their crop px under T0"),
     Column("light", (2, 2), "<f8", "gain and offset applied to apex and offset, grey in [0, 1]"),
     Column("removed", (2, 2, 3), "<f8", "motion subtracted from each phase: (u, v) = A [x, y, 1]"),
-    Column("residual", (2,), "<f4", "median |flow| on the still part of the face, px"),
+    Column(
+        "residual",
+        (2,),
+        "<f4",
+        "median length of what was left to explain, px: with align.stabilise=head of what is neither the head's motion nor an "
+        "expression's, otherwise of the flow on the still part of the face",
+    ),
     *_since(
         2,
         Column(
@@ -128,6 +134,13 @@ COLUMNS: Final = (
         ),
         Column(
             "removed_turn", (2, 2), "<f8", "rise, fall: yaw and pitch of the head subtracted from the flow, degrees"
+        ),
+        Column(
+            "depth",
+            (2, DEPTH_MODES),
+            "<f4",
+            "how the face's depth differs from the canonical one, cm in each mode of flowkit.head_shape: as known when the "
+            "pictures were made, and what the flow added",
         ),
         Column(
             "separation",

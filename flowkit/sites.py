@@ -20,7 +20,6 @@ from flowkit.plan import Task
 from flowkit.progress import Reporter, Silent
 from flowkit.run import RunOptions
 from flowkit.stop import Stop
-from flowkit.task import uses_cpu_kernels
 from flowkit_kernels import is_compiled, resolve_backend, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
 from flowkit_kernels.host import cores, processor
@@ -256,7 +255,6 @@ def _on_worker(job: Job) -> Iterator[Callable[[Task], Placed]]:
         use_device(job.config.backend, 0)
         name = str(job.devices.get("0", {}).get("name", ""))
     job = replace(job, workers=job.workers or cores(), threads=job.threads or cores())
-    if uses_cpu_kernels(job.config):
-        warm_up("cpu")
+    warm_up("cpu")
     with feeds(job, job.workers) as ahead:
         yield lambda task: carry_out(task, ahead.begin(task, None), job, Silent(), device=name)

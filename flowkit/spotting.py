@@ -33,7 +33,7 @@ from flowkit.errors import ClipError
 from flowkit.flow import dual_phase_flow
 from flowkit.frames import Sequence, nothing_to_search, open_sequence
 from flowkit.manifest import Clip
-from flowkit.registration import compose
+from flowkit.registration import Image, compose, mapped
 from flowkit.search import Curve, find_movement, find_peak, refine
 from flowkit_kernels import TVL1Params
 
@@ -164,11 +164,18 @@ class _Motion:
         self._aligner = aligner
         self._where = clip.where
         self._region = mobile_region(anchor.landmarks, anchor.transform, SIZE)
-        self._anchor: Anchor = dataclasses.replace(anchor, transform=_shift(-MARGIN))
-        # 16 bits: a frame of 8 bits is kept to an eighth of a grey level.
-        self._crops: Mapping[int, Any] = sequence.later(
-            lambda grey: face_crop(grey, wide, SIZE + 2 * MARGIN).astype(np.float16)
+
+        def kept(grey: Image) -> npt.NDArray[np.float16]:
+            """In 16 bits: a frame of 8 bits is kept to an eighth of a grey level."""
+            return face_crop(grey, wide, SIZE + 2 * MARGIN).astype(np.float16)
+
+        self._anchor: Anchor = dataclasses.replace(
+            anchor,
+            frame=kept(sequence.onset_grey).astype(np.float32),
+            transform=_shift(-MARGIN),
+            landmarks=mapped(wide, anchor.landmarks.T).T,
         )
+        self._crops: Mapping[int, Any] = sequence.later(kept)
         self.numbers = [sequence.onset, *self._crops]
         self.flows = 0
         self._rises: dict[int, npt.NDArray[np.float64]] = {}

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit import commit
-from flowkit.align import FACE, Face
+from flowkit.align import Face
 from flowkit.config import ExtractConfig
 from flowkit.errors import ClipError, DeviceOutOfMemory, FailureCode
 from flowkit.executors import Outcome
@@ -27,7 +27,7 @@ from flowkit.manifest import Clip
 from flowkit.mmcof import combine
 from flowkit.plan import Task
 from flowkit.progress import Reporter
-from flowkit.quality import BLANK_STD, RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag
+from flowkit.quality import EXPLAINED_LIMIT_PX, RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag
 from flowkit.shards import Sample, shard_image
 
 Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
@@ -57,11 +57,6 @@ class StageSeconds(dict[str, float]):
         start = time.perf_counter()
         yield
         self.add(stage, time.perf_counter() - start, clips)
-
-
-def uses_cpu_kernels(config: ExtractConfig) -> bool:
-    """Return whether TV-L1 or MM-COF run on the CPU at some stage: spotting does so whatever the backend."""
-    return config.backend == "cpu" or config.frames.missing_apex == "spot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +160,12 @@ def _flow_and_mmcof(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sam
     config, threads = work.config, work.threads
     faces = [one.face for one in aligned]
     with work.stage_seconds.timed("flow", len(faces)):
-        raw = solve(faces, [one.source.key.phase_valid for one in aligned], config.tvl1, config.backend, threads)
+        valid = [one.source.key.phase_valid for one in aligned]
+        raw = solve(faces, valid, config.tvl1, config.backend, threads)
     with work.stage_seconds.timed("stabilise", len(faces)):
-        flows = stabilised(raw, faces, config.align.stabilise, threads, [one.source.clip.where for one in aligned])
+        flows = stabilised(
+            raw, faces, valid, config.align.stabilise, threads, [one.source.clip.where for one in aligned]
+        )
     results: dict[str, Sample | ClipError] = {}
     good: list[tuple[AlignedClip, Flow]] = []
     for one, flow in zip(aligned, flows, strict=True):
@@ -211,6 +209,7 @@ def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], ke
         "residual": flow.residual,
         "turn": face.turn,
         "removed_turn": flow.removed_turn,
+        "depth": np.stack([face.depth_cm, flow.depth_cm]),
         "separation": flow.separation,
         "au_hint": flow.au_hint,
         "noise": face.signal.noise,
@@ -234,16 +233,20 @@ def _spotting(aligned: AlignedClip) -> dict[str, Any]:
 def _quality(aligned: AlignedClip, flow: Flow) -> Flag:
     source, face = aligned.source, aligned.face
     moving = [bool(flow.flow[phase].any()) for phase in (0, 1) if source.key.phase_valid[phase]]
+    told_apart = bool(np.isfinite(flow.au_hint).all())
+    # NaN where hardly any of the face is seen: nothing is known of the head's motion then.
+    known = ~np.array(face.comparable(source.key.phase_valid)) | (flow.separation <= SEPARATION_LIMIT_PX)
     notes = {
         Flag.ZERO_MOTION: not all(moving),
-        Flag.BLANK: _is_blank(face),
-        Flag.RESIDUAL: bool((flow.residual > RESIDUAL_LIMIT_PX).any()),
+        Flag.BLANK: bool(face.is_blank.any()),
+        Flag.RESIDUAL: bool((flow.residual > (EXPLAINED_LIMIT_PX if told_apart else RESIDUAL_LIMIT_PX)).any()),
         Flag.MANY_FACES: face.n_faces > 1,
         Flag.ROTATED: source.rotated,
         Flag.NEAREST: source.substituted,
         Flag.TURNED: bool((np.abs(_turn(face, flow)) > TURN_LIMIT_DEG).any()),
         Flag.LANDMARK_START: face.landmark_start,
-        Flag.UNCERTAIN: bool((flow.separation > SEPARATION_LIMIT_PX).any()),
+        Flag.DARK: face.signal.is_dark,
+        Flag.UNCERTAIN: told_apart and not known.all(),
     }
     return Flag(sum(flag for flag, holds in notes.items() if holds))
 
@@ -252,11 +255,6 @@ def _turn(face: Face, flow: Flow) -> npt.NDArray[np.float64]:
     """Yaw and pitch of the head at apex and offset: what was undone in the pictures, and what the flow still had."""
     turn: npt.NDArray[np.float64] = face.turn + flow.removed_turn.cumsum(axis=0)
     return turn
-
-
-def _is_blank(face: Face) -> bool:
-    inside = face.pixels[:, (face.regions & FACE) > 0]
-    return bool((inside.std(axis=1) < BLANK_STD).any())
 
 
 def record_content(

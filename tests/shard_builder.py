@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from flowkit import commit
-from flowkit.action_units import ACTION_UNITS
+from flowkit.action_units import ACTION_UNITS, DEPTH_MODES
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig, ShardConfig
 from flowkit.errors import FailureCode
 from flowkit.index import finalise
@@ -143,6 +143,7 @@ def of_schema_2(number: int) -> dict[str, Any]:
     return {
         "turn": np.array([[0.5, -0.25], [0.0, 0.125]]) * number,
         "removed_turn": np.array([[0.1, -0.2], [0.3, 0.4]]) * number,
+        "depth": np.full((2, DEPTH_MODES), 0.1),
         "separation": np.array([0.05, 0.07]) * number,
         "au_hint": np.linspace(0, 0.1 * number, 2 * len(ACTION_UNITS)).reshape(2, -1),
         "noise": 0.5 + number,

@@ -37,7 +37,7 @@ CLOSED_LIST = {
         "fps",
     ),
     *("phase_valid", "qc", "n_faces", "transform", "registration", "light", "removed", "residual", "landmarks"),
-    *("turn", "removed_turn", "separation", "au_hint", "noise", "contrast", "data_weight"),
+    *("turn", "removed_turn", "depth", "separation", "au_hint", "noise", "contrast", "data_weight"),
     *("source_hash", "extra", "sample_hash"),
 }
 """What docs/privacy.md lists. A new column has to be looked at there first."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowkit.action_units import ACTION_UNITS
+from flowkit.action_units import ACTION_UNITS, DEPTH_MODES
 from flowkit.align import FACE, Face
+from flowkit.contrast import Signal
 from flowkit.feed import AlignedClip
 from flowkit.flow import Flow
 from flowkit.frames import Source
@@ -19,6 +20,8 @@ from flowkit.shards import COLUMNS
 from flowkit.task import _quality, _sample
 
 SIDE = 32
+TOLD_APART = {"au_hint": np.zeros((2, len(ACTION_UNITS)), np.float32)}
+CERTAIN = {"separation": np.full(2, 0.1, np.float32)}
 
 
 def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]:
@@ -28,7 +31,9 @@ def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]
     pixels = draw.random((3, SIDE, SIDE), np.float32)
     areas = np.full((SIDE, SIDE), FACE, np.uint8)
     points = np.zeros((478, 2), np.float32)
-    plain = Face(pixels, areas, identity, np.stack([identity] * 2), np.array([[1.0, 0.0]] * 2), points, 1)
+    plain = Face(
+        pixels, areas, identity, np.stack([identity] * 2), np.array([[1.0, 0.0]] * 2), points, 1, Signal(1.0, 30.0)
+    )
     motion = draw.random((2, 2, SIDE, SIDE), np.float32)
     found = Flow(motion, np.zeros((2, 2, 3)), np.zeros(2, np.float32))
     clip = Clip("a", "a.mp4", 0, 5, 9, "s1", "d", "happiness")
@@ -47,8 +52,14 @@ def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]
         ({"turn": np.array([[4.0, 0], [0, 0]])}, {"removed_turn": np.array([[2.0, 0], [-2.0, 0]])}, Flag.TURNED),
         ({}, {"removed_turn": np.array([[3.0, 0], [-3.0, 0]])}, Flag(0)),
         ({"landmark_start": True}, {}, Flag.LANDMARK_START),
-        ({}, {"separation": np.array([0.1, 0.31], np.float32)}, Flag.UNCERTAIN),
-        ({}, {"separation": np.array([0.29, np.nan], np.float32)}, Flag(0)),
+        ({"signal": Signal(5.2, 30.0)}, {}, Flag.DARK),
+        ({"signal": Signal(5.0, 30.0)}, {}, Flag(0)),
+        ({}, {"separation": np.array([0.1, 0.31], np.float32), **TOLD_APART}, Flag.UNCERTAIN),
+        ({}, {"separation": np.array([0.29, np.nan], np.float32), **TOLD_APART}, Flag.UNCERTAIN),
+        ({}, {"separation": np.array([0.29, 0.1], np.float32), **TOLD_APART}, Flag(0)),
+        ({}, {"residual": np.array([0.31, 0], np.float32), **TOLD_APART, **CERTAIN}, Flag.RESIDUAL),
+        ({}, {"residual": np.array([0.31, 0], np.float32)}, Flag(0)),
+        ({}, {"residual": np.array([0, 1.1], np.float32)}, Flag.RESIDUAL),
     ],
 )
 def test_a_note_is_made_where_its_limit_is_passed(face: dict[str, Any], flow: dict[str, Any], noted: Flag) -> None:
@@ -56,17 +67,23 @@ def test_a_note_is_made_where_its_limit_is_passed(face: dict[str, Any], flow: di
 
 
 def test_a_sample_has_each_column_with_the_value_that_was_found() -> None:
-    face = {"turn": np.array([[1.0, 2.0], [3.0, 4.0]]), "noise": 1.5, "contrast": 30.0}
+    face = {
+        "turn": np.array([[1.0, 2.0], [3.0, 4.0]]),
+        "depth_cm": np.full(DEPTH_MODES, 0.1),
+        "signal": Signal(1.5, 30.0, data_weight=2.0),
+    }
     flow = {
         "removed_turn": np.array([[5.0, 6.0], [7.0, 8.0]]),
+        "depth_cm": np.full(DEPTH_MODES, 0.2),
         "separation": np.array([0.1, 0.2], np.float32),
         "au_hint": np.arange(2 * len(ACTION_UNITS), dtype=np.float32).reshape(2, -1),
-        "data_weight": 2.0,
     }
     sample = _sample(*made(face, flow), np.zeros((3, SIDE, SIDE), np.float32), keep_faces=True)
     assert set(sample) == {column.name for column in COLUMNS} - {"sample_hash"}
-    for name, value in (face | flow).items():
-        assert np.array_equal(sample[name], value), name
+    for name in ("turn", "removed_turn", "separation", "au_hint"):
+        assert np.array_equal(sample[name], (face | flow)[name]), name
+    assert (sample["noise"], sample["contrast"], sample["data_weight"]) == (1.5, 30.0, 2.0)
+    assert np.array_equal(sample["depth"][:, 0], [0.1, 0.2]), "in the pictures, then what the flow added"
 
 
 def test_the_names_of_action_units_are_those_of_the_columns_places() -> None:

@@ -92,6 +92,21 @@ def test_the_listing_has_every_field(program: str) -> None:
     assert {"value", "default", "unit", "effect", "choices"} <= set(rows[0])
 
 
+def test_an_option_takes_each_value_of_its_setting_and_states_its_default(program: str) -> None:
+    main, kind = PROGRAMS[program]
+    settings = {setting.name.replace(".", "__"): setting for setting in listing(kind())}
+    options = [
+        (command.name, settings[option.name], option)
+        for command in main.commands.values()
+        for option in command.params
+        if isinstance(option, click.Option) and isinstance(option.type, click.Choice) and option.name in settings
+    ]
+    assert options
+    for command, setting, option in options:
+        assert set(option.type.choices) == set(setting.choices), f"{command}: {setting.name}"
+        assert f"[default: {setting.default}]" in (option.help or ""), f"{command}: {setting.name}"
+
+
 def test_what_is_printed_shows_name_default_unit_and_effect() -> None:
     text = run("flowkit", "settings").stdout
     assert "[align]" in text

@@ -128,8 +128,8 @@ def test_where_nothing_moves_confidence_is_near_0(tmp_path: Path, seed: int) -> 
     clip = still(tmp_path / "still", 40, seed)
     found = found_in(tmp_path / "clips.csv", NONE, clip)
     assert clip.onset < found.apex < 39
-    assert found.confidence < 0.2
-    assert max(found.curve) < 0.1 or seed >= 0
+    assert found.confidence < 0.35, "the curve is noise, and any curve has a highest value"
+    assert max(found.curve) < 0.04
     long = found_in(tmp_path / "clips.csv", NONE, clip, ends=True)
     assert long.onset < long.apex <= long.offset
     assert long.confidence < 0.3

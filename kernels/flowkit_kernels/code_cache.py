@@ -41,7 +41,7 @@ except ImportError:  # Windows: processes that start together each compile
     fcntl = None  # type: ignore[assignment]
 
 HERE = Path(__file__).absolute().parent
-SOURCES = ("simd.py", "tvl1.py", "cpu_tvl1.py", "cpu_mmcof.py", "rasteriser.py", "gauss_newton.py")
+SOURCES = ("simd.py", "tvl1.py", "cpu_tvl1.py", "cpu_mmcof.py", "rasteriser.py", "gauss_newton.py", "least_squares.py")
 """What is compiled, and what its constants come from."""
 ROOM_BYTES = 5 * 2**20
 """The compiled code of everything takes 4.2 MB."""

@@ -9,17 +9,21 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels import cpu_mmcof, cpu_tvl1, gauss_newton
+from flowkit_kernels import cpu_mmcof, cpu_tvl1, gauss_newton, least_squares, rasteriser
 from flowkit_kernels.code_cache import Entry
 from flowkit_kernels.mmcof import MMCOFParams
 from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
 
 
 def entries() -> tuple[Entry, ...]:
-    """Return what the operations below and registration call, with the types of the arguments: one each, all arrays are plain."""
+    """Return what the operations below, registration and the head fit call, with the types of the arguments.
+
+    One each: all arrays are plain.
+    """
     image = np.zeros((MIN_SIZE, MIN_SIZE), np.float32)
     flow, combined = np.zeros((2, 2, *image.shape), np.float32), np.zeros((3, *image.shape), np.float32)
     level = gauss_newton.Level(image, 1.0, 0j, 1.0, 1.0)
+    triangles, inside, sums = np.zeros((1, 3), np.int32), np.zeros((1, 1, 2), np.float32), np.zeros((1, 1))
     calls = (
         (
             cpu_tvl1.solve,
@@ -28,6 +32,10 @@ def entries() -> tuple[Entry, ...]:
         (cpu_mmcof.combine, (flow, image > 0, combined, cpu_mmcof.Settings.of(MMCOFParams()))),
         (gauss_newton.make_level, (image, 1, image > 0, 1, 1)),
         (gauss_newton.register_level, (level, image, (0j, 0j), 1)),
+        (rasteriser.rasterise, (image, triangles, triangles, inside, image)),
+        (rasteriser.interpolate, (triangles, inside, triangles, image, combined)),
+        (least_squares.normal_equations, (sums, sums[0], sums[0], sums, sums[0])),
+        (least_squares.partly_nonnegative, (sums, sums[0], 1, sums[0], 1)),
     )
     return tuple((function, tuple(map(numba.typeof, arguments))) for function, arguments in calls)
 
