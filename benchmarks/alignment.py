@@ -1,0 +1,104 @@
+"""Print how far head motion and expression are told apart, from stored results, beside what was asked for.
+
+python benchmarks/alignment.py
+
+It reads what accuracy.py, alignment_neutral.py, exposure.py and large_motion.py stored in results/,
+and measures nothing itself. Every figure is the worse of both synthetic faces. "0.1" is `--stabilise similarity`, the
+default of version 0.1, in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import accuracy
+
+RESULTS = Path(__file__).parent / "results"
+OLD, NEW = "similarity", "head"
+Figures = dict[str, Any]
+
+
+def rows(results: Path = RESULTS) -> Iterator[list[str]]:
+    """Yield scene, figure of 0.1, figure of this version, bar, what was wanted, whether the bar is met."""
+    stored = {path.stem: json.loads(path.read_text(encoding="utf-8"))["results"] for path in results.glob("*.json")}
+    faces = list(stored["accuracy"]["faces"].values())
+    still, plane, turned, more = (
+        [face[name] for face in faces] for name in ("head still", "in plane", "turning by 1.5", "turning by 3")
+    )
+
+    def of(
+        groups: list[Figures], figure: Callable[[Figures, str], float], worst: Callable[..., float] = max
+    ) -> list[float]:
+        return [worst(figure(group, method) for group in groups) for method in (OLD, NEW)]
+
+    yield row("head still: EPE / unstabilised, median", of(still, over_none), 1.35, 1.05)
+    yield row("head still: EPE / unstabilised, worst expression", of(still, worst_of(over_none)), 1.8)
+    yield row("head still: EPE / no flow, worst expression", of(still, worst_of(over_no_flow)), 0.5, 0.3)
+    yield row("in plane: EPE / no flow, worst expression", of(plane, worst_of(over_no_flow)), 0.6, 0.3)
+    yield row("1.5 degrees out of the plane: EPE / no flow", of(turned, over_no_flow), 0.65, 0.45)
+    yield row("3 degrees: EPE / no flow", of(more, over_no_flow), 0.85, 0.6)
+    for name, groups, bar, wanted in (
+        ("still", still, 0.97, 0.99),
+        ("in plane", plane, 0.94, 0.97),
+        ("1.5 degrees", turned, 0.82, 0.92),
+    ):
+        yield row(f"cosine with the truth, {name}", of(groups, cosine, min), bar, wanted, least=True)
+    yield from real_video(stored["alignment_neutral"])
+    yield from exposure(stored["exposure"])
+
+
+def real_video(stored: Figures) -> Iterator[list[str]]:
+    """Yield false motion on neutral frames and the contrast of a smile."""
+    methods = stored["sizes"][0]["methods"]
+    false = [methods[name]["false_px"] / methods["landmarks"]["false_px"] for name in (OLD, NEW)]
+    yield row("real neutral video: false motion / landmark crop", false, 0.43, 0.3)
+    yield row("real smile: contrast", [methods[name]["contrast"] for name in (OLD, NEW)], 3.2, 4, least=True)
+
+
+def exposure(stored: Figures) -> Iterator[list[str]]:
+    """Yield the length of the flow in a dark recording."""
+    groups = [face["greys x 0.25"] for face in stored["faces"].values()]
+    lengths = [min(group[way]["length"] for group in groups) for way in ("as it is", "matched")]
+    yield row("strongest 3 % of the rise, greys x 0.25 against x 1", lengths, 0.9, 0.95, least=True)
+
+
+def over_none(group: Figures, method: str) -> float:
+    """EPE relative to no stabilisation: the head keeps still."""
+    return float(group["epe_px"][method] / group["epe_px"]["none"])
+
+
+def over_no_flow(group: Figures, method: str) -> float:
+    """EPE relative to no flow."""
+    return float(group["epe_px"][method] / group["epe_px"]["no flow"])
+
+
+def cosine(group: Figures, method: str) -> float:
+    """Cosine with the truth."""
+    return float(group["cosine"][method])
+
+
+def worst_of(figure: Callable[[Figures, str], float]) -> Callable[[Figures, str], float]:
+    """Return the largest value of a figure over the expressions."""
+    return lambda group, method: max(figure(one, method) for one in group["expressions"].values())
+
+
+def row(name: str, values: list[float], bar: float, wanted: float | None = None, least: bool = False) -> list[str]:
+    """One row; `least` where larger is better."""
+    new = values[-1]
+    met = new >= bar if least else new <= bar
+    cells = [f"{value:.2f}" for value in values]
+    return [name, *cells, f"{bar:g}", "" if wanted is None else f"{wanted:g}", "met" if met else "**missed**"]
+
+
+def table(results: Path = RESULTS) -> str:
+    """All rows as Markdown."""
+    return accuracy.markdown([["scene", "0.1", "this version", "bar", "wanted", ""], *rows(results)])
+
+
+if __name__ == "__main__":
+    print(table())
+    sys.exit(0)
