@@ -18,7 +18,8 @@ its mean length over the face is the in-plane error. The rest is due to turn and
 places count that the head's motion does not hide.
 
 **Frames without the face.** The apex is replaced by the onset of another person, by a black frame, by noise, and by the wall
-behind the person. All must fail; the code says how.
+behind the person. All should fail; the code says how. Another person's skin comes from the same photograph, which makes it
+hard to tell.
 
 **Real video.** Frame 0 of `../shared/data/faces/single_face.mp4` with every later frame: none may fail. With frames of
 `no_face.mp4` as apex all must. Skipped where the videos are absent.
@@ -202,7 +203,7 @@ def undone(face: Face, way: str) -> Array:
     if way == "head":
         samples = fit_samples(face.regions, face.landmarks, face.transform)
         fit = tell_apart(flow, face.shape, samples, (True, False), np.radians(face.turn))
-        left = motion_of(fit, face.shape, SIZE)[0]
+        left = motion_of(fit.motion, fit.turn, fit.depth_cm, face.shape, SIZE)[0]
     else:
         _, fitted, _ = remove_motion(flow[0], (face.regions & RIGID) > 0)
         left = mapped(fitted, np.stack([across, down]))

@@ -430,7 +430,7 @@ class Aligner:
         if not self.config.match_light:
             return crop, 1.0, 0.0
         lit, gain, offset = match_light(onset, crop, (anchor.regions & FACE) > 0)
-        return match_shading(onset, lit, shape, anchor.samples, turn), gain, offset
+        return match_shading(onset, lit, anchor.shape, anchor.samples, turn), gain, offset
 
 
 def _nearest(faces: list[Landmarks], landmarks: Landmarks) -> list[Landmarks]:

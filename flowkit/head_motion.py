@@ -47,6 +47,9 @@ _HUBER = 1.5
 _ITERATIONS = 3
 _SWEEPS = 200
 _FEWEST_SAMPLES = 24
+_FORESHORTENED = 0.75
+"""A place counts while the turned head shows it at least this large, relative to the onset: others are hidden, or nearly."""
+_STRAIGHT = np.zeros(2)
 _FREE = 2 * POSE + DEPTH_MODES
 """Unknowns that may be negative: all but the action units."""
 
@@ -90,7 +93,8 @@ class _Samples:
 
     Attributes
     ----------
-    head : (6, 2, n) float64
+    head : (2, 6, 2, n) float64
+        Of each phase.
     modes : (M, n) float64
     units : (K, 2, n) float64
     flow : (2, 2, n) float64
@@ -103,7 +107,9 @@ class _Samples:
     flow: Array
 
 
-def head_fields(depth: npt.NDArray[np.floating], shape: HeadShape, scale: float = 1.0) -> Array:
+def head_fields(
+    depth: npt.NDArray[np.floating], shape: HeadShape, scale: float = 1.0, turn: Array = _STRAIGHT
+) -> Array:
     """Motion by each number of a pose in units of the fit, (6, 2, h, w), in px of a crop of `REFERENCE`.
 
     Parameters
@@ -113,21 +119,36 @@ def head_fields(depth: npt.NDArray[np.floating], shape: HeadShape, scale: float 
     shape : HeadShape
     scale : float
         px of the crop for each sample.
+    turn : (2,) float
+        Yaw and pitch, radians, that the head has turned by already: what turns on grows narrower, too.
     """
     height, width = depth.shape
     x = ((np.arange(width) + 0.5) * scale - 0.5 - shape.centre[0])[None] + 0 * depth
     y = ((np.arange(height) + 0.5) * scale - 0.5 - shape.centre[1])[:, None] + 0 * depth
     near = 1 / (CAMERA_CM * shape.px_per_cm)
     one, zero = np.ones_like(x), np.zeros_like(x)
+    by_yaw, by_pitch = np.einsum("aij,jhw->aihw", _turning(turn), np.stack([x, y, depth]))
     fields = [
         (100 * one, zero),
         (zero, 100 * one),
         (-y, x),
         (x * (1 + near * depth), y * (1 + near * depth)),
-        (depth - x * x * near, -x * y * near),
-        (-x * y * near, depth - y * y * near),
+        by_yaw - [x * x * near, x * y * near],
+        by_pitch - [x * y * near, y * y * near],
     ]
     return np.array(fields) / 100
+
+
+def _turning(turn: Array) -> Array:
+    """Return what (x, y, depth) of a place is multiplied by for its motion by yaw and by pitch, (2 angles, 2 components, 3).
+
+    `turn` is what the head has turned by already. Perspective is left out.
+    """
+    (sine_yaw, sine_pitch), (cosine_yaw, cosine_pitch) = np.sin(turn), np.cos(turn)
+    aside, ahead = np.array([cosine_yaw, 0, sine_yaw]), np.array([-sine_yaw, 0, cosine_yaw])
+    yaw = [ahead, -sine_pitch * aside]
+    pitch = [np.zeros(3), cosine_pitch * ahead - sine_pitch * np.array([0, 1, 0])]
+    return np.array([yaw, pitch])
 
 
 def tell_apart(
@@ -153,7 +174,7 @@ def tell_apart(
     rough : bool
         Weigh the samples once less and leave `separation` out (NaN): what follows is refined anyway.
     """
-    samples = _samples(flow, shape, inside)
+    samples = _samples(flow, shape, inside, turn)
     undone = np.stack([turn[0], turn[1] - turn[0]])
     if samples.flow.shape[-1] < _FEWEST_SAMPLES:
         nothing = np.zeros((2, len(samples.units)))
@@ -164,7 +185,7 @@ def tell_apart(
         fit.step()
     return HeadFit(
         motion=fit.motion / _HUNDREDTHS,
-        moved_px=np.hypot(*np.einsum("pk,kcn->cpn", fit.motion, samples.head)).mean(axis=1),
+        moved_px=np.hypot(*np.einsum("pk,pkcn->cpn", fit.motion, samples.head)).mean(axis=1),
         turn=fit.turned / 100,
         depth_cm=fit.solution[2 * POSE : _FREE],
         expression_cm=fit.strengths[1:] - fit.strengths[0],
@@ -213,12 +234,17 @@ def motion_of(motion: Array, turn: Array, depth_cm: Array, shape: HeadShape, siz
     x, y = (pixels - np.float32((centre + 0.5) * scale - 0.5) for centre in shape.centre)
     y = y[:, None]
     near = np.float32(1 / (CAMERA_CM * shape.px_per_cm * scale))
+    undone = np.cumsum(turn - motion[:, 4:], axis=0)
     result = np.empty((2, 2, size, size), np.float32)
-    for phase, (numbers, (across, along)) in enumerate(zip(motion, turn.astype(np.float32), strict=True)):
-        right, down, roll, grown, yaw, pitch = (numbers * [scale, scale, 1, 1, 1, 1]).astype(np.float32)
-        larger = grown + near * (grown * depth - yaw * x - pitch * y)  # what comes nearer grows
-        result[phase, 0] = right - roll * y + x * larger + yaw * depth + across * deeper
-        result[phase, 1] = down + roll * x + y * larger + pitch * depth + along * deeper
+    for phase, numbers in enumerate(motion):
+        right, down, roll, growth, yaw, pitch = (numbers * [scale, scale, 1, 1, 1, 1]).astype(np.float32)
+        larger = growth + near * (growth * depth - yaw * x - pitch * y)  # what comes nearer grows
+        slopes = np.einsum("a,aij->ij", numbers[4:], _turning(undone[phase]))
+        slopes += np.array([[0, -roll, 0], [roll, 0, 0]])
+        for axis, (shift, grown) in enumerate(((right, x * larger), (down, y * larger))):
+            by_x, by_y, by_depth = slopes[axis].astype(np.float32)
+            moved = (shift + by_y * y) + by_x * x + grown + by_depth * depth
+            result[phase, axis] = moved + np.float32(turn[phase, axis]) * deeper
     return result
 
 
@@ -234,13 +260,25 @@ def similarity_of(motion: Array, shape: HeadShape, size: int) -> Transform:
 # --- the fit
 
 
-def _samples(flow: Flow, shape: HeadShape, inside: npt.NDArray[np.bool_]) -> _Samples:
+def _samples(flow: Flow, shape: HeadShape, inside: npt.NDArray[np.bool_], turn: Array) -> _Samples:
     grid = shape.grid
     scale = REFERENCE / flow.shape[-1]
     small = np.stack([[_shrunk(component) for component in phase] for phase in flow]) * np.float32(scale)
-    fields = head_fields(grid.depth, shape, REFERENCE / GRID)
+    fields = np.stack([head_fields(grid.depth, shape, REFERENCE / GRID)] * 2)
+    if turn.any():
+        fields = np.stack([head_fields(grid.depth, shape, REFERENCE / GRID, angles) for angles in turn])
+        inside = np.logical_and.reduce([inside, *(_seen(shape, angles) for angles in turn)])
     found = (fields[..., inside], grid.modes[:, inside], grid.action_units[..., inside], small[..., inside])
     return _Samples(*(np.asarray(values, np.float64) for values in found))
+
+
+def _seen(shape: HeadShape, turn: Array) -> npt.NDArray[np.bool_]:
+    """Places of the grid, (GRID, GRID), that a head turned by yaw and pitch shows: what is left there of an area of the onset."""
+    across, down = shape.slopes
+    (sine_yaw, sine_pitch), (cosine_yaw, cosine_pitch) = np.sin(turn), np.cos(turn)
+    wide, tall = cosine_yaw + sine_yaw * across, cosine_pitch + sine_pitch * cosine_yaw * down
+    sheared = sine_yaw * down * sine_pitch * (cosine_yaw * across - sine_yaw)
+    return np.asarray(wide * tall - sheared > _FORESHORTENED)
 
 
 def _shrunk(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -282,12 +320,12 @@ class _Fit:
     def of(cls, samples: _Samples, undone: Array, valid: tuple[bool, bool]) -> _Fit:
         """Begin with equal weights."""
         count, units = samples.flow.shape[-1], len(samples.units)
-        columns = np.concatenate([samples.head, np.zeros((DEPTH_MODES, 2, count)), samples.units])
-        rows = np.ascontiguousarray(columns.reshape(len(columns), -1).T)
+        both = [np.concatenate([head, np.zeros((DEPTH_MODES, 2, count)), samples.units]) for head in samples.head]
+        rows = np.stack([columns.reshape(len(columns), -1).T for columns in both])
         unknowns = _FREE + 3 * units
         weights = np.repeat(np.array(valid, np.float64)[:, None], count, axis=1)
         empty = np.zeros(unknowns), np.empty((unknowns, unknowns)), np.zeros(2)
-        return cls(samples, undone, valid, np.stack([rows, rows]), weights, *empty)
+        return cls(samples, undone, valid, rows, weights, *empty)
 
     @property
     def motion(self) -> Array:
@@ -368,8 +406,9 @@ class _Fit:
         found = []
         for phase in (0, 1):
             at = slice(POSE * phase, POSE * (phase + 1))
-            spread = np.einsum("ij,jcn->icn", covariance[at, at], self.samples.head)
-            deviation = np.sqrt((spread * self.samples.head).sum(axis=(0, 1)))
+            head = self.samples.head[phase]
+            spread = np.einsum("ij,jcn->icn", covariance[at, at], head)
+            deviation = np.sqrt((spread * head).sum(axis=(0, 1)))
             # Rayleigh: the median length of noise in two components is 1.18 standard deviations.
             found.append(float(deviation.mean()) * max(1.0, float(self.left[phase]) / (1.18 * _NOISE_PX)))
         return np.array(found)

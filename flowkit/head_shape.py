@@ -28,6 +28,8 @@ Landmarks = npt.NDArray[np.float32]
 REFERENCE = 224
 GRID = 28
 """Rows and columns of the grid on which motions are fitted: flow and fields are smooth, more samples would say the same again."""
+_SMOOTH = 0.7
+"""Blur of the grid before slopes are taken from it, in distances of its places."""
 CAMERA_CM = 90.0
 """Usual distance of a camera; only its order of magnitude matters."""
 
@@ -55,7 +57,7 @@ class _Mesh:
     points : (468, 3) float64
         cm; y up.
     triangles : (T, 3) int32
-    action_units : (K, P, 3) float64
+    action_units : (3, P, K) float64
         cm at a strength of 1 cm; 0 in the rings.
     modes : (M, P) float64
         Change of depth, cm.
@@ -83,7 +85,7 @@ def _mesh() -> _Mesh:
     return _Mesh(
         points=points,
         triangles=np.concatenate([canonical_mesh()[1], strips[:, ::-1]]).astype(np.int32),
-        action_units=np.concatenate([fields, still], axis=1),
+        action_units=np.ascontiguousarray(np.concatenate([fields, still], axis=1).T),
         modes=np.concatenate([modes, *[modes[:, rim]] * len(_RINGS)], axis=1),
     )
 
@@ -185,14 +187,22 @@ class HeadShape:
         flat = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])
         hit, inside = np.empty((GRID, GRID), np.int32), np.empty((GRID, GRID, 2), np.float32)
         rasteriser.rasterise(flat.astype(np.float32), mesh.triangles, hit, inside, np.empty((GRID, GRID), np.float32))
-        moved = np.einsum("ai,kpi->pka", self.px_per_cm * self.rotation[:2] * [[1], [-1]], mesh.action_units)
-        carried = np.concatenate(
-            [moved.reshape(len(moved), -1), mesh.modes.T * self.px_per_cm, self.points[:, 2:]], axis=1
-        )
+        seen = self.px_per_cm * self.rotation[:2] * [[1], [-1]]
+        right, below = np.einsum("ai,im->am", seen, mesh.action_units.reshape(3, -1)).reshape(2, len(self.points), -1)
+        carried = np.concatenate([right, below, mesh.modes.T * self.px_per_cm, self.points[:, 2:]], axis=1)
         result = np.empty((carried.shape[1], GRID, GRID), np.float32)
         rasteriser.interpolate(hit, inside, mesh.triangles, carried.astype(np.float32), result)
-        units = 2 * len(mesh.action_units)
-        return Grid(result[:units].reshape(-1, 2, GRID, GRID), result[units:-1], result[-1])
+        units = right.shape[1]
+        return Grid(
+            result[: 2 * units].reshape(2, units, GRID, GRID).swapaxes(0, 1), result[2 * units : -1], result[-1]
+        )
+
+    @functools.cached_property
+    def slopes(self) -> Array:
+        """How steeply the face rises to the right and downwards at the places of the grid, (2, GRID, GRID)."""
+        smooth = cv2.GaussianBlur(self.grid.depth, (0, 0), _SMOOTH)
+        down, across = np.gradient(smooth.astype(np.float64), REFERENCE / GRID)
+        return np.stack([across, down])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

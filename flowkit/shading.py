@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.head_shape import GRID, REFERENCE, HeadShape
+from flowkit.head_shape import GRID, HeadShape
 from flowkit.registration import Image
 
 Array = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ _INDEPENDENT = 60.0
 """How many independent samples a face holds."""
 _CHANGE = 1.0
 """Standard deviation of the numbers, relative to the turn of the head in radians."""
-_HUBER, _ITERATIONS = 1.5, 3
+_HUBER, _ITERATIONS = 1.5, 2
 _LEAST, _MOST = 0.3, 3.0
 
 
@@ -62,12 +62,12 @@ def match_shading(
     target, seen = (cv2.resize(p, (GRID, GRID), interpolation=cv2.INTER_AREA)[inside] for p in (onset, picture))
     numbers = _fitted(fields[:, inside] * seen, np.asarray(target - seen, np.float64), spread)
     gain = np.clip(1 + np.einsum("k,khw->hw", numbers, fields), _LEAST, _MOST).astype(np.float32)
-    return np.asarray(picture * cv2.resize(gain, picture.shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
+    return np.asarray(picture * cv2.resize(gain, picture.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _fields(shape: HeadShape) -> Array:
     """What the gain is made of, (4, GRID, GRID): 1, and where the surface points."""
-    down, across = np.gradient(shape.grid.depth.astype(np.float64), REFERENCE / GRID)
+    across, down = shape.slopes
     ahead = 1 / np.sqrt(1 + across**2 + down**2)
     return np.stack([np.ones_like(ahead), -across * ahead, -down * ahead, ahead - _STRAIGHT])
 

@@ -43,10 +43,10 @@ class Subject(NamedTuple):
     face: npt.NDArray[np.bool_]
     size: int
 
-    def head(self, pose: Array) -> Array:
-        """Flow of a head's motion alone, (2, size, size)."""
+    def head(self, pose: Array, turn: Array | tuple[float, float] = (0.0, 0.0)) -> Array:
+        """Flow of the motion alone of a head that has turned by so much, (2, size, size)."""
         scale = REFERENCE / self.size
-        fields = head_fields(self.shape.depth(self.size) * scale, self.shape, scale)
+        fields = head_fields(self.shape.depth(self.size) * scale, self.shape, scale, np.asarray(turn))
         return np.asarray(np.einsum("k,kchw->chw", pose * UNITS_OF_FIT, fields) / scale)
 
     def expression(self, strengths: dict[str, float]) -> Array:
@@ -106,7 +106,8 @@ def test_what_is_removed_is_the_sum_of_the_fields_of_a_pose(person: Subject, sti
     fit = dataclasses.replace(person.fit(still, still), motion=POSES, turn=turn, depth_cm=depth_cm)
     # A correction of the depth counts wherever the head has turned, before or in this flow.
     deeper = turn[:, :, None, None] * person.shape.deeper(depth_cm, SIZE)
-    expected = np.stack([person.head(pose) for pose in POSES]) + deeper
+    undone = np.cumsum(turn - POSES[:, 4:], axis=0)
+    expected = np.stack([person.head(*phase) for phase in zip(POSES, undone, strict=True)]) + deeper
     np.testing.assert_allclose(motion_of(fit.motion, fit.turn, fit.depth_cm, person.shape, SIZE), expected, atol=1e-4)
 
 
