@@ -327,8 +327,7 @@ def _check_usable(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], 
     if np.count_nonzero(mask) < _MIN_SAMPLES:
         raise ClipError(
             FailureCode.REGISTRATION_FAILED,
-            f"{where}: mask must hold at least {_MIN_SAMPLES} pixels; got {np.count_nonzero(mask)}. Check the landmarks, or set "
-            "align.stabilise=none.",
+            f"{where}: mask must hold at least {_MIN_SAMPLES} pixels; got {np.count_nonzero(mask)}. Check the landmarks.",
         )
     if not (np.isfinite(reference).all() and np.isfinite(moving).all()):
         raise ClipError(
