@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,8 +147,7 @@ def main() -> int:
         for settings in [scene_sets.settings({**scenes["common"], **changed}, seed=seed)]
         for person in range(1, count + 1)
     ]
-    with multiprocessing.get_context("spawn").Pool(machine.cores(), start) as pool:
-        clips = [clip for found in pool.imap(measured, tasks) for clip in found]
+    clips = machine.spread(tasks, start, measured, machine.cores())
     results = {"people": options.people, "subjects": count, "faces": summary(clips)}
     print(table(results["faces"]))
     if options.out:

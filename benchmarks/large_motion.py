@@ -33,7 +33,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -368,13 +367,7 @@ def main() -> int:
         return 0
     todo = list(tasks(options.faces, options.groups, options.people, options.subjects))
     started = time.monotonic()
-    found: list[Found] = []
-    with multiprocessing.get_context("spawn").Pool(options.workers, start) as pool:
-        for done, frames in enumerate(pool.imap(measured, todo), 1):
-            found += frames
-            progress = f"{done} of {len(todo)} people and groups, {time.monotonic() - started:.0f} s"
-            print(f"\r{progress}", end="", file=sys.stderr)
-    print(file=sys.stderr)
+    found = machine.spread(todo, start, measured, options.workers)
     results = {
         "people": options.people,
         "seed": todo[0].config.seed,

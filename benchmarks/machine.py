@@ -5,14 +5,20 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import re
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowkit_kernels.host import cores, processor
 
+Task = TypeVar("Task")
+Found = TypeVar("Found")
 PACKAGES = ("numpy", "numba", "llvmlite", "opencv-contrib-python", "h5py", "av", "mediapipe", "torch", "cupy")
 
 
@@ -28,6 +34,22 @@ def describe() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def spread(
+    todo: Sequence[Task], start: Callable[[], None], work: Callable[[Task], list[Found]], workers: int
+) -> list[Found]:
+    """Do pieces of work in processes of their own, in order; say on stderr how far it is."""
+    found: list[Found] = []
+    began = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(workers, start) as pool:
+        for done, more in enumerate(pool.imap(work, todo), 1):
+            found += more
+            print(
+                f"\r{done} of {len(todo)} people and groups, {time.monotonic() - began:.0f} s", end="", file=sys.stderr
+            )
+    print(file=sys.stderr)
+    return found
 
 
 def write(path: str | Path, name: str, results: Any) -> None:

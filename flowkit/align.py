@@ -18,7 +18,7 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.frames import Frames
 from flowkit.head_motion import sampled
 from flowkit.head_shape import STEADY, HeadShape
-from flowkit.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, turned
+from flowkit.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, scaling, turned
 from flowkit.landmarks import (
     BROWS,
     CANONICAL,
@@ -88,7 +88,8 @@ class Face:
     depth_cm : (DEPTH_MODES,) float64
         Correction of the depth of the face: see `head_shape`.
     light : (2, 2) float64
-        Gain and offset (grey in [0, 1]) that were applied to apex and offset; (1, 0) without matching.
+        Gain and offset (grey in [0, 1]) that were applied to apex and offset; (1, 0) without matching. Where the head turned, the
+        shading was matched too (`shading.py`); that is not kept.
     landmarks : (478, 2) float32
         Of the onset, in onset image pixels (x, y); NaN where there are none.
     n_faces : int
@@ -403,7 +404,8 @@ class Aligner:
             return HeadTrack(similarity, turn, np.zeros(DEPTH_MODES))
         size = len(anchor.onset)
         factor, side = COARSE / size, COARSE + 2 * MARGIN
-        smaller = np.array([[factor, 0, (factor - 1) / 2 + MARGIN], [0, factor, (factor - 1) / 2 + MARGIN]])
+        smaller = scaling(factor)
+        smaller[:, 2] += MARGIN
         # The onset takes the same way as the other frames: what is the same stays the same to the last bit.
         onset, apex, offset = (
             face_crop(grey, compose(smaller, compose(invert(moved), anchor.transform)), side)

@@ -344,9 +344,8 @@ class _Fit:
 
     def step(self) -> None:
         """Solve with the weights of now, and weigh the samples by what is left."""
-        from flowkit_kernels import (
-            least_squares,  # Numba takes a third of a second, and a process that only plans needs none
-        )
+        # Numba takes a third of a second to load, and a process that only plans needs none.
+        from flowkit_kernels import least_squares
 
         count, modes = self.samples.flow.shape[-1], slice(POSE, POSE + DEPTH_MODES)
         for phase, turn in enumerate(self.turned / 100):

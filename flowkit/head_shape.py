@@ -159,9 +159,8 @@ class HeadShape:
         return self._depths[size]
 
     def _rasterised(self, size: int) -> npt.NDArray[np.float32]:
-        from flowkit_kernels import (
-            rasteriser,  # Numba takes a third of a second, and a process that only plans needs none
-        )
+        # Numba takes a third of a second to load, and a process that only plans needs none.
+        from flowkit_kernels import rasteriser
 
         scale = size / REFERENCE
         points = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])

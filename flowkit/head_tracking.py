@@ -172,6 +172,12 @@ def _evenly_lit(picture: Image) -> Image:
 
 def rescaled(transform: Transform, factor: float) -> Transform:
     """A transform of px of a crop as one of px of the same crop at `factor` times its size."""
-    larger = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]])
-    smaller = np.array([[1, 0, (1 - factor) / 2], [0, 1, (1 - factor) / 2]]) / factor
-    return compose(compose(larger, transform), smaller)
+    back = (
+        np.array([[1, 0, (1 - factor) / 2], [0, 1, (1 - factor) / 2]]) / factor
+    )  # exact: the identity stays the identity
+    return compose(compose(scaling(factor), transform), back)
+
+
+def scaling(factor: float) -> Transform:
+    """Px of a picture -> px of the same picture at `factor` times its size: pixel centres lie at whole numbers."""
+    return np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]])

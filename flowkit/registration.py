@@ -156,9 +156,8 @@ class Reference:
         >>> float(transform[0, 2].round(1)), quality > LOST_BELOW
         (2.0, True)
         """
-        from flowkit_kernels.gauss_newton import (
-            register_level,  # Numba takes a third of a second, and a process that only plans needs none
-        )
+        # Numba takes a third of a second to load, and a process that only plans needs none.
+        from flowkit_kernels.gauss_newton import register_level
 
         _check_usable(self.picture, moving, self.mask, where)
         transform = np.eye(2, 3) if start is None else start
