@@ -70,6 +70,7 @@ def python(*arguments: str | Path, **environment: str) -> subprocess.CompletedPr
 # -- the whole way
 
 
+@pytest.mark.slow
 def test_a_run_on_macos_is_killed_goes_on_and_gives_the_bytes_of_any_other(
     cropped: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_run_on_macos_is_killed_goes_on_and_gives_the_bytes_of_any_other(
         assert flowkit(command, out, **mac).code == 0
 
 
+@pytest.mark.slow
 def test_shards_are_read_and_trained_on_on_windows(undisturbed: Path, tmp_path: Path) -> None:
     """Every module that reads or trains is imported; one fold is trained in a supervised worker process."""
     windows = on("win32")

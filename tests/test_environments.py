@@ -257,6 +257,7 @@ STRANGER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
     or subprocess.run([*STRANGER, "true"], check=False, capture_output=True).returncode != 0,
     reason="no user namespaces here",
 )
+@pytest.mark.slow
 def test_a_user_whom_nobody_knows_can_do_everything(cropped: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Without a home, or with one that cannot be written."""
     ended = well(run("extract", cropped, "--out", tmp_path, *SMALL, before=STRANGER, HOME=None))

@@ -123,6 +123,7 @@ STEPS_OF_A_RUN = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_again_and_again_loses_and_changes_nothing(
     undisturbed: Path, cropped: Path, tmp_path: Path
 ) -> None:
