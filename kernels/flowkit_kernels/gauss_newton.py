@@ -143,11 +143,13 @@ def register_level(level: Level, moving: Image, start: Similarity, iterations: i
     """
     factor, shift = start
     samples, left = level.samples, iterations
-    error, weight = np.empty(samples.shape[1], np.float32), np.empty(samples.shape[1], np.float32)
+    # One block: at a distance that depends on where the heap puts arrays, a loop would run in vectors or not, and round otherwise.
+    error, weight, contrast = np.empty((3, samples.shape[1]), np.float32)
+    contrast[:] = samples[CONTRAST]
     equations = np.empty((UNKNOWNS, UNKNOWNS + 1))
     while True:
         sample(level, moving, factor, shift, error)
-        without_light(samples, error, weight)
+        without_light(contrast, error, weight)
         tukey(weight)
         if left == 0:
             return factor, shift, correlation(samples, error, weight)
@@ -190,18 +192,18 @@ def sample(level: Level, moving: Image, factor: complex, shift: complex, error: 
 
 
 @inlined
-def without_light(samples: Image, error: Image, size: Image) -> None:
+def without_light(contrast: Image, error: Image, size: Image) -> None:
     """Set sizes to |error less what a gain and an offset explain|: a change of light makes no outlier."""
-    count = samples.shape[1]
+    count = len(contrast)
     total, common, norm = 0.0, 0.0, 1e-9
     for i in range(count):
-        contrast = np.float64(samples[CONTRAST, i])
+        wide = np.float64(contrast[i])
         total += error[i]
-        common += contrast * error[i]
-        norm += contrast * contrast
+        common += wide * error[i]
+        norm += wide * wide
     mean, gain = F32(total / count), F32(common / norm)
     for i in range(count):
-        size[i] = abs(error[i] - mean - gain * samples[CONTRAST, i])
+        size[i] = abs(error[i] - mean - gain * contrast[i])
 
 
 @inlined
