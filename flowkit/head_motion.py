@@ -297,8 +297,8 @@ class _Fit:
     undone : (2, 2) float64
         Rise, fall: yaw and pitch that were undone in the pictures, hundredths of a radian.
     valid : (bool, bool)
-    rows : (2 phases, 2 n, 6 + M + K) float64
-        Motion of each sample, first right, then down, by the head, by the modes of depth and by the action units.
+    columns : (2 phases, 6 + M + K, 2 n) float64
+        Motion of the samples, first right, then down, by the head, by the modes of depth and by the action units.
     weights : (2, n) float64
     solution : (12 + M + 3 K,) float64
     matrix : (12 + M + 3 K, 12 + M + 3 K) float64
@@ -310,7 +310,7 @@ class _Fit:
     samples: _Samples
     undone: Array
     valid: tuple[bool, bool]
-    rows: Array
+    columns: Array
     weights: Array
     solution: Array
     matrix: Array
@@ -321,11 +321,11 @@ class _Fit:
         """Begin with equal weights."""
         count, units = samples.flow.shape[-1], len(samples.units)
         both = [np.concatenate([head, np.zeros((DEPTH_MODES, 2, count)), samples.units]) for head in samples.head]
-        rows = np.stack([columns.reshape(len(columns), -1).T for columns in both])
+        columns = np.stack([fields.reshape(len(fields), -1) for fields in both])
         unknowns = _FREE + 3 * units
         weights = np.repeat(np.array(valid, np.float64)[:, None], count, axis=1)
         empty = np.zeros(unknowns), np.empty((unknowns, unknowns)), np.zeros(2)
-        return cls(samples, undone, valid, rows, weights, *empty)
+        return cls(samples, undone, valid, columns, weights, *empty)
 
     @property
     def motion(self) -> Array:
@@ -350,8 +350,8 @@ class _Fit:
         count, modes = self.samples.flow.shape[-1], slice(POSE, POSE + DEPTH_MODES)
         for phase, turn in enumerate(self.turned / 100):
             for component in (0, 1):
-                self.rows[phase, component * count : (component + 1) * count, modes] = (
-                    turn[component] * self.samples.modes.T
+                self.columns[phase, modes, component * count : (component + 1) * count] = (
+                    turn[component] * self.samples.modes
                 )
         vector = self._set_up()
         least_squares.partly_nonnegative(self.matrix, vector, _FREE, self.solution, _SWEEPS)
@@ -368,14 +368,14 @@ class _Fit:
         strengths = [_ONSET_SD_CM] * units + [_EXPRESSION_SD_CM] * (2 * units)
         deviations = [*pose, *pose, *[_DEPTH_SD_CM] * DEPTH_MODES, *strengths]
         self.matrix[:] = np.diag(1 / np.square(deviations))
-        vector, width = np.zeros(len(self.matrix)), self.rows.shape[2]
+        vector, width = np.zeros(len(self.matrix)), self.columns.shape[1]
         gram, target = np.empty((width, width)), np.empty(width)
         onset, apex, offset = (slice(_FREE + k * units, _FREE + (k + 1) * units) for k in range(3))
         for phase in (0, 1):
             if not self.valid[phase]:
                 continue
             weights = share * np.tile(self.weights[phase], 2)
-            least_squares.normal_equations(self.rows[phase], self.samples.flow[phase].ravel(), weights, gram, target)
+            least_squares.normal_equations(self.columns[phase], self.samples.flow[phase].ravel(), weights, gram, target)
             head, modes = slice(POSE * phase, POSE * (phase + 1)), slice(2 * POSE, _FREE)
             signed = [(onset, -1.0), (apex, 1.0)] if phase == 0 else [(apex, -1.0), (offset, 1.0)]
             parts = [(head, slice(0, POSE), 1.0), (modes, slice(POSE, POSE + DEPTH_MODES), 1.0)]
@@ -390,8 +390,8 @@ class _Fit:
         """Weights of the samples of a phase, and the median length of what is left."""
         strengths = self.strengths[phase + 1] - self.strengths[phase]
         known = np.concatenate([self.motion[phase], self.solution[2 * POSE : _FREE]])
-        expression = np.einsum("nk,k->n", self.rows[phase][:, len(known) :], strengths)
-        explained = np.einsum("nk,k->n", self.rows[phase][:, : len(known)], known) + expression
+        expression = np.einsum("kn,k->n", self.columns[phase, len(known) :], strengths)
+        explained = np.einsum("kn,k->n", self.columns[phase, : len(known)], known) + expression
         length = np.hypot(*(self.samples.flow[phase].ravel() - explained).reshape(2, -1))
         trusted = 1 / (1 + (_MISFIT / _NOISE_PX) ** 2 * np.square(expression.reshape(2, -1)).sum(axis=0))
         scaled = length * np.sqrt(trusted)
@@ -401,7 +401,7 @@ class _Fit:
     def separation(self) -> Array:
         """Standard deviation of the head's motion that the fit leaves open, mean over the samples, (2,)."""
         kept = np.concatenate([np.arange(_FREE), _FREE + np.flatnonzero(self.solution[_FREE:] > 0)])
-        covariance = np.linalg.inv(self.matrix[np.ix_(kept, kept)])
+        covariance = np.linalg.solve(self.matrix[np.ix_(kept, kept)], np.eye(len(kept), 2 * POSE))
         found = []
         for phase in (0, 1):
             at = slice(POSE * phase, POSE * (phase + 1))

@@ -100,6 +100,10 @@ def _relief(points: Array) -> Array:
     return np.asarray(0.25 * (points[:, 2] - points[:, 2].mean()))
 
 
+_Surface = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
+"""What each pixel shows: see `rasteriser.rasterise`."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeadShape:
     """A face over its crop.
@@ -120,6 +124,7 @@ class HeadShape:
     px_per_cm: float
     rotation: Array
     _depths: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    _surfaces: dict[int, _Surface] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, landmarks: Landmarks, transform: Transform, size: int) -> HeadShape:
@@ -145,30 +150,35 @@ class HeadShape:
         return cls(_with_rings(points), flat[list(STEADY)].mean(axis=0), scale, rotation)
 
     def corrected(self, depth_cm: Array) -> HeadShape:
-        """The same with its depth corrected by weights (DEPTH_MODES,) of the modes."""
+        """The same with its depth corrected by weights (DEPTH_MODES,) of the modes; each pixel shows the same place of it."""
         if not depth_cm.any():
             return self
         points = self.points.copy()
         points[:, 2] += self.px_per_cm * np.einsum("m,mp->p", depth_cm, _mesh().modes)
-        return HeadShape(points, self.centre, self.px_per_cm, self.rotation)
+        return HeadShape(points, self.centre, self.px_per_cm, self.rotation, _surfaces=self._surfaces)
 
     def depth(self, size: int) -> npt.NDArray[np.float32]:
         """Depth at each pixel of a crop of another size, (size, size), in px of that crop; 0 where nothing is known."""
         if size not in self._depths:
-            self._depths[size] = self._rasterised(size)
+            self._depths[size] = self._interpolated(self.points[:, 2:] * (size / REFERENCE), size)[0]
         return self._depths[size]
 
-    def _rasterised(self, size: int) -> npt.NDArray[np.float32]:
+    def _interpolated(self, carried: Array, size: int) -> npt.NDArray[np.float32]:
+        """What the points carry, (P, K), at each pixel of a crop of another size, (K, size, size); 0 where nothing is known."""
         # Numba takes a third of a second to load, and a process that only plans needs none.
         from flowkit_kernels import rasteriser
 
-        scale = size / REFERENCE
-        points = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])
-        hit, inside = np.empty((size, size), np.int32), np.empty((size, size, 2), np.float32)
-        depth = np.empty((size, size), np.float32)
-        rasteriser.rasterise(points.astype(np.float32), _mesh().triangles, hit, inside, depth)
-        depth[hit == rasteriser.NOTHING] = 0
-        return depth
+        triangles = _mesh().triangles
+        if size not in self._surfaces:
+            scale = size / REFERENCE
+            points = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])
+            hit, inside = np.empty((size, size), np.int32), np.empty((size, size, 2), np.float32)
+            depth = np.empty((size, size), np.float32)
+            rasteriser.rasterise(points.astype(np.float32), triangles, hit, inside, depth)
+            self._surfaces[size] = hit, inside
+        result = np.empty((carried.shape[1], size, size), np.float32)
+        rasteriser.interpolate(*self._surfaces[size], triangles, carried.astype(np.float32), result)
+        return result
 
     def deeper(self, depth_cm: Array, size: int) -> npt.NDArray[np.float32]:
         """How much deeper `corrected` is at each pixel of a crop, (size, size), in px of that crop."""
@@ -180,17 +190,12 @@ class HeadShape:
     @functools.cached_property
     def grid(self) -> Grid:
         """Depth and fields on the grid of the fit."""
-        from flowkit_kernels import rasteriser
-
-        mesh, scale = _mesh(), GRID / REFERENCE
-        flat = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])
-        hit, inside = np.empty((GRID, GRID), np.int32), np.empty((GRID, GRID, 2), np.float32)
-        rasteriser.rasterise(flat.astype(np.float32), mesh.triangles, hit, inside, np.empty((GRID, GRID), np.float32))
+        mesh = _mesh()
         seen = self.px_per_cm * self.rotation[:2] * [[1], [-1]]
         right, below = np.einsum("ai,im->am", seen, mesh.action_units.reshape(3, -1)).reshape(2, len(self.points), -1)
-        carried = np.concatenate([right, below, mesh.modes.T * self.px_per_cm, self.points[:, 2:]], axis=1)
-        result = np.empty((carried.shape[1], GRID, GRID), np.float32)
-        rasteriser.interpolate(hit, inside, mesh.triangles, carried.astype(np.float32), result)
+        result = self._interpolated(
+            np.concatenate([right, below, mesh.modes.T * self.px_per_cm, self.points[:, 2:]], axis=1), GRID
+        )
         units = right.shape[1]
         return Grid(
             result[: 2 * units].reshape(2, units, GRID, GRID).swapaxes(0, 1), result[2 * units : -1], result[-1]

@@ -14,41 +14,44 @@ from flowkit_kernels.simd import njit
 Doubles = npt.NDArray[np.float64]
 
 AT_ONCE = 4
-"""Rows that are added in one pass over the matrix: fetching it takes longer than the sums."""
+"""Columns that are multiplied with another one in one pass: fetching it takes longer than the sums."""
 _TOLERANCE = 1e-6
 """Largest change of an unknown in the last sweep."""
 
 
 @njit
-def normal_equations(rows: Doubles, targets: Doubles, weights: Doubles, matrix: Doubles, vector: Doubles) -> None:
-    """Sum `weight row row'` and `weight target row` over all rows.
+def normal_equations(columns: Doubles, targets: Doubles, weights: Doubles, matrix: Doubles, vector: Doubles) -> None:
+    """Sum weight x column x column, and weight x column x target, for every pair of columns and every column.
 
     Parameters
     ----------
-    rows : (n, k) float64
+    columns : (k, n) float64
     targets, weights : (n,) float64
     matrix : (k, k) float64
         Result.
     vector : (k,) float64
         Result.
     """
-    matrix[:] = 0
-    vector[:] = 0
-    count, unknowns = rows.shape
-    for n in range(0, count - count % AT_ONCE, AT_ONCE):
-        a, b, c, d = rows[n], rows[n + 1], rows[n + 2], rows[n + 3]
-        for i in range(unknowns):
-            p, q = weights[n] * a[i], weights[n + 1] * b[i]
-            r, s = weights[n + 2] * c[i], weights[n + 3] * d[i]
-            vector[i] += p * targets[n] + q * targets[n + 1] + r * targets[n + 2] + s * targets[n + 3]
-            for j in range(i, unknowns):  # the other half follows by symmetry
-                matrix[i, j] += p * a[j] + q * b[j] + r * c[j] + s * d[j]
-    for n in range(count - count % AT_ONCE, count):
-        for i in range(unknowns):
-            p = weights[n] * rows[n, i]
-            vector[i] += p * targets[n]
-            for j in range(i, unknowns):
-                matrix[i, j] += p * rows[n, j]
+    unknowns, count = columns.shape
+    weighted = np.empty((AT_ONCE, count))
+    for i in range(0, unknowns, AT_ONCE):
+        for k in range(AT_ONCE):
+            p = min(i + k, unknowns - 1)
+            vector[p] = 0
+            for n in range(count):
+                weighted[k, n] = weights[n] * columns[p, n]
+            for n in range(count):
+                vector[p] += weighted[k, n] * targets[n]
+        for j in range(i, unknowns):  # the other half follows by symmetry
+            a, b, c, d = 0.0, 0.0, 0.0, 0.0
+            for n in range(count):
+                value = columns[j, n]
+                a += weighted[0, n] * value
+                b += weighted[1, n] * value
+                c += weighted[2, n] * value
+                d += weighted[3, n] * value
+            for k, total in enumerate((a, b, c, d)):
+                matrix[min(i + k, unknowns - 1), j] = total
     for i in range(unknowns):
         for j in range(i):
             matrix[i, j] = matrix[j, i]

@@ -46,11 +46,11 @@ def best_of_all_subsets(matrix: Array, vector: Array) -> Array:
 @pytest.mark.parametrize("unknowns", [1, 7])
 def test_normal_equations_are_sums_of_outer_products(count: int, unknowns: int) -> None:
     rng = np.random.default_rng(count)
-    rows, targets, weights = rng.normal(size=(count, unknowns)), rng.normal(size=count), rng.random(count)
+    columns, targets, weights = rng.normal(size=(unknowns, count)), rng.normal(size=count), rng.random(count)
     matrix, vector = np.full((unknowns, unknowns), np.nan), np.full(unknowns, np.nan)
-    normal_equations(rows, targets, weights, matrix, vector)
-    np.testing.assert_allclose(matrix, (rows * weights[:, None]).T @ rows, atol=1e-12)
-    np.testing.assert_allclose(vector, (rows * weights[:, None]).T @ targets, atol=1e-12)
+    normal_equations(columns, targets, weights, matrix, vector)
+    np.testing.assert_allclose(matrix, columns * weights @ columns.T, atol=1e-12)
+    np.testing.assert_allclose(vector, columns * weights @ targets, atol=1e-12)
     assert np.array_equal(matrix, matrix.T)
 
 

@@ -1,8 +1,8 @@
 """Compiled loops: the same bits wherever the arrays happen to lie in memory.
 
-LLVM compiles some loops twice and chooses by the distance of the arrays: vectors where they are far apart, one value at a time where
-they may overlap, or lie closer than a few vectors. Both round differently. So arrays of a hundred bytes, which the heap puts side by
-side or not, gave the first clip of a run one of two results.
+LLVM compiles some loops twice and chooses by the distance of the arrays: vectors where they are far apart, one value at a time
+where they may overlap, or lie closer than a few vectors. Both round differently. So arrays of a hundred bytes, which the heap puts
+side by side or not, gave the first clip of a run one of two results.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def picture(seed: int, size: int) -> np.ndarray:
 def flow_of_a_pair() -> bytes:
     frames = np.stack([picture(seed, 16) for seed in range(3)])[None]
     solver = TVL1Params(scales=1, warps=1, inner_iterations=2)
-    return phase_flow(frames, solver, backend="cpu", threads=1).tobytes()
+    return bytes(phase_flow(frames, solver, backend="cpu", threads=1))
 
 
 def combined_flow() -> bytes:
     flow = np.random.default_rng(0).normal(size=(1, 2, 2, 20, 20)).astype(np.float32)
-    return mmcof(flow, MMCOFParams(), backend="cpu", threads=1).tobytes()
+    return bytes(mmcof(flow, MMCOFParams(), backend="cpu", threads=1))
 
 
 def registration() -> bytes:
@@ -43,13 +43,14 @@ def registration() -> bytes:
 
 
 def level() -> bytes:
-    return b"".join(map(np.array, gauss_newton.make_level(picture(0, 16), 1, np.ones((16, 16), np.bool_), 4, 16)))
+    found = gauss_newton.make_level(picture(0, 16), 1, np.ones((16, 16), np.bool_), 4, 16)
+    return b"".join(np.asarray(part).tobytes() for part in found)
 
 
 def fit() -> bytes:
     rng = np.random.default_rng(0)
-    rows, matrix, vector, solution = rng.normal(size=(12, 5)), np.zeros((5, 5)), np.zeros(5), np.zeros(5)
-    least_squares.normal_equations(rows, rng.normal(size=12), rng.random(12), matrix, vector)
+    columns, matrix, vector, solution = rng.normal(size=(5, 12)), np.zeros((5, 5)), np.zeros(5), np.zeros(5)
+    least_squares.normal_equations(columns, rng.normal(size=12), rng.random(12), matrix, vector)
     least_squares.partly_nonnegative(matrix + np.eye(5), vector, 2, solution, 20)
     return matrix.tobytes() + vector.tobytes() + solution.tobytes()
 
