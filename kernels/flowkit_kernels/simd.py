@@ -10,6 +10,8 @@
 - `load_*`, `store_*`: `lines[line + plane, x]`, tagged for LLVM with an alias scope for the plane (a literal) and for the
   kind of array (the name). Numba has no `noalias`; without the tags LLVM must assume that each store may change the next load,
   and leaves the loop scalar. The promise: in one loop, different planes or kinds never overlap.
+- Where LLVM cannot know whether arrays overlap, it compiles a loop twice and chooses by their distance in memory; both round
+  differently. So small arrays that one loop reads and writes come from one block, whose layout is always the same.
 - `_WIDE`: LLVM halves the vectors of processors that have 512 bits, unless a function says that it wants them.
 - Unsigned x (`U64`, ZERO, ONE): a signed index compiles to a wrap-around test, which keeps a loop scalar too.
 - `sort_column`, `median_25`: comparator networks, written out by the compiler. `cubic_texel`: one vector for four texels.
