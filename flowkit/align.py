@@ -33,7 +33,6 @@ from flowkit.landmarks import (
     read_landmarks_file,
 )
 from flowkit.manifest import Clip
-from flowkit.quality import BLANK_STD
 from flowkit.registration import (
     LOST_BELOW,
     Image,
@@ -42,6 +41,7 @@ from flowkit.registration import (
     compose,
     fit_similarity,
     invert,
+    is_blank,
     mapped,
     match_light,
 )
@@ -118,8 +118,8 @@ class Face:
     @property
     def is_blank(self) -> npt.NDArray[np.bool_]:
         """Whether onset, apex and offset show no texture inside the face, (3,)."""
-        inside = self.pixels[:, (self.regions & FACE) > 0]
-        return np.asarray(inside.std(axis=1) < BLANK_STD)
+        inside = (self.regions & FACE) > 0
+        return np.array([is_blank(picture, inside) for picture in self.pixels])
 
     def comparable(self, valid: tuple[bool, bool]) -> tuple[bool, bool]:
         """Return which of the valid phases show something at both ends: between the others there is no motion to be found."""

@@ -61,16 +61,16 @@ class Degradation:
     """
 
     smear: float = 0.016
-    half_gradient: float = 2.0
+    half_gradient: float = 1.65
     half_power: float = -0.55
     gain_spread: float = 0.3
     gain_scale: float = 0.06
-    absorbed: float = 1.1
+    absorbed: float = 0.6
     noise: float = 0.72e-4
     noise_power: float = 0.75
-    noise_texture: float = -0.1
+    noise_texture: float = -0.25
     noise_scales: tuple[tuple[float, float], ...] = ((0.0, 0.16), (0.022, 0.28), (0.06, 0.56))
-    noise_shared: float = 0.15
+    noise_shared: float = 0.38
     noise_spread: float = 0.35
     outliers: float = 0.3
 

@@ -2,8 +2,8 @@
 
 No frame is rendered and no flow is estimated, so a sample takes milliseconds. A person has the geometry of a synthetic person
 (`head.py`, `people.py`), moves as `expressions.py` says, and turns the head a little. A rasteriser gives the true motion of what
-each pixel of the crop shows. The similarity nearest to the head's turn is taken out, as alignment does; `degradation.py` does
-the rest.
+each pixel of the crop shows. The similarity nearest to the head's turn is taken out, and most of what is left of it, as alignment
+does; `degradation.py` does the rest.
 
 A data set is a folder of HDF5 files, each written whole, and settings.json. A stopped run resumes with the files that are missing.
 The datasets of a file; n samples, side S:
@@ -68,6 +68,8 @@ PEAK_LIMIT: Final = 0.03
 """Beyond this share of the side a face could fold over itself."""
 CONTRAST: Final = (0.75, 1.75)
 """Contrast of a face relative to those that the gradients are taken from: light, exposure and lens."""
+TURN_LEFT: Final = 0.27
+"""Share of the motion of a turning head, beyond its similarity, that alignment leaves; measured by benchmarks/degradation.py."""
 FILE_BYTES: Final = 1 << 25
 _SETTINGS: Final = "settings.json"
 _TIMEOUT_S: Final = 900.0
@@ -334,9 +336,9 @@ def _motion(
         rasteriser.interpolate(hit, inside, head.triangles, carried, result[phase])
     local, whole, face, rigid = result[:, :2], result[:, 2:4], result[:, 5] > 0.5, result[:, 6] > 0.5
     turn, weight = whole - local, rigid * result[:, 4] ** 2
-    left = np.stack([field - nearest_similarity(field, share) for field, share in zip(turn, weight, strict=True)])
+    left: Flow = np.stack([field - nearest_similarity(field, share) for field, share in zip(turn, weight, strict=True)])
     shown = result[:, 4:5] > 0  # skin, hair and eyes all have some texture
-    return _Motion(local + left, local, shown, face, rigid, result[:, 4])
+    return _Motion(local + np.float32(TURN_LEFT) * left, local, shown, face, rigid, result[:, 4])
 
 
 def _displaced(person: _Person, weights: Weights) -> Flow:

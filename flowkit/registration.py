@@ -117,7 +117,7 @@ class Reference:
     def of(cls, picture: Image, mask: npt.NDArray[np.bool_]) -> Reference:
         """Return the reference for a crop in [0, 1] and the pixels of it that show what is rigid."""
         plain = np.array(mask, order="C")  # whatever the caller's memory looks like: compiled code knows one kind
-        return cls(picture, plain, _is_blank(picture, plain), {})
+        return cls(picture, plain, is_blank(picture, plain), {})
 
     def register(
         self, moving: Image, where: str = "registration", start: Transform | None = None, finest: int = 1
@@ -161,7 +161,7 @@ class Reference:
 
         _check_usable(self.picture, moving, self.mask, where)
         transform = np.eye(2, 3) if start is None else start
-        if self.is_blank or _is_blank(moving, self.mask):
+        if self.is_blank or is_blank(moving, self.mask):
             return Registration(transform, math.nan)
         (factor, shift), quality, grey = _complex(transform), math.nan, _grey_levels(moving)
         for step, iterations in _LEVELS:
@@ -192,10 +192,10 @@ def match_light(reference: Image, moving: Image, mask: npt.NDArray[np.bool_]) ->
     gain, offset : float
         Gain is 1 where either picture is blank inside the mask: it would blow noise up.
     """
-    inside, wanted = moving[mask].astype(np.float64), reference[mask].astype(np.float64)
-    deviation, wanted_deviation = inside.std(), wanted.std()
-    gain = 1.0 if min(deviation, wanted_deviation) < BLANK_STD else float(wanted_deviation / deviation)
-    offset = float(wanted.mean() - gain * inside.mean())
+    mean, deviation = _mean_and_deviation(moving, mask)
+    wanted_mean, wanted_deviation = _mean_and_deviation(reference, mask)
+    gain = 1.0 if min(deviation, wanted_deviation) < BLANK_STD else wanted_deviation / deviation
+    offset = wanted_mean - gain * mean
     return np.float32(gain) * moving + np.float32(offset), gain, offset
 
 
@@ -318,8 +318,17 @@ def _complex(similarity: Transform) -> tuple[complex, complex]:
     return complex(a, b), complex(right, down)
 
 
-def _is_blank(image: Image, mask: npt.NDArray[np.bool_]) -> bool:
-    return bool(mask.any() and image[mask].std(dtype=np.float64) < BLANK_STD)
+def is_blank(image: Image, mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether a picture shows no texture inside a mask that holds at least one pixel."""
+    return bool(mask.any()) and _mean_and_deviation(image, mask)[1] < BLANK_STD
+
+
+def _mean_and_deviation(image: Image, mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean and standard deviation inside a mask of at least one pixel, in float64."""
+    values = image[mask].astype(np.float64)
+    mean = values.mean()
+    values -= mean
+    return float(mean), float(np.sqrt(np.einsum("i,i->", values, values) / len(values)))
 
 
 def _check_usable(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], where: str) -> None:

@@ -263,3 +263,10 @@ def test_the_docs_hold_the_stored_figures(accuracy: ModuleType) -> None:
         for name in ("no flow", stored["default"], "oracle"):
             both = "; ".join(f"{stored['faces'][face][group]['epe_px'][name]:.3f}" for face in ("ours", "face3d"))
             assert both in row, (group, name)
+
+
+def test_what_was_asked_for_stands_in_the_docs_as_it_was_reached(accuracy: ModuleType) -> None:
+    import alignment
+
+    for page in (BENCHMARKS / "README.md", BENCHMARKS.parent / "README.md"):
+        assert alignment.table() in page.read_text(encoding="utf-8")
