@@ -7,8 +7,9 @@ from pathlib import Path
 
 from _common import Figures, extract, main, synthesise
 
-FEW = 4
-"""Clips of the manifest that is extracted to find out what a run costs beside its clips: start, landmark model, report."""
+FEW = 24
+"""Clips of the manifest that is extracted to find out what a run costs beside its clips: start, landmark model, and the report,
+which has pictures of so many clips at most."""
 
 
 def prepare(inputs: Path, people: int) -> None:
