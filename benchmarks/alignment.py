@@ -4,7 +4,8 @@ python benchmarks/alignment.py
 
 It reads what accuracy.py, alignment_neutral.py, exposure.py, large_motion.py and against.py stored in results/,
 and measures nothing itself. Every figure is the worse of both synthetic faces. "0.1" is `--stabilise similarity`, the
-default of version 0.1, in the same run; for the CPU time it is version 0.1 itself.
+default of version 0.1, in the same run; for the CPU time it is version 0.1 itself. "Undone" is the flow of frames in which the head
+does not move: what is missing there is missing in the solver, and alignment cannot give it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import accuracy
 
 RESULTS = Path(__file__).parent / "results"
 SOURCES = ("accuracy", "alignment_neutral", "exposure", "large_motion", "against")
-OLD, NEW = "similarity", "head"
+OLD, NEW, UNDONE = "similarity", "head", "oracle"
 Figures = dict[str, Any]
 
 
 def rows(results: Path = RESULTS) -> Iterator[list[str]]:
-    """Yield scene, figure of 0.1, figure of this version, bar, what was wanted, whether the bar is met."""
+    """Yield scene, figures of 0.1, of this version and with the head's motion undone, bar, what was wanted, whether it is met."""
     stored = {name: json.loads((results / f"{name}.json").read_text(encoding="utf-8"))["results"] for name in SOURCES}
     faces = list(stored["accuracy"]["faces"].values())
     still, plane, turned, more = (
@@ -34,7 +35,7 @@ def rows(results: Path = RESULTS) -> Iterator[list[str]]:
     def of(
         groups: list[Figures], figure: Callable[[Figures, str], float], worst: Callable[..., float] = max
     ) -> list[float]:
-        return [worst(figure(group, method) for group in groups) for method in (OLD, NEW)]
+        return [worst(figure(group, method) for group in groups) for method in (OLD, NEW, UNDONE)]
 
     yield row("head still: EPE / unstabilised, median", of(still, over_none), 1.35, 1.05)
     yield row("head still: EPE / unstabilised, worst expression", of(still, worst_of(over_none)), 1.8)
@@ -80,8 +81,8 @@ def large_motion(stored: Figures) -> Iterator[list[str]]:
     yield row("frames lost, turn of 5 or 10 degrees", of(("turning by 5", "turning by 10"), lost), 0)
     yield row("frames lost, turn of 15 degrees", of(("turning by 15",), lost), 0.05, 0)
     yield row("frames lost, shift of up to 30 px", of(("shifted by 20", "shifted by 30"), lost), 0)
-    turned = ("turning by 5", "turning by 10", "turning by 15", "shifted by 20", "shifted by 30", "grimace")
-    yield row("accepted with an in-plane error above 1 px", of(turned, too_far), 0.01, 0)
+    far = [max(too_far(face, method) for face in faces) for method in (OLD, NEW)]
+    yield row("of the accepted frames, in-plane error above 1 px", far, 0.01, 0)
 
 
 def lost(frames: Figures) -> float:
@@ -89,9 +90,10 @@ def lost(frames: Figures) -> float:
     return float(1 - frames["accepted"] / frames["frames"])
 
 
-def too_far(frames: Figures) -> float:
-    """Share of accepted frames whose motion is more than a px off in the plane."""
-    return float(frames["too_far"] / frames["accepted"])
+def too_far(groups: Figures, method: str) -> float:
+    """Share of accepted frames of all groups whose motion is more than a px off in the plane."""
+    frames = [group[method] for group in groups.values() if "too_far" in group.get(method, {})]
+    return float(sum(one["too_far"] for one in frames) / sum(one["accepted"] for one in frames))
 
 
 def over_none(group: Figures, method: str) -> float:
@@ -115,16 +117,18 @@ def worst_of(figure: Callable[[Figures, str], float]) -> Callable[[Figures, str]
 
 
 def row(name: str, values: list[float], bar: float, wanted: float | None = None, least: bool = False) -> list[str]:
-    """One row; `least` where larger is better."""
-    new = values[-1]
+    """One row, of two or three figures; `least` where larger is better."""
+    old, new, undone = values if len(values) == 3 else (*values, None)
     met = new >= bar if least else new <= bar
-    cells = [f"{value:.2f}" for value in values]
+    cells = [
+        "" if value is None else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}" for value in (old, new, undone)
+    ]
     return [name, *cells, f"{bar:g}", "" if wanted is None else f"{wanted:g}", "met" if met else "**missed**"]
 
 
 def table(results: Path = RESULTS) -> str:
     """All rows as Markdown."""
-    return accuracy.markdown([["scene", "0.1", "this version", "bar", "wanted", ""], *rows(results)])
+    return accuracy.markdown([["scene", "0.1", "this version", "undone", "bar", "wanted", ""], *rows(results)])
 
 
 if __name__ == "__main__":
