@@ -9,7 +9,7 @@ from _common import Figures, extract, main, synthesise
 
 FEW = 24
 """Clips of the manifest that is extracted to find out what a run costs beside its clips: start, landmark model, and the report,
-which has pictures of so many clips at most."""
+which has pictures of fewer clips."""
 
 
 def prepare(inputs: Path, people: int) -> None:
