@@ -48,7 +48,7 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -431,25 +431,36 @@ def main() -> int:
         print(tables(json.loads(options.table.read_text(encoding="utf-8"))["results"]))
         return 0
     todo = list(tasks(options.faces, options.groups, options.people, options.subjects))
-    started = time.monotonic()
-    found = machine.spread(todo, start, measured, options.workers)
-    results = {
-        "people": options.people,
-        "seed": todo[0].config.seed,
-        "subjects": options.subjects,
-        "seconds": round(time.monotonic() - started),
-        "default": DEFAULT,
-        "faces": summary(found),
-    }
+    results = judged(options, todo, start, measured, summary)
     print(tables(results))
     if options.out:
         machine.write(options.out, "accuracy", results)
     return 0
 
 
-def parsed() -> argparse.Namespace:
-    """What was asked for, with the faces that are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def judged(
+    options: argparse.Namespace,
+    todo: list[Any],
+    prepare: Callable[[], None],
+    measure: Callable[[Any], list[Any]],
+    summarise: Callable[[list[Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Measure people and groups; return the figures of each face, as stored, and who was measured."""
+    started = time.monotonic()
+    found = machine.spread(todo, prepare, measure, options.workers)
+    return {
+        "people": options.people,
+        "seed": todo[0].config.seed,
+        "subjects": options.subjects,
+        "seconds": round(time.monotonic() - started),
+        "default": DEFAULT,
+        "faces": summarise(found),
+    }
+
+
+def parsed(description: str | None = __doc__, scenes: str = "accuracy") -> argparse.Namespace:
+    """What was asked for of frozen scenes, with the faces that are there."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     parser.add_argument(
         "--table", type=Path, metavar="JSON", help="print the tables of a stored result; measure nothing"
@@ -462,7 +473,8 @@ def parsed() -> argparse.Namespace:
         "--workers", type=int, metavar="N", default=machine.cores(), help="processes; by default one per core"
     )
     options = parser.parse_args()
-    known, most = list(groups(options.people)), scene_sets.read("accuracy")["people"]["subjects"]
+    frozen = scene_sets.read(scenes)
+    known, most = list(frozen["groups"]), frozen["people"]["subjects"]
     options.groups = options.groups or known
     if unknown := set(options.groups) - set(known):
         parser.error(f"--groups must be some of {', '.join(known)}; got {', '.join(sorted(unknown))}")

@@ -135,11 +135,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     parser.add_argument("--people", choices=("judging", "tuning"), default="judging")
-    parser.add_argument("--subjects", type=int, metavar="N", help="measure the first N people; by default all")
-    options = parser.parse_args()
     scenes = scene_sets.read("exposure")
+    most = scenes["people"]["subjects"]
+    parser.add_argument(
+        "--subjects", type=int, metavar="N", choices=range(1, most + 1), default=most, help="first people"
+    )
+    options = parser.parse_args()
     faces = ["ours"] if scene_sets.face3d_missing() else list(accuracy.FACES)
-    seed, count = scenes["people"][f"{options.people}_seed"], options.subjects or scenes["people"]["subjects"]
+    seed, count = scenes["people"][f"{options.people}_seed"], options.subjects
     tasks = [
         (face, group, person, dataclasses.replace(settings, face3d=accuracy.FACES[face]))
         for face in faces

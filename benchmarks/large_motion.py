@@ -29,12 +29,10 @@ hard to tell.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,7 +44,7 @@ import numpy.typing as npt
 
 import machine
 import scene_sets
-from accuracy import CLIP, DEFAULT, FACES, SIZE, TITLES, carried, grey, markdown
+from accuracy import CLIP, DEFAULT, FACES, SIZE, TITLES, carried, grey, judged, markdown, parsed
 from flowkit import images
 from flowkit.align import FACE, RIGID, Aligner, Anchor, Face, fit_samples
 from flowkit.config import AlignConfig
@@ -361,51 +359,16 @@ def share(count: int, of: int) -> str:
 
 def main() -> int:
     """Measure, print, store."""
-    options = parsed()
+    options = parsed(__doc__, "large_motion")
     if options.table:
         print(tables(json.loads(options.table.read_text(encoding="utf-8"))["results"]))
         return 0
     todo = list(tasks(options.faces, options.groups, options.people, options.subjects))
-    started = time.monotonic()
-    found = machine.spread(todo, start, measured, options.workers)
-    results = {
-        "people": options.people,
-        "seed": todo[0].config.seed,
-        "subjects": options.subjects,
-        "seconds": round(time.monotonic() - started),
-        "default": DEFAULT,
-        "faces": summary(found),
-        "real_video": real_video(),
-    }
+    results = judged(options, todo, start, measured, summary) | {"real_video": real_video()}
     print(tables(results))
     if options.out:
         machine.write(options.out, "large_motion", results)
     return 0
-
-
-def parsed() -> argparse.Namespace:
-    """What was asked for, with the faces that are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="where to store the result as JSON")
-    parser.add_argument(
-        "--table", type=Path, metavar="JSON", help="print the tables of a stored result; measure nothing"
-    )
-    parser.add_argument("--people", choices=("judging", "tuning"), default="judging", help="which people are measured")
-    known, most = list(groups("judging")), scene_sets.read("large_motion")["people"]["subjects"]
-    parser.add_argument("--groups", nargs="+", metavar="NAME", choices=known, default=known, help="by default all")
-    parser.add_argument("--faces", nargs="+", choices=FACES, help="by default all that are there")
-    parser.add_argument(
-        "--subjects", type=int, metavar="N", choices=range(1, most + 1), default=most, help="first people"
-    )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", default=machine.cores(), help="processes; by default one per core"
-    )
-    options = parser.parse_args()
-    reason = scene_sets.face3d_missing()
-    if reason and "face3d" in (options.faces or ()):
-        parser.error(f"--faces: face3d cannot be measured: {reason}")
-    options.faces = options.faces or [name for name in FACES if name != "face3d" or not reason]
-    return options
 
 
 if __name__ == "__main__":
