@@ -264,10 +264,8 @@ def _samples(flow: Flow, shape: HeadShape, inside: npt.NDArray[np.bool_], turn: 
     grid = shape.grid
     scale = REFERENCE / flow.shape[-1]
     small = np.stack([[_shrunk(component) for component in phase] for phase in flow]) * np.float32(scale)
-    fields = np.stack([head_fields(grid.depth, shape, REFERENCE / GRID)] * 2)
-    if turn.any():
-        fields = np.stack([head_fields(grid.depth, shape, REFERENCE / GRID, angles) for angles in turn])
-        inside = np.logical_and.reduce([inside, *(_seen(shape, angles) for angles in turn)])
+    fields = np.stack([head_fields(grid.depth, shape, REFERENCE / GRID, angles) for angles in turn])
+    inside = np.logical_and.reduce([inside, *(_seen(shape, angles) for angles in turn)])
     found = (fields[..., inside], grid.modes[:, inside], grid.action_units[..., inside], small[..., inside])
     return _Samples(*(np.asarray(values, np.float64) for values in found))
 
