@@ -7,7 +7,10 @@ and OpenCV.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +49,27 @@ def start(
         env={**os.environ, "PYTHONPATH": paths, **environment},
         start_new_session=True,
         preexec_fn=_hear_ctrl_c,
+    )
+
+
+STANDIN = Path(__file__).parent / "standin"
+
+
+def standin_environment(**settings: object) -> dict[str, str]:
+    """Environment of a process, and of all that it starts, on a machine with a GPU that is none (standin/sitecustomize.py)."""
+    paths = os.pathsep.join([str(STANDIN), *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": paths, "FLOWKIT_STANDIN": json.dumps(settings)}
+
+
+def run_on_standin(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run Python there to its end."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=standin_environment(**settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
@@ -100,8 +124,14 @@ LONGEST_FIRST = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--budget`."""
+    """Add `--budget` and `--gpu-backends`."""
     budget.add_options(parser)
+    parser.addoption(
+        "--gpu-backends",
+        type=lambda text: text.split(","),
+        default=list(GPU_BACKENDS),
+        help="GPU backends that must run where a GPU is, separated by commas; tests of others are left out (default: all)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,29 +139,64 @@ def pytest_configure(config: pytest.Config) -> None:
     budget.watch(config)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; leave out tests of GPU backends that were not asked for."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    others = [item for item in items if gpu_backends_of(item) - set(config.option.gpu_backends)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def gpu_backends_of(item: pytest.Item) -> set[str]:
+    """GPU backends that a test needs, as its marks `gpu` name them."""
+    marks = list(item.iter_markers("gpu"))
+    names = {name for mark in marks for name in mark.args}
+    if marks and (not names or names - set(GPU_BACKENDS)):
+        raise pytest.UsageError(
+            f"{item.nodeid}: the mark gpu must name backends of {GPU_BACKENDS}; got {names or 'none'}"
+        )
+    return names
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m gpu`, leave files alone that hold no such test: they may import what a GPU machine lacks."""
-    if config.option.markexpr != "gpu" or collection_path.suffix != ".py":
+    """Where only tests with the mark `gpu` are asked for, leave other files alone: they may import what a GPU machine lacks."""
+    if collection_path.suffix != ".py" or not asks_for_gpu(config.option.markexpr):
         return None
     text = collection_path.read_text(encoding="utf-8")
     return None if "mark.gpu" in text or "backend_params" in text else True
 
 
+def asks_for_gpu(expression: str) -> bool:
+    """Whether no test without the mark `gpu` fits a mark expression, such as "gpu and not slow"."""
+    others = sorted(set(re.findall(r"[A-Za-z_]\w*", expression)) - {"and", "or", "not", "gpu"})
+    try:
+        code = compile(expression.strip() or "True", "-m", "eval")
+    except SyntaxError:
+        return False  # pytest says what is wrong with it
+    cases = itertools.product((False, True), repeat=len(others))
+    return not any(eval(code, {"gpu": False, **dict(zip(others, case, strict=True))}) for case in cases)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test with the mark `gpu` where no GPU backend runs; the simulator is none."""
-    if item.get_closest_marker("gpu") is None:
-        return
-    obstacles = {name: obstacle.what for name in GPU_BACKENDS if (obstacle := find_obstacle(name))}
-    if not gpu_is_here():
-        pytest.skip(f"no GPU: {obstacles['cuda']}")
-    if len(obstacles) == len(GPU_BACKENDS):
-        pytest.skip("no GPU backend runs: " + "; ".join(f"{name}: {what}" for name, what in obstacles.items()))
+    """Skip a test with the mark `gpu` where no GPU is. Where one is, a backend that cannot run fails its tests.
+
+    To skip those too would leave a run green that tried nothing.
+    """
+    names = gpu_backends_of(item)
+    if names and not gpu_is_here():
+        obstacle = find_obstacle("cuda")
+        pytest.skip(f"no GPU: {obstacle.what if obstacle else 'the driver finds none'}")
+    for name in sorted(names):
+        obstacle = find_obstacle(name)
+        if obstacle:
+            others = ",".join(other for other in GPU_BACKENDS if other != name)
+            pytest.fail(
+                f"{name} must run where a GPU is; got an obstacle: {obstacle.what}. {obstacle.next_step}; or leave its tests "
+                f"out: --gpu-backends {others}",
+                pytrace=False,
+            )
 
 
 def shard_bytes(out: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from kernel_scenes import backend_params
 
 from conftest import start
 from flowkit import bench
@@ -570,9 +571,9 @@ assert watch._target.copy_to_host().tolist() == list(range(1024))
 timed = timing.time_call(watch, lambda: None, seconds=0)
 assert timed.device_s is None and timed.host_s.median >= 0
 """
-    environment = {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT / "kernels"), "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = start(code=code, NUMBA_ENABLE_CUDASIM="1")
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
 
 
 def test_a_gpu_is_described_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,7 +582,7 @@ def test_a_gpu_is_described_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
     assert heading["machine"]["devices"] == {"cuda": {"name": "cuda", "asked": (0,)}}
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("cuda")
 def test_end_to_end_leaves_the_gpu_to_the_processes_that_compute() -> None:
     code = """
 import ctypes
@@ -595,18 +596,13 @@ assert driver.cuInit(0) == 0
 assert driver.cuDevicePrimaryCtxGetState(0, ctypes.byref(flags), ctypes.byref(active)) == 0
 assert active.value == 0
 """
-    if "cuda" not in available_backends():
-        pytest.skip("no GPU backend cuda runs here")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = start(code=code)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("backend", GPU_BACKENDS)
+@backend_params(GPU_BACKENDS)
 def test_a_gpu_gives_right_answers_and_times_on_both_clocks(backend: str) -> None:
-    if backend not in available_backends():
-        pytest.skip(f"no GPU backend {backend} runs here")
     document = bench.run(BenchOptions((backend,), sizes=((64, 64),), batches=(1, 5), seconds=0.05))
     assert bench.troubles(document) == []
     for row in document["rows"]:
@@ -619,15 +615,16 @@ def test_a_gpu_gives_right_answers_and_times_on_both_clocks(backend: str) -> Non
 
 
 @pytest.mark.skipif("cuda" in available_backends(), reason="there is a GPU here")
-def test_the_gpu_benchmark_writes_nothing_without_a_gpu(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_writes_nothing_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     out = tmp_path / "gpu.json"
-    script = ROOT / "benchmarks" / "gpu.py"
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
-    done = subprocess.run(
-        [sys.executable, script, "--out", out], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, out.exists()) == (3, "", False)
-    assert "backend: cuda must be able to run here" in done.stderr
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(out)])
+    assert (importlib.import_module("gpu").main(), out.exists()) == (3, False)
+    shown, error = capsys.readouterr()
+    assert shown == ""
+    assert "backend: cuda must be able to run here" in error
 
 
 @pytest.mark.parametrize(("rate", "reached"), [(19_999, "neither"), (20_000, "good"), (40_000, "wanted")])

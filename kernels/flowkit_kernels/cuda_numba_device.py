@@ -90,6 +90,8 @@ def adopt(where: str, name: str, array: Any) -> Array:
     with device_errors():
         if 0 not in interface["shape"]:
             _on_current_device(where, name, interface["data"][0])
+        if interface.get("stream") is None:  # torch names none: its work on the array may still be queued on any stream
+            cuda.synchronize()
         return cuda.as_cuda_array(array)
 
 

@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,12 @@ def numba_cuda_obstacle() -> Obstacle | None:
     driver = find_driver()
     if _is_set("NUMBA_ENABLE_CUDASIM"):
         return _numba_package_obstacle(driver)
-    return _gpu_obstacle(driver) or _numba_package_obstacle(driver) or _numba_version_obstacle(driver)
+    return (
+        _gpu_obstacle(driver)
+        or _numba_package_obstacle(driver)
+        or _numpy_obstacle(driver)
+        or _numba_version_obstacle(driver)
+    )
 
 
 def forget() -> None:
@@ -224,6 +230,15 @@ def _numba_package_obstacle(driver: Driver | None) -> Obstacle | None:
     return None
 
 
+def _numpy_obstacle(driver: Driver | None) -> Obstacle | None:
+    """Whether numba-cuda compiles with this NumPy; `import numba.cuda` alone does not show it, the first kernel does."""
+    error = _import_error("numba.cuda.np.arrayobj")
+    if error is None:
+        return None
+    what = f"numba-cuda cannot compile with NumPy {importlib.metadata.version('numpy')}: {_in_short(error)}"
+    return Obstacle(what, f"Install the NumPy that it needs: {install_command(_fitting_extra(driver))}")
+
+
 def _numba_version_obstacle(driver: Driver | None) -> Obstacle | None:
     """Whether driver, NVVM and NVRTC go together; Numba compiles to PTX, which nvJitLink or else the driver assembles."""
     if driver is None:
@@ -232,7 +247,8 @@ def _numba_version_obstacle(driver: Driver | None) -> Obstacle | None:
     cuda, nvvm = importlib.import_module("numba.cuda"), importlib.import_module("numba.cuda.cudadrv.nvvm")
     found, error = _attempt(nvvm.is_available)
     if error or not found:
-        return Obstacle("NVVM, which numba-cuda compiles with, cannot be loaded", f"Install it: {install}")
+        step = f"Install it: {install}; or set CUDA_HOME to a CUDA toolkit, which has one in its folder nvvm"
+        return Obstacle("NVVM, which numba-cuda compiles with, cannot be loaded", step)
     version, error = _attempt(importlib.import_module("numba.cuda.cudadrv.runtime").runtime.get_version)
     if error:
         return Obstacle(f"numba-cuda cannot load NVRTC: {_in_short(error)}", f"Install it: {install}")
@@ -257,11 +273,16 @@ def _loads_nvjitlink() -> bool:
 
 
 def _import_error(*modules: str) -> Exception | None:
-    """What the first of these imports raises that fails, or None."""
-    for module in modules:
-        _, error = _attempt(functools.partial(importlib.import_module, module))
-        if error:
-            return error
+    """What the first of these imports raises that fails, or None.
+
+    A package that warns is none that fails, not even where warnings are errors, as in tests.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in modules:
+            _, error = _attempt(functools.partial(importlib.import_module, module))
+            if error:
+                return error
     return None
 
 

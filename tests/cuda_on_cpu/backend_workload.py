@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,3 +47,35 @@ def _on_device(values: Any) -> Any:
     import cupy
 
     return cupy.asarray(values)
+
+
+TILED = (80, 80)
+"""Four tiles, each with halos on two sides, and one tile at the coarser level."""
+
+
+@contextmanager
+def chunks_of(items: int, backend: str) -> Iterator[None]:
+    """Let a GPU backend compute so many items at a time, whatever would fit."""
+    if backend == "cuda":
+        from flowkit_kernels.cuda import batches
+
+        place, name, replaced = batches, "chunk_items", lambda *_, **__: items
+    else:
+        from flowkit_kernels import cuda_numba
+
+        whole = cuda_numba.in_chunks
+        place, name = cuda_numba, "in_chunks"
+        replaced = lambda count, _most, *rest: whole(count, items, *rest)  # noqa: E731 - named by what it replaces
+    before = getattr(place, name)
+    setattr(place, name, replaced)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def run_in_parts(backend: str) -> list[Any]:
+    """Flow of pairs on tiles with halos, in several chunks: launched one by one, recorded, replayed; and with an early end."""
+    reference, moving = faces(5, *TILED)
+    with chunks_of(2, backend):
+        return [tvl1_flow(reference, moving, params, backend=backend) for params in (FIXED, FIXED, FIXED, WATCHED)]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import errno
 import importlib.machinery
 import random
 import sys
@@ -130,8 +131,12 @@ class Memory:
     used: int = 0
     kept: int = 0
     peak: int = 0
+    limit: int = 0
+    """Of the pool, 0: none. It counts what is handed out and what is kept."""
 
     def take(self, size: int) -> None:
+        if self.limit and self.used + max(self.kept, size) > self.limit:
+            raise OutOfMemoryError(size, self.used + self.kept, self.limit)
         if self.used + self.kept + size > self.total:
             self.kept = max(0, self.kept - size) if size <= self.kept else 0
         if self.used + size > self.total:
@@ -672,6 +677,9 @@ def alloc_pinned_memory(size: int) -> Any:
 class MemoryPool:
     """cupy.cuda.MemoryPool."""
 
+    def set_limit(self, size: int = 0) -> None:
+        _machine.memory[_machine.current.device].limit = size
+
     def free_all_blocks(self, stream: Stream | None = None) -> None:
         _machine.memory[_machine.current.device].kept = 0
 
@@ -799,6 +807,7 @@ def _modules() -> dict[str, types.ModuleType]:
         "cupy": {
             "__version__": VERSION,
             "ndarray": ndarray,
+            "float32": np.float32,
             "empty": empty,
             "zeros": zeros,
             "asarray": asarray,
@@ -858,11 +867,10 @@ def standin(**settings: Any) -> Iterator[Machine]:
     **settings
         Of `Machine`.
     """
-    global _machine
     from flowkit_kernels import backend
 
-    _machine = machine = Machine(**settings)
-    Stream.null = machine.default_streams[0]
+    outer = globals().get("_machine")
+    machine = _use(Machine(**settings))
     kept = _take_out("cupy"), _take_out("flowkit_kernels.cuda")
     entry = backend._BACKENDS["cuda"]
     sys.modules.update(_modules())
@@ -875,6 +883,48 @@ def standin(**settings: Any) -> Iterator[Machine]:
             _take_out(name)
         for modules in kept:
             sys.modules.update(modules)
+        if outer is not None:
+            _use(outer)
+
+
+def install(*, cuda: Sequence[int] = (13, 0), nvrtc: bool = True, disk: str = "", **settings: Any) -> None:
+    """Make the stand-in the CuPy of this process, for good.
+
+    Parameters
+    ----------
+    cuda : (int, int)
+        Newest CUDA version that the driver runs.
+    nvrtc : bool
+        Whether there is one.
+    disk : str
+        "full": no compiled kernel can be stored.
+    **settings
+        Of `Machine`.
+    """
+    _use(Machine(**settings))
+    modules = _modules()
+    runtime: Any = modules["cupy.cuda.runtime"]
+    runtime.driverGetVersion = lambda: 1000 * cuda[0] + 10 * cuda[1]
+    if not nvrtc:
+        vars(modules["cupy.cuda.nvrtc"])["getVersion"] = _no_nvrtc
+    if disk == "full":
+        vars(modules["cupy"])["RawModule"] = _no_space
+    sys.modules.update(modules)
+
+
+def _no_nvrtc() -> Any:
+    raise RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open shared object file")
+
+
+def _no_space(**_: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _use(machine: Machine) -> Machine:
+    global _machine
+    _machine = machine
+    Stream.null = machine.default_streams[0]
+    return machine
 
 
 def _take_out(package: str) -> dict[str, types.ModuleType]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flowkit_kernels import MMCOFParams, TVL1Params, available_backends, reference
+from flowkit_kernels import MMCOFParams, TVL1Params, reference
 
 Array = Any
 
@@ -239,6 +239,5 @@ def _pixels(shape: tuple[int, int], planes: int = 1) -> tuple[tuple[int, int, in
 
 
 EXACT, NAIVE = Twin(np.float64), Twin(np.float32)
-_FAST: dict[str, Operations] = {"cuda": Cuda(), "numba-cuda": NumbaCuda(), "cpu": Cpu()}
-FAST = {name: operations for name, operations in _FAST.items() if name in available_backends()}
+FAST: dict[str, Operations] = {"cuda": Cuda(), "numba-cuda": NumbaCuda(), "cpu": Cpu()}
 ALL: dict[str, Operations] = {**FAST, "reference": EXACT}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,7 +13,6 @@ import pytest
 
 from flowkit_kernels import TVL1Params, reference
 from flowkit_kernels.backend import GPU_BACKENDS
-from flowkit_kernels.obstacles import gpu_is_here
 
 Images = npt.NDArray[np.float32]
 MARGIN = 12
@@ -68,11 +69,24 @@ def end_point_error(flow: Images, truth: Images) -> float:
     return float(np.hypot(*(flow - truth)[INTERIOR]).mean())
 
 
-def backend_params(backends: dict[str, Any]) -> Any:
-    """`parametrize("backend", ...)` over names and what stands for them; those that need a GPU bear the mark `gpu`."""
-    on_gpu = set(GPU_BACKENDS) if gpu_is_here() else set()
+BACKENDS = (*GPU_BACKENDS, "cpu", "reference")
+FAST = (*GPU_BACKENDS, "cpu")
+
+
+def backend_params(backends: Iterable[str] | Mapping[str, Any]) -> Any:
+    """`parametrize("backend", ...)` over names, or names and what stands for them; what needs a GPU bears the mark `gpu`.
+
+    Backends that cannot run here are among them: conftest.py says when that is an error.
+    """
+    found = backends if isinstance(backends, Mapping) else {name: name for name in backends}
     params = [
-        pytest.param(backend, marks=[pytest.mark.gpu] if name in on_gpu else [], id=name)
-        for name, backend in backends.items()
+        pytest.param(backend, marks=[pytest.mark.gpu(name)] if needs_gpu(name) else [], id=name)
+        for name, backend in found.items()
     ]
     return pytest.mark.parametrize("backend", params)
+
+
+def needs_gpu(backend: str) -> bool:
+    """Whether a backend computes on a GPU; in Numba's simulator numba-cuda does not."""
+    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+    return backend in GPU_BACKENDS and not (simulated and backend == "numba-cuda")

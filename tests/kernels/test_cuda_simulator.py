@@ -188,15 +188,29 @@ def test_an_array_on_another_gpu_is_refused_in_words(monkeypatch: pytest.MonkeyP
         adopt("tvl1_flow", "moving", OnGpu((2, 20, 24), None))
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize(("stream", "waits"), [({}, True), ({"stream": None}, True), ({"stream": 1}, False)], ids=str)
+def test_an_array_that_names_no_stream_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, stream: dict[str, Any], waits: bool
+) -> None:
+    """A torch tensor: what fills it may be queued on a stream that nobody told of. Numba itself waits for one that is named."""
+    from numba import cuda
+
+    from flowkit_kernels import cuda_numba_device
+
+    done: list[str] = []
+    monkeypatch.setattr(cuda_numba_device, "_on_current_device", lambda *_: None)
+    monkeypatch.setattr(cuda, "synchronize", lambda: done.append("waited"))
+    monkeypatch.setattr(cuda, "as_cuda_array", lambda _: done.append("taken over"))
+    cuda_numba_device.adopt("tvl1_flow", "faces", OnGpu((2, 20, 24), None, **stream))
+    assert done == ["waited"] * waits + ["taken over"]
+
+
+@pytest.mark.gpu("numba-cuda")
 def test_an_adopted_array_is_the_same_memory() -> None:
     from numba import cuda
 
-    from flowkit_kernels import available_backends
     from flowkit_kernels.cuda_numba import adopt, describe_device
 
-    if "numba-cuda" not in available_backends():
-        pytest.skip("no GPU that numba-cuda runs on")
     images = np.random.default_rng(0).random((2, 1, 3), dtype=np.float32)
     for array in (cuda.to_device(images), cuda.to_device(images[:0])):
         adopted = adopt("tvl1_flow", "faces", array)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from kernel_scenes import backend_params
+from kernel_scenes import BACKENDS, backend_params
 
-from flowkit_kernels import MMCOFParams, available_backends, mmcof
+from flowkit_kernels import MMCOFParams, mmcof
 
-backends = backend_params({name: name for name in available_backends()})
+backends = backend_params(BACKENDS)
 PLAIN: dict[str, Any] = {"region": "image", "floor_px": 0.0, "modulate": False}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_scenes import INTERIOR, OPENCV_FIXED, backend_params, end_point_error, opencv_flow, scene
+from kernel_scenes import BACKENDS, FAST, INTERIOR, OPENCV_FIXED, backend_params, end_point_error, opencv_flow, scene
 
-from flowkit_kernels import TVL1Params, available_backends, tvl1_flow
+from flowkit_kernels import TVL1Params, tvl1_flow
 
 FIXED, OPENCV = TVL1Params.preset("fixed"), TVL1Params.preset("opencv")
-backends = backend_params({name: name for name in available_backends()})
-fast = backend_params({name: name for name in available_backends() if name != "reference"})
+backends = backend_params(BACKENDS)
+fast = backend_params(FAST)
 sizes = pytest.mark.parametrize("size", [(224, 224), (128, 128), (97, 160)], ids=lambda size: f"{size[0]}x{size[1]}")
 
 

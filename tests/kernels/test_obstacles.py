@@ -1,20 +1,24 @@
-# ruff: noqa: N802 - FakeLibcuda has the names of the library that it stands for
 """Each thing that keeps a GPU backend from running is told apart, in words, with the step that mends it."""
 
 from __future__ import annotations
 
-import ctypes
+import configparser
 import errno
 import importlib
+import importlib.machinery
 import importlib.metadata
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from made_up_driver import FakeLibcuda
 
 from flowkit_kernels import BackendUnavailable, backend, driver, obstacles, resolve_backend
 from flowkit_kernels.driver import Driver, Gpu
@@ -35,37 +39,6 @@ def look_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     obstacles.forget()
-
-
-class FakeLibcuda:
-    """The few functions of libcuda.so.1 that are asked, with its calling convention."""
-
-    def __init__(self, cuda: tuple[int, int] = (13, 0), gpus: Sequence[Gpu] = (H100,), code: int = 0) -> None:
-        self.version, self.gpus, self.code = 1000 * cuda[0] + 10 * cuda[1], gpus, code
-
-    def cuInit(self, _flags: int) -> int:
-        return self.code
-
-    def cuDriverGetVersion(self, version: Any) -> None:
-        version._obj.value = self.version
-
-    def cuGetErrorString(self, _code: int, text: Any) -> None:
-        text._obj.value = b"system not yet initialized"
-
-    def cuDeviceGetCount(self, count: Any) -> None:
-        count._obj.value = len(self.gpus)
-
-    def cuDeviceGet(self, device: Any, index: int) -> None:
-        device._obj.value = index
-
-    def cuDeviceGetName(self, name: Any, _length: int, device: ctypes.c_int) -> None:
-        name.value = self.gpus[device.value].name.encode()
-
-    def cuDeviceTotalMem_v2(self, memory: Any, device: ctypes.c_int) -> None:
-        memory._obj.value = self.gpus[device.value].memory_bytes
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: ctypes.c_int) -> None:
-        value._obj.value = self.gpus[device.value].capability[attribute - driver.CAPABILITY_MAJOR]
 
 
 def raises(error: Exception) -> Any:
@@ -112,6 +85,7 @@ def numba_modules(
     return {
         "numba_cuda": SimpleNamespace(),
         "numba.cuda": SimpleNamespace(is_available=returns(available), cuda_error=returns("CUDA is disabled")),
+        "numba.cuda.np.arrayobj": SimpleNamespace(),
         "numba.cuda.cudadrv.nvvm": SimpleNamespace(is_available=returns(nvvm)),
         "numba.cuda.cudadrv.runtime": SimpleNamespace(runtime=SimpleNamespace(get_version=nvrtc or returns((13, 0)))),
         "cuda.pathfinder": SimpleNamespace(load_nvidia_dynamic_lib=nvjitlink or returns(None)),
@@ -196,7 +170,7 @@ def test_the_real_packages_answer_what_they_are_asked(monkeypatch: pytest.Monkey
         assert re.match(what, found.what)
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("cuda")
 def test_driver_and_cupy_see_the_same_gpus() -> None:
     runtime = importlib.import_module("cupy").cuda.runtime
     found = driver.find_driver()
@@ -213,7 +187,7 @@ class BrokenFinder:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def find_spec(self, name: str, *_: Any) -> None:
+    def find_spec(self, name: str, *_: Any) -> Any:
         if name == self.name:
             reason = ImportError("libcudart.so.13: cannot open shared object file")
             raise ImportError(f"\n=====\nFailed to import CuPy.\n{reason}\n=====") from reason
@@ -232,6 +206,60 @@ def test_a_package_that_is_there_but_broken_is_told_with_its_reason(
     reason = "ImportError: libcudart.so.13: cannot open shared object file"
     assert found.what == f"{title} is installed but cannot be imported: {reason}"
     assert found.next_step.startswith("Install it anew: pip uninstall -y ")
+
+
+@pytest.mark.parametrize(
+    ("name", "probe"),
+    [("cupy", cupy_obstacle), ("numba_cuda", numba_cuda_obstacle), ("numba.cuda.np.arrayobj", numba_cuda_obstacle)],
+)
+def test_a_package_that_warns_when_it_is_imported_is_no_broken_one(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, name: str, probe: Any
+) -> None:
+    """As numba-cuda does under NumPy 2.5. Tests make errors of warnings, and whoever asked for one gets it later."""
+
+    class Finder(BrokenFinder):
+        def find_spec(self, name: str, *_: Any) -> Any:
+            if name == self.name:
+                warnings.warn("a thing of yesterday", DeprecationWarning, stacklevel=1)
+                return importlib.machinery.ModuleSpec(name, Loader())
+            return None
+
+    class Loader:
+        def create_module(self, spec: Any) -> Any:
+            return modules[spec.name]
+
+        def exec_module(self, module: Any) -> None:
+            """It is whole."""
+
+    machine()
+    modules = {name: sys.modules[name]}
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Finder(name), *sys.meta_path])
+    assert probe() is None
+
+
+def test_a_numpy_that_numba_cuda_cannot_compile_with_is_told(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy 2.5 has no row_stack: numba.cuda can be imported, but compiles nothing."""
+
+    class Finder(BrokenFinder):
+        def find_spec(self, name: str, *_: Any) -> Any:
+            if name == self.name:
+                raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+
+    machine()
+    monkeypatch.delitem(sys.modules, "numba.cuda.np.arrayobj")
+    monkeypatch.setattr(sys, "meta_path", [Finder("numba.cuda.np.arrayobj"), *sys.meta_path])
+    assert numba_cuda_obstacle() == Obstacle(
+        f"numba-cuda cannot compile with NumPy {np.__version__}: AttributeError: module 'numpy' has no attribute 'row_stack'",
+        f"Install the NumPy that it needs: {INSTALL_13}",
+    )
+
+
+def test_the_extras_of_a_gpu_ask_for_a_numpy_that_numba_cuda_compiles_with() -> None:
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    for extra in ("cuda12", "cuda13", "dev"):
+        assert "numpy<2.5" in config["options.extras_require"][extra].splitlines()
 
 
 def test_a_home_that_cannot_be_written_is_told_from_a_broken_cupy(
