@@ -14,12 +14,19 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
   done)
 endif
 
+# The same for a Python that NumPy 2.5 runs with; a version manager keeps some that are not on PATH.
+ifeq ($(origin PYTHON_BARE),undefined)
+PYTHON_BARE = $(shell for python in python3.12 python3.13 python3.14 $(HOME)/.pyenv/versions/3.1[234]*/bin/python python3; do \
+  $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$python && break; \
+  done)
+endif
+
 # Seconds that `make test` may take on two idle cores; tests/budget.py fails it at half as much again.
 BUDGET := 480
 # Three files of tests at a time, on two cores: many tests start processes of their own, and wait for them.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-hours test-wheel test-gpu test-slurm bench bench-gpu system clean
+.PHONY: demo test test-slow test-hours test-wheel test-bare test-slurm gpu bench system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
@@ -49,9 +56,15 @@ test-wheel: $(VENV)/.dev
 test-slurm: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slurm
 
-# On a machine with an NVIDIA GPU; for a driver that runs CUDA 12 at most, see docs/gpu.md.
-test-gpu: $(VENV)/.gpu
-	$(BIN)/python -m pytest -m gpu
+# On a machine with an NVIDIA GPU: does it run, how fast, where does the time go, all tests. Without a network or a virtual
+# environment: bash benchmarks/device.sh. For a driver that runs CUDA 12 at most, see docs/gpu.md.
+gpu: $(VENV)/.gpu
+	PY=$(BIN)/python bash benchmarks/device.sh
+
+# A GPU machine as one finds it, emulated: another Python, a newer NumPy, no PyAV, mediapipe, contrib OpenCV or dask.
+test-bare: $(VENV)/.dev $(VENV)/.bare
+	FLOWKIT_BARE_PYTHON=$(CURDIR)/$(VENV)/bare/bin/python FLOWKIT_BARE_WHEELS=$(CURDIR)/$(VENV)/bare/wheels \
+	  $(BIN)/python -m pytest tests/test_bare_machine.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
@@ -64,9 +77,6 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
 	$(BIN)/python benchmarks/faults.py --out benchmarks/results/faults.json
 	$(BIN)/flowkit bench --out benchmarks/results/bench_cpu.json
-
-bench-gpu: $(VENV)/.gpu
-	$(BIN)/python benchmarks/gpu.py --out benchmarks/results/gpu.json
 
 # Before anything is downloaded: says what is missing on this machine, and the line that installs it.
 system:
@@ -98,6 +108,17 @@ $(VENV)/.dev: $(PROJECT) | system
 
 $(VENV)/.gpu: $(VENV)/.dev
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,cuda13]'
+	touch $@
+
+# The wheel is what a user would carry to such a machine: a NumPy that numba-cuda compiles with.
+$(VENV)/.bare: tests/standin/requirements.txt | system
+	@test -n "$(PYTHON_BARE)" || { \
+	  echo "system: PYTHON_BARE must be a Python 3.12 or newer, which NumPy 2.5 needs; got none. Name one: make test-bare PYTHON_BARE=..." >&2; \
+	  exit 3; }
+	rm -rf $(VENV)/bare
+	$(PYTHON_BARE) -m venv $(VENV)/bare
+	$(VENV)/bare/bin/python -m pip install $(PIP_ARGS) -r tests/standin/requirements.txt
+	$(VENV)/bare/bin/python -m pip download $(PIP_ARGS) --no-deps -d $(VENV)/bare/wheels numpy==2.4.6
 	touch $@
 
 clean:

@@ -19,7 +19,20 @@ from flowkit_kernels.host import cores, processor
 
 Task = TypeVar("Task")
 Found = TypeVar("Found")
-PACKAGES = ("numpy", "numba", "llvmlite", "opencv-contrib-python", "h5py", "av", "mediapipe", "torch", "cupy")
+PACKAGES = (
+    *(
+        "numpy",
+        "numba",
+        "llvmlite",
+        "opencv-contrib-python",
+        "opencv-python-headless",
+        "h5py",
+        "av",
+        "mediapipe",
+        "torch",
+    ),
+    *("cupy-cuda12x", "cupy-cuda13x", "numba-cuda"),
+)
 
 
 def describe() -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import importlib
-import importlib.util
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from kernel_scenes import backend_params
+from kernel_scenes import backend_params, numba_cuda_trouble
 
-from conftest import start
+from conftest import run_on_standin, start
 from flowkit import bench
 from flowkit.bench import Baseline, BenchOptions, Case, Difference, RightAnswer, compare
 from flowkit.cli import main
@@ -554,9 +554,7 @@ def test_quartiles_are_those_of_the_measurements() -> None:
     assert Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3.0, 2.0, 4.0, 1.0, 5.0)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("numba_cuda") is None, reason="no GPU packages: numba-cuda is not installed"
-)
+@pytest.mark.skipif(bool(numba_cuda_trouble()), reason=numba_cuda_trouble())
 def test_numbas_stopwatch_runs_in_numbas_simulator() -> None:
     code = """
 import numpy as np
@@ -625,6 +623,39 @@ def test_the_gpu_benchmark_writes_nothing_without_a_gpu(
     shown, error = capsys.readouterr()
     assert shown == ""
     assert "backend: cuda must be able to run here" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "decides"),
+    [
+        ("NVIDIA H100 80GB HBM3", True),
+        ("NVIDIA H200", True),
+        ("NVIDIA A100-SXM4-40GB", False),
+        ("Stand-in on the CPU", False),
+    ],
+)
+def test_the_gpu_benchmark_judges_each_gpu_that_its_bars_were_set_for(
+    name: str, decides: bool, monkeypatch: pytest.MonkeyPatch, stored: Path
+) -> None:
+    """A rate below "good" fails the run there, and only there."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu = importlib.import_module("gpu")
+    document = json.loads(stored.read_text())
+    document["machine"]["devices"] = {"cuda": {"name": name}}
+    monkeypatch.setattr(gpu, "resolve_backend", lambda _: "cuda")
+    monkeypatch.setattr(gpu, "measure", lambda *arguments: arguments[-1].append(document))
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    assert gpu.main() == int(decides)
+    assert gpu.decides(name) == decides
+
+
+def test_a_gpu_that_others_fill_is_told_in_a_line() -> None:
+    done = run_on_standin("-m", "flowkit.cli", "bench", *QUICK, "--backend", "cuda", memory_bytes=40_000)
+    assert (done.returncode, done.stdout) == (3, "")
+    last = done.stderr.splitlines()[-1]
+    assert re.match(
+        r"Error: GPU: free memory must hold a single item and its result; got .* bytes\)\. Use smaller", last
+    )
 
 
 @pytest.mark.parametrize(("rate", "reached"), [(19_999, "neither"), (20_000, "good"), (40_000, "wanted")])

@@ -64,14 +64,15 @@ _STICKY = frozenset(
 
 def cuda_failure(code: int, error: Exception) -> FlowkitError:
     """What a CUDA error means to a caller: too little memory, DeviceLost, or BackendUnavailable where other calls survive."""
+    found = str(error).rstrip(".")
     if code == CUDA_OUT_OF_MEMORY:
         return DeviceOutOfMemory(
-            f"GPU: free memory must hold a single item and its result; got {error}. Use smaller images or a smaller batch, or "
+            f"GPU: free memory must hold a single item and its result; got {found}. Use smaller images or a smaller batch, or "
             "end what else runs on this GPU; or choose the backend cpu."
         )
     if code in _STICKY:
         return DeviceLost(
-            f"GPU: every call must succeed; got {error}, after which none does in this process. Run the same command again; "
+            f"GPU: every call must succeed; got {found}, after which none does in this process. Run the same command again; "
             "if it comes back, run flowkit doctor."
         )
-    return BackendUnavailable(f"GPU: every call must succeed; got {error}. Run flowkit doctor.")
+    return BackendUnavailable(f"GPU: every call must succeed; got {found}. Run flowkit doctor.")

@@ -165,12 +165,16 @@ class _CupyStopwatch:
     def __init__(self) -> None:
         import cupy
 
-        self._cupy = cupy
-        self._source = cupy.arange(self.copy_bytes // 4, dtype=cupy.float32)
-        self._target = cupy.ones_like(self._source)
+        from flowkit_kernels.cuda.device import translated_errors
+
+        self._cupy, self._errors = cupy, translated_errors
+        with self._errors():
+            self._source = cupy.arange(self.copy_bytes // 4, dtype=cupy.float32)
+            self._target = cupy.ones_like(self._source)
 
     def place(self, array: npt.NDArray[Any]) -> Any:
-        return self._cupy.asarray(array)
+        with self._errors():
+            return self._cupy.asarray(array)
 
     def fetch(self, array: Any) -> npt.NDArray[Any]:
         return np.asarray(self._cupy.asnumpy(array))
@@ -197,12 +201,16 @@ class _NumbaStopwatch:
     def __init__(self) -> None:
         from numba import cuda
 
-        self._cuda = cuda
+        from flowkit_kernels.cuda_numba_device import device_errors
+
+        self._cuda, self._errors = cuda, device_errors
         source = np.arange(self.copy_bytes // 4, dtype=np.float32)
-        self._source, self._target = cuda.to_device(source), cuda.to_device(np.ones_like(source))
+        with self._errors():
+            self._source, self._target = cuda.to_device(source), cuda.to_device(np.ones_like(source))
 
     def place(self, array: npt.NDArray[Any]) -> Any:
-        return self._cuda.to_device(array)
+        with self._errors():
+            return self._cuda.to_device(array)
 
     def fetch(self, array: Any) -> npt.NDArray[Any]:
         return np.asarray(array.copy_to_host() if hasattr(array, "copy_to_host") else array)

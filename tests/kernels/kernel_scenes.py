@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowkit_kernels import TVL1Params, reference
+from flowkit_kernels import TVL1Params, obstacles, reference
 from flowkit_kernels.backend import GPU_BACKENDS
 
 Images = npt.NDArray[np.float32]
@@ -67,6 +67,12 @@ def opencv_flow(reference_image: Images, moving: Images, **settings: Any) -> Ima
 def end_point_error(flow: Images, truth: Images) -> float:
     """Mean over the interior, in pixels."""
     return float(np.hypot(*(flow - truth)[INTERIOR]).mean())
+
+
+def numba_cuda_trouble() -> str:
+    """Why the code of numba-cuda cannot be tried here, GPU or not, in the words of a skipped test; "" where it can."""
+    obstacle = obstacles._numba_package_obstacle(None) or obstacles._numpy_obstacle(None)
+    return f"no GPU packages: {obstacle.what}" if obstacle else ""
 
 
 BACKENDS = (*GPU_BACKENDS, "cpu", "reference")

@@ -8,17 +8,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import importlib.util
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from kernel_scenes import numba_cuda_trouble
 
 from flowkit_kernels import MMCOFParams, TVL1Params, backend, mmcof, phase_flow, tvl1_flow
 
-if importlib.util.find_spec("numba_cuda") is None:
-    pytest.skip("no GPU packages: numba-cuda is not installed", allow_module_level=True)
+if numba_cuda_trouble():
+    pytest.skip(numba_cuda_trouble(), allow_module_level=True)
 
 STOPPING = TVL1Params(scales=2, warps=1, outer_iterations=2, inner_iterations=2, epsilon=0.1)
 RNG = np.random.default_rng(0)

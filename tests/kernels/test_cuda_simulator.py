@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_scenes import numba_cuda_trouble
 
 from flowkit_kernels import BackendUnavailable, DeviceLost, DeviceOutOfMemory, MMCOFParams, ShapeError, TVL1Params
 
-if importlib.util.find_spec("numba_cuda") is None:
-    pytest.skip("no GPU packages: numba-cuda is not installed", allow_module_level=True)
+if numba_cuda_trouble():
+    pytest.skip(numba_cuda_trouble(), allow_module_level=True)
 
 FOLDER = Path(__file__).parent
 OPERATIONS = "numba-cuda and (16x16 or 17x40 or bicubic)"

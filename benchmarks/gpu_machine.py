@@ -1,0 +1,116 @@
+"""What a machine has for a GPU: driver, tools, versions of packages, and what keeps each backend from running.
+
+python benchmarks/gpu_machine.py --out FILE.json
+
+Nothing here creates a CUDA context; each question that fails is told and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "numpy",
+    "numba",
+    "numba-cuda",
+    "cupy",
+    "cuda-",
+    "nvidia-",
+    "torch",
+    "h5py",
+    "opencv",
+    "pytest",
+    "click",
+    "rich",
+)
+TOOLS = ("nvidia-smi", "nvcc", "ncu", "nsys", "compute-sanitizer", "g++")
+ASKED = "name,driver_version,compute_cap,memory.total,memory.used,utilization.gpu,clocks.sm,clocks.max.sm,power.limit"
+SECONDS = 8
+
+
+def gpus() -> Any:
+    """What nvidia-smi says of each GPU, by name of the question."""
+    if shutil.which("nvidia-smi") is None:
+        return "not on PATH"
+    command = ["nvidia-smi", f"--query-gpu={ASKED}", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    if done.returncode:
+        return (done.stdout + done.stderr).strip()[:300]
+    lines = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
+    return [dict(zip(ASKED.split(","), values, strict=False)) for values in lines]
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that matter here."""
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():  # the first of two is the one that is imported
+        found.setdefault(str(one.metadata["Name"]).lower(), one.version)
+    return {name: found[name] for name in sorted(found) if name.startswith(PACKAGES)}
+
+
+def backends() -> dict[str, str]:
+    """Each GPU backend: "runs here", or what keeps it from running and what to do."""
+    backend = importlib.import_module("flowkit_kernels.backend")
+    obstacles = {name: backend.find_obstacle(name) for name in backend.GPU_BACKENDS}
+    return {name: f"{one.what}. {one.next_step}" if one else "runs here" for name, one in obstacles.items()}
+
+
+QUESTIONS: dict[str, Callable[[], Any]] = {
+    "gpus": gpus,
+    "cpu": lambda: importlib.import_module("flowkit_kernels.host").processor(),
+    "cores": lambda: importlib.import_module("flowkit_kernels.host").cores(),
+    "load_average": lambda: os.getloadavg()[0],
+    "python": platform.python_version,
+    "versions": versions,
+    "tools": lambda: {name: shutil.which(name) for name in TOOLS},
+    "cuda_home": lambda: os.environ.get("CUDA_HOME"),
+    "backends": backends,
+}
+
+
+def main() -> int:
+    """Ask, print, store; 3 where no GPU backend runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where to store the answers as JSON")
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name, ask in QUESTIONS.items():
+        try:
+            found[name] = ask()
+        except Exception as error:  # noqa: BLE001 - the next question may have an answer
+            found[name] = f"{type(error).__name__}: {error}"
+        sys.stdout.write(f"{name}: {found[name]}\n")
+    found["told"] = told(found)
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    runs = isinstance(found["backends"], dict) and "runs here" in found["backends"].values()
+    return 0 if runs else 3
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    """The answers that matter, in lines."""
+    named = found["gpus"] if isinstance(found["gpus"], list) else []
+    cards = [
+        f"{gpu['name']}, driver {gpu['driver_version']}, {gpu['memory.used']} of {gpu['memory.total']} used"
+        for gpu in named
+    ]
+    packages = found["versions"] if isinstance(found["versions"], dict) else {}
+    listed = [f"{name} {packages[name]}" for name in packages if name.startswith(("numpy", "numba", "cupy", "torch"))]
+    states = found["backends"] if isinstance(found["backends"], dict) else {"backends": found["backends"]}
+    lines = cards or [f"nvidia-smi: {found['gpus']}"]
+    lines.append(f"{found['cpu']}, {found['cores']} cores; Python {found['python']}; {', '.join(listed)}")
+    return lines + [f"{name}: {state}" for name, state in states.items()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

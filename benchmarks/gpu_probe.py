@@ -1,0 +1,325 @@
+"""Where the time of TV-L1 goes on a GPU: by kernel and level, by size of chunk, on 1 to 4 streams, from host arrays.
+
+python benchmarks/gpu_probe.py --out FILE.json
+
+Nothing is judged here: `gpu.py` does that. The file is written anew after each question, so that a short stay leaves what it had.
+It looks at the backend `cuda`. `--once` computes one batch between the marks that a profiler listens for, and prints nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowkit_kernels import BackendUnavailable, TVL1Params, resolve_backend, tvl1_flow
+from flowkit_kernels.backend import describe_device
+
+PARAMS = TVL1Params.preset("fixed")
+WARM_UP = 2
+"""Calls before anything is timed: the first loads kernels, the second records the graph."""
+PIXEL_KERNELS = ("gradient_texels", "linearise", "median")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tried at one size.
+
+    Attributes
+    ----------
+    size, items : int
+        Pixels a side, and pairs of a batch.
+    chunks : tuple of int
+        Sizes of chunks beside the one that is chosen by default.
+    streams : tuple of (int, int)
+        Threads, each with a stream of its own, and pairs in a chunk of each.
+    """
+
+    size: int
+    items: int
+    chunks: tuple[int, ...]
+    streams: tuple[tuple[int, int], ...]
+
+
+PLANS = (
+    Plan(128, 512, (16, 32, 44, 64, 88, 132, 264, 512), ((1, 53), (2, 26), (2, 53), (3, 26), (4, 26))),
+    Plan(224, 256, (8, 12, 17, 26, 33, 66, 132, 256), ((1, 17), (2, 8), (2, 17), (3, 8), (4, 8))),
+)
+QUICK = (Plan(48, 4, (1, 2), ((1, 2), (2, 1))),)
+
+
+def images(size: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(N, H, W) twice: blurred noise that moves by up to 1.5 px along waves; eight different pairs, again and again."""
+    rng = np.random.default_rng(size)
+    margin = 8
+    noise = rng.random((8, size + 2 * margin, size + 2 * margin), dtype=np.float32)
+    for axis in (1, 2):
+        noise = sum(np.roll(noise, shift, axis) for shift in range(-3, 4)) / np.float32(7)
+    noise = (noise - noise.min()) / np.ptp(noise)
+    y, x = np.mgrid[:size, :size]
+    u, v = 1.5 * np.sin(2 * np.pi * y / 60), np.cos(2 * np.pi * (x + y) / 80)
+    apex = noise[:, margin:-margin, margin:-margin]
+    onset = _sampled(noise, y + v + margin, x + u + margin)
+    which = np.arange(count) % len(noise)
+    return np.ascontiguousarray(onset[which], np.float32), np.ascontiguousarray(apex[which])
+
+
+def _sampled(stack: Any, y: Any, x: Any) -> Any:
+    """Each image at these places, by linear interpolation."""
+    rows, columns = np.floor(y).astype(int), np.floor(x).astype(int)
+    down, right = y - rows, x - columns
+    upper = stack[:, rows, columns] * (1 - right) + stack[:, rows, columns + 1] * right
+    lower = stack[:, rows + 1, columns] * (1 - right) + stack[:, rows + 1, columns + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+def on_device(size: int, count: int) -> list[Any]:
+    """`images`, in the GPU's memory."""
+    import cupy
+
+    return [cupy.asarray(stack) for stack in images(size, count)]
+
+
+@contextmanager
+def chunks_of(items: int | None) -> Iterator[None]:
+    """Let chunks hold so many pairs, None: as many as by default. Memory of other chunks is given back before and after."""
+    from flowkit_kernels.cuda import batches
+
+    chosen = batches.chunk_items
+    batches.forget_workers()
+    if items is not None:
+        batches.chunk_items = lambda *_, **__: items
+    try:
+        yield
+    finally:
+        batches.chunk_items = chosen
+        batches.forget_workers()
+
+
+def rates(call: Callable[[], object], pairs: int, seconds: float) -> dict[str, float]:
+    """Pairs a second by the GPU's clock and by the host's, medians."""
+    import cupy
+
+    for _ in range(WARM_UP):
+        call()
+    cupy.cuda.Device().synchronize()
+    spent: list[tuple[float, float]] = []
+    end = time.perf_counter() + seconds
+    while len(spent) < 3 or time.perf_counter() < end:
+        before, after = cupy.cuda.Event(), cupy.cuda.Event()
+        start = time.perf_counter()
+        before.record()
+        call()
+        after.record()
+        after.synchronize()
+        spent.append((cupy.cuda.get_elapsed_time(before, after) / 1000, time.perf_counter() - start))
+    device, host = (statistics.median(column) for column in zip(*spent, strict=True))
+    return {"pairs_per_s": pairs / device, "host_pairs_per_s": pairs / host, "calls": len(spent)}
+
+
+def by_chunk(plan: Plan, seconds: float) -> dict[str, Any]:
+    """Rates by size of chunk; the default's comes first."""
+    arrays = on_device(plan.size, plan.items)
+    found = {}
+    for items in (None, *plan.chunks):
+        with chunks_of(items):
+            call = lambda: tvl1_flow(*arrays, PARAMS, backend="cuda")  # noqa: E731 - timed as it stands
+            found[str(items or "default")] = rates(call, plan.items, seconds)
+    return found
+
+
+def by_streams(plan: Plan, seconds: float) -> list[dict[str, Any]]:
+    """Rates of several threads at once."""
+    return [on_streams(plan, threads, chunk, seconds) for threads, chunk in plan.streams]
+
+
+def on_streams(plan: Plan, threads: int, chunk: int, seconds: float) -> dict[str, Any]:
+    """Pairs a second of so many threads, each with a stream and a worker of its own."""
+    gate, counts, errors = threading.Barrier(threads, timeout=120), [0] * threads, list[str]()
+    spans = [(0.0, 0.0)] * threads
+
+    def work(number: int) -> None:
+        import cupy
+
+        from flowkit_kernels.cuda import batches
+
+        try:
+            with cupy.cuda.Stream(non_blocking=True) as stream:
+                arrays = on_device(plan.size, max(1, plan.items // threads))
+                for _ in range(WARM_UP):
+                    tvl1_flow(*arrays, PARAMS, backend="cuda")
+                stream.synchronize()
+                gate.wait()
+                began = time.perf_counter()
+                while counts[number] == 0 or time.perf_counter() < began + seconds:
+                    tvl1_flow(*arrays, PARAMS, backend="cuda")
+                    stream.synchronize()
+                    counts[number] += len(arrays[0])
+                spans[number] = began, time.perf_counter()
+                gate.wait()
+                batches.forget_workers()
+        except Exception as error:  # noqa: BLE001 - a thread's error would be lost
+            errors.append(f"{type(error).__name__}: {error}")
+            gate.abort()
+
+    with chunks_of(chunk):
+        running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+    if errors:
+        return {"streams": threads, "chunk": chunk, "error": errors[0]}
+    spent = max(end for _, end in spans) - min(began for began, _ in spans)
+    return {"streams": threads, "chunk": chunk, "pairs_per_s": sum(counts) / spent}
+
+
+def by_kernel(plan: Plan, _seconds: float) -> list[dict[str, Any]]:
+    """Microseconds a pair of each kernel at each level, an event before and behind every launch; the most first."""
+    from flowkit_kernels.cuda import device
+
+    chunk = plan.streams[0][1]
+    arrays = on_device(plan.size, chunk)
+    here = device.device_of(device.current_index())
+    plain, timed = here.launch, list[tuple[Any, Any, Any]]()
+
+    def launch(kernel: str, grid: Any, block: Any, *arguments: Any, shared_bytes: int = 0) -> None:
+        before, after = _event(), _event()
+        before.record()
+        plain(kernel, grid, block, *arguments, shared_bytes=shared_bytes)
+        after.record()
+        timed.append(((kernel, _level(kernel, arguments), tuple(grid), tuple(block)), before, after))
+
+    with chunks_of(chunk):
+        tvl1_flow(*arrays, PARAMS, backend="cuda")
+    with chunks_of(chunk):  # with a fresh worker, which launches one by one
+        here.launch = launch  # type: ignore[method-assign]
+        try:
+            tvl1_flow(*arrays, PARAMS, backend="cuda")
+        finally:
+            del here.launch
+        return _by_kernel(timed, chunk)
+
+
+def _by_kernel(timed: Sequence[tuple[Any, Any, Any]], pairs: int) -> list[dict[str, Any]]:
+    import cupy
+
+    cupy.cuda.Device().synchronize()
+    spent: dict[Any, list[float]] = collections.defaultdict(list)
+    for what, before, after in timed:
+        spent[what].append(1000 * cupy.cuda.get_elapsed_time(before, after))
+    rows = [
+        {"kernel": kernel, "level": level, "grid": grid, "block": block, "launches": len(each)}
+        | {"us_a_launch": round(statistics.median(each), 2), "us_a_pair": round(sum(each) / pairs, 3)}
+        for (kernel, level, grid, block), each in spent.items()
+    ]
+    return sorted(rows, key=lambda row: -row["us_a_pair"])
+
+
+def _event() -> Any:
+    import cupy
+
+    return cupy.cuda.Event()
+
+
+def _level(kernel: str, arguments: Sequence[Any]) -> tuple[int, ...]:
+    """Height and width of the level that a kernel works on, as its whole-number arguments tell; () where they do not."""
+    numbers = [int(argument) for argument in arguments if isinstance(argument, np.int32)]
+    if kernel == "resize":
+        return tuple(numbers[2:4])
+    return tuple(numbers[:2]) if kernel in PIXEL_KERNELS or kernel.startswith("iterate") else ()
+
+
+def from_host(plan: Plan, seconds: float) -> dict[str, float]:
+    """Rates of NumPy arrays in and out; only the host's clock counts."""
+    stacks = images(plan.size, plan.items)
+    found = rates(lambda: tvl1_flow(*stacks, PARAMS, backend="cuda"), plan.items, seconds)
+    return {"host_pairs_per_s": found["host_pairs_per_s"]}
+
+
+QUESTIONS = {"kernels": by_kernel, "chunks": by_chunk, "streams": by_streams, "host_arrays": from_host}
+
+
+def told(plan: Plan, name: str, found: Any) -> str:
+    """A line about an answer."""
+    where = f"{plan.size} x {plan.size}"
+    if isinstance(found, str):
+        return f"{where}, {name}: {found}"
+    if name == "kernels":
+        total = sum(row["us_a_pair"] for row in found) or 1.0
+        share = collections.Counter[str]()
+        for row in found:
+            share[row["kernel"]] += row["us_a_pair"]
+        return f"{where}: " + ", ".join(f"{kernel} {100 * us / total:.0f} %" for kernel, us in share.most_common(4))
+    if name == "chunks":
+        best = max(found, key=lambda items: found[items]["pairs_per_s"])
+        rate, most = found["default"]["pairs_per_s"], found[best]["pairs_per_s"]
+        return f"{where}: {rate:.0f} pairs/s in chunks as chosen, {most:.0f} in chunks of {best}"
+    if name == "streams":
+        each = (f"{row['streams']} of {row['chunk']}: {row.get('pairs_per_s', 0):.0f}" for row in found)
+        return f"{where}, pairs/s by streams and chunk: {', '.join(each)}"
+    return f"{where}: {found['host_pairs_per_s']:.0f} pairs/s with host arrays"
+
+
+def once(plan: Plan) -> None:
+    """One batch on a fresh worker between the marks of a profiler, after one that loaded the kernels."""
+    import cupy
+
+    arrays = on_device(plan.size, plan.streams[0][1])
+    with chunks_of(plan.streams[0][1]):
+        tvl1_flow(*arrays, PARAMS, backend="cuda")
+    with chunks_of(plan.streams[0][1]):
+        cupy.cuda.Device().synchronize()
+        cupy.cuda.profiler.start()
+        tvl1_flow(*arrays, PARAMS, backend="cuda")
+        cupy.cuda.Device().synchronize()
+        cupy.cuda.profiler.stop()
+
+
+def main() -> int:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="where to store the answers as JSON")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for each rate")
+    parser.add_argument("--quick", action="store_true", help="tiny batches: tries the script, measures nothing")
+    parser.add_argument("--once", action="store_true", help="one batch for a profiler, nothing else")
+    options = parser.parse_args()
+    try:
+        resolve_backend("cuda")
+    except BackendUnavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    plans = QUICK if options.quick else PLANS
+    if options.once:
+        once(plans[0])
+        return 0
+    result: dict[str, Any] = {"told": [], "device": describe_device("cuda")}
+    for plan in plans:
+        for name, ask in QUESTIONS.items():
+            try:
+                found: Any = ask(plan, 0.01 if options.quick else options.seconds)
+            except Exception as error:  # noqa: BLE001 - the next question may have an answer
+                found = f"{type(error).__name__}: {error}"
+            result[f"{name}_{plan.size}"] = found
+            result["told"].append(told(plan, name, found))
+            sys.stdout.write(f"{result['told'][-1]}\n")
+            sys.stdout.flush()
+            if options.out:
+                options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return int(any(isinstance(answer, str) for answer in result.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

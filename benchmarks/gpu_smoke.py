@@ -1,0 +1,123 @@
+"""Whether each GPU backend runs, its answers are right, and they are the same bits each time.
+
+python benchmarks/gpu_smoke.py --out FILE.json [--backends cuda,numba-cuda]
+
+Small pairs, both presets, host arrays and device arrays, and MM-COF, against the float64 twin: nothing else need be compiled. Exit
+codes: 0 all is well; 1 an answer is wrong, or a backend that was asked for cannot run while another does; 3 none runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowkit_kernels import FlowkitError, TVL1Params, mmcof, tvl1_flow
+from flowkit_kernels.backend import GPU_BACKENDS, describe_device, find_obstacle
+from gpu_probe import images
+
+SIZE, COUNT, QUICK_SIZE = 96, 3, 48
+INTERIOR = (..., slice(8, -8), slice(8, -8))
+"""Where flow is compared, as in the tests: at the border the problem itself jumps."""
+BARS = {"fixed": 3e-3, "opencv": 0.015, "mmcof": 1e-5}
+"""Mean difference from the twin, of flow in px: the bars of tests/kernels."""
+
+
+def checks(backend: str, size: int) -> Iterator[tuple[str, float, bool]]:
+    """Yield what was compared, the mean difference, and whether the bits of three calls were the same."""
+    onset, apex = images(size, COUNT)
+    for preset in ("fixed", "opencv"):
+        params = TVL1Params.preset(preset)
+        right = tvl1_flow(onset, apex, params, backend="reference")
+        for place, arrays in (
+            ("host", (onset, apex)),
+            ("device", tuple(on_device(one, backend) for one in (onset, apex))),
+        ):
+            found = [on_host(tvl1_flow(*arrays, params, backend=backend)) for _ in range(3)]
+            same = len({one.tobytes() for one in found}) == 1
+            yield f"{preset}, {place} arrays", float(np.abs(found[0] - right)[INTERIOR].mean()), same
+    flow = np.random.default_rng(0).normal(size=(COUNT, 2, 2, size, size)).astype(np.float32)
+    found = [mmcof(flow, backend=backend) for _ in range(3)]
+    difference = float(np.abs(found[0] - mmcof(flow, backend="reference")).mean())
+    yield "mmcof, host arrays", difference, len({one.tobytes() for one in found}) == 1
+
+
+def on_device(array: Any, backend: str) -> Any:
+    """A copy in the GPU's memory, as the backend's library has it."""
+    if backend == "cuda":
+        import cupy
+
+        from flowkit_kernels.cuda.device import translated_errors
+
+        with translated_errors():
+            return cupy.asarray(array)
+    from numba import cuda
+
+    from flowkit_kernels.cuda_numba_device import device_errors
+
+    with device_errors():
+        return cuda.to_device(array)
+
+
+def on_host(array: Any) -> Any:
+    """As a NumPy array."""
+    return array if isinstance(array, np.ndarray) else array.get() if hasattr(array, "get") else array.copy_to_host()
+
+
+def look(backend: str, size: int) -> dict[str, Any]:
+    """How a backend does: runs (False: why not), device, checks, wrong."""
+    obstacle = find_obstacle(backend)
+    if obstacle:
+        return {"runs": False, "why": f"{obstacle.what}. {obstacle.next_step}"}
+    found: dict[str, Any] = {"runs": True, "checks": [], "wrong": []}
+    try:
+        found["device"] = describe_device(backend)
+        for name, difference, same in checks(backend, size):
+            bar = BARS[name.partition(",")[0]]
+            found["checks"].append({"what": name, "mean_difference": difference, "bar": bar, "same_bits": same})
+            if not (difference <= bar and same):
+                found["wrong"].append(f"{name}: mean difference {difference:.2g}, bar {bar:g}; same bits: {same}")
+    except FlowkitError as error:
+        return found | {"runs": False, "why": str(error)}
+    except Exception as error:  # noqa: BLE001 - the other backend may have an answer
+        return found | {"runs": False, "why": f"{type(error).__name__}: {error}"}
+    return found
+
+
+def told(backend: str, found: dict[str, Any]) -> str:
+    """A line about a backend."""
+    if not found["runs"]:
+        return f"{backend} cannot run: {found['why']}"
+    worst = max(check["mean_difference"] / check["bar"] for check in found["checks"])
+    state = (
+        f"WRONG: {'; '.join(found['wrong'])}" if found["wrong"] else f"right, at most {worst:.2g} of the bar, same bits"
+    )
+    return f"{backend} on {found['device']['name']}: {state}"
+
+
+def main() -> int:
+    """Look, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backends", default=",".join(GPU_BACKENDS), help="GPU backends that must run, by commas")
+    parser.add_argument("--quick", action="store_true", help="tiny pairs")
+    parser.add_argument("--out", type=Path, required=True, help="where to store the result as JSON")
+    options = parser.parse_args()
+    result: dict[str, Any] = {}
+    for backend in options.backends.split(","):
+        result[backend] = look(backend, QUICK_SIZE if options.quick else SIZE)
+        sys.stdout.write(f"{told(backend, result[backend])}\n")
+        sys.stdout.flush()
+        lines = [told(name, found) for name, found in result.items()]
+        options.out.write_text(json.dumps({"told": lines, **result}, indent=1) + "\n", encoding="utf-8")
+    run = [found for found in result.values() if found["runs"]]
+    well = len(run) == len(result) and not any(found["wrong"] for found in run)
+    return 0 if well else 1 if run else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

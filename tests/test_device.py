@@ -1,0 +1,413 @@
+"""benchmarks/device.sh: each step's end is read for what it is, none takes another along, and what was found stays.
+
+The whole of it on a GPU machine is tried by test_bare_machine.py; here are its parts, and what may be wrong with a machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import standin_environment
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "benchmarks" / "device.sh"
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module behind the script."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module("device")
+    sys.modules.pop("device", None)
+
+
+def asked(out: Path, steps: str = "", **settings: str) -> dict[str, str]:
+    return {"PY": sys.executable, "OUT": str(out), "STEPS": steps, "QUICK": "1", "BACKENDS": "cuda", **settings}
+
+
+def run(
+    out: Path, steps: str, standin: dict[str, Any] | None = None, **settings: str
+) -> tuple[int, dict[str, Any], str]:
+    """Exit code, steps of device.json, and what was printed; on a machine without a GPU, or with a stand-in."""
+    environment = dict(os.environ) if standin is None else standin_environment(**standin)
+    done = subprocess.run(
+        ["bash", SCRIPT],
+        env=environment | asked(out, steps, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    found = json.loads((out / "device.json").read_text())["steps"] if (out / "device.json").exists() else {}
+    return done.returncode, found, done.stdout + done.stderr
+
+
+# -- a machine that something is wrong with
+
+
+def test_without_a_gpu_each_step_says_so(tmp_path: Path) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("no GPU must be here; there is one")
+    code, steps, told = run(tmp_path, "machine smoke speed probe ncu endtoend sanitizer")
+    assert code == 3, told
+    assert list(steps) == ["machine", "smoke", "speed", "probe", "sanitizer", "ncu", "endtoend"]
+    assert {step["status"] for step in steps.values()} == {"could not run"}
+    for name in ("machine", "smoke", "speed", "probe", "endtoend"):
+        assert any("no NVIDIA driver on this machine" in line for line in steps[name]["told"]), steps[name]
+    assert steps["ncu"]["told"] == ["ncu is not on PATH; it comes with the CUDA toolkit"]
+
+
+def test_tests_that_are_all_skipped_are_none_that_passed(tmp_path: Path) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("no GPU must be here; there is one")
+    code, steps, told = run(tmp_path, "tests", PROCESSES="2")
+    assert (code, steps["tests"]["status"]) == (3, "could not run"), told
+    assert re.match(r"0 passed, 0 failed, \d+ skipped", steps["tests"]["told"][0])
+    assert "no GPU: no NVIDIA driver on this machine" in steps["tests"]["told"][1]
+
+
+@pytest.mark.parametrize(
+    ("standin", "why"),
+    [
+        (
+            {"nvrtc": False},
+            "NVRTC, CUDA's compiler, cannot be loaded: RuntimeError: CuPy failed to load libnvrtc.so.13",
+        ),
+        ({"cuda": [12, 4]}, "the NVIDIA driver is too old for this CuPy: needs CUDA 13.0, found 12.4"),
+        (
+            {"disk": "full"},
+            "GPU: compiled kernels must be kept on disk; got [Errno 28] No space left on device. Set CUPY_CACHE",
+        ),
+        ({"memory_bytes": 40_000}, "GPU: free memory must hold a single item and its result; got Out of memory"),
+        ({"lost": 719}, "GPU: every call must succeed; got cudaErrorLaunchFailure"),
+    ],
+    ids=["no NVRTC", "CuPy of another CUDA", "full disk", "a GPU that others fill", "a GPU that is lost"],
+)
+def test_what_keeps_the_gpu_from_computing_is_told(tmp_path: Path, standin: dict[str, Any], why: str) -> None:
+    (tmp_path / "earlier.txt").write_text("kept")
+    code, steps, told = run(tmp_path, "smoke probe", standin)
+    assert code in (1, 3), told
+    assert steps["smoke"]["status"] == "could not run", steps
+    assert why in steps["smoke"]["told"][0]
+    assert steps["probe"]["status"] in ("could not run", "failed"), steps
+    assert (tmp_path / "earlier.txt").read_text() == "kept"
+    assert why in (tmp_path / "summary.txt").read_text()
+
+
+def test_a_backend_that_is_asked_for_and_absent_fails_the_step_and_leaves_the_other_its_answer(tmp_path: Path) -> None:
+    code, steps, told = run(tmp_path, "smoke", {}, BACKENDS="cuda numba-cuda")
+    assert (code, steps["smoke"]["status"]) == (1, "failed"), told
+    cuda, numba_cuda = steps["smoke"]["told"]
+    assert cuda.startswith("cuda on Stand-in on the CPU: right, at most 0.")
+    assert numba_cuda.startswith("numba-cuda cannot run: numba-cuda finds no GPU")
+    assert steps["smoke"]["results"]["cuda"]["wrong"] == []
+
+
+# -- stopped
+
+
+STEPS = ("machine", "smoke", "speed", "probe", "tests", "sanitizer", "ncu", "endtoend")
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in ("smoke", "ncu") else [pytest.mark.slow]) for step in STEPS]
+)
+def test_ctrl_c_in_a_step_ends_all_and_keeps_what_was_found(tmp_path: Path, step: str) -> None:
+    out, tools = tmp_path / "out", tmp_path / "tools"
+    out.mkdir()
+    tools.mkdir()
+    for name in ("compute-sanitizer", "ncu", "nvidia-smi"):
+        (tools / name).write_text("#!/bin/sh\nexec sleep 60\n")
+        (tools / name).chmod(0o755)
+    done_before = {"status": "done", "told": ["42"], "seconds": 1, "limit_s": 9, "date": "2026-11-28", "quick": False}
+    (out / "device.json").write_text(json.dumps({"steps": {step: done_before | {"results": {"answer": 42}}}}))
+    path = f"{tools}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        ["bash", SCRIPT],
+        env=standin_environment() | asked(out, step, PATH=path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    wait_until(lambda: f"=== {step}" in text_of(out / "log.txt"), process)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    found = json.loads((out / "device.json").read_text())["steps"][step]
+    assert found["status"] == "stopped"
+    assert found["earlier"]["results"] == {"answer": 42}
+    assert re.search(rf"^{step} +stopped", (out / "summary.txt").read_text(), re.MULTILINE)
+    assert "the result of 2026-11-28 was kept" in told
+    assert not [line for line in running() if str(out) in line]
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def wait_until(holds: Any, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def running() -> list[str]:
+    """Command lines of all processes."""
+    return [
+        path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.exists()
+    ]
+
+
+def test_a_step_out_of_time_is_asked_first_and_then_made_to_end_with_all_it_started(
+    device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "PARTING_S", 0.5)
+    stubborn = "import signal, subprocess, time; signal.signal(signal.SIGINT, lambda *_: print('asked', flush=True))\n"
+    stubborn += "subprocess.Popen(['sleep', '12345.25'])\nwhile True: time.sleep(0.1)"
+    polite = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('had this')"
+    with (tmp_path / "log").open("w+") as log:
+        for code in (stubborn, polite):
+            began = time.monotonic()
+            assert device.carried_out([sys.executable, "-c", code], log, os.environ, 1) is None
+            assert time.monotonic() - began < 5
+        log.seek(0)
+        assert log.read().split("\n")[:2] == ["asked", "had this"]
+    assert not [line for line in running() if "12345.25" in line]
+
+
+def test_no_step_is_begun_without_time_for_it(tmp_path: Path) -> None:
+    code, steps, _ = run(tmp_path, "machine smoke", LIMIT_S="3")
+    assert code == 1
+    assert [step["told"] for step in steps.values()] == [["no time was left of LIMIT_S=3"]] * 2
+    assert {step["status"] for step in steps.values()} == {"out of time"}
+
+
+# -- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"STEPS": "smoke dance"},
+            "STEPS must be names of machine, smoke, speed, probe, tests, sanitizer, ncu, endtoend; got",
+        ),
+        ({"LIMIT_S": "9 minutes"}, "LIMIT_S must be a whole number of seconds; got '9 minutes'"),
+        ({"BACKENDS": "opencv"}, "BACKENDS must be cuda, numba-cuda or both; got"),
+        ({"PROCESSES": "0"}, "PROCESSES must be a number from 1; got '0'"),
+        ({"OUT": "FILE"}, "OUT must be a folder; got"),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_a_setting_that_means_nothing_is_told_before_anything_is_done(
+    tmp_path: Path, settings: dict[str, str], says: str
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    given = {name: value.replace("FILE", str(tmp_path / "file")) for name, value in settings.items()}
+    environment = os.environ | asked(tmp_path / "out") | given
+    done = subprocess.run(["bash", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"device: {says}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_python_that_does_not_run_is_told(tmp_path: Path) -> None:
+    environment = os.environ | asked(tmp_path, PY=str(tmp_path / "python"))
+    done = subprocess.run(["bash", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"device: PY must name a Python, 3.11 or newer, that runs; got {tmp_path}/python.")
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("smoke", 2)])
+def test_help_says_what_may_be_set(argument: str, code: int, device: Any) -> None:
+    environment = os.environ | {"PY": sys.executable}
+    done = subprocess.run(["bash", SCRIPT, argument], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    for name in (*device.LIMITS, "STEPS", "LIMIT_S", "OUT", "BACKENDS", "PROCESSES", "WHEELS", "QUICK", "PY"):
+        assert re.search(rf"^    {name} ", done.stdout, re.MULTILINE), name
+
+
+def test_a_wheel_that_cannot_be_installed_is_told_and_the_steps_go_on(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "numpy-2.4.6-cp312-cp312-any.whl").write_text("no wheel")
+    _, steps, told = run(tmp_path / "out", "machine", WHEELS=str(tmp_path / "wheels"))
+    assert "must be such that pip installs them; got" in told
+    assert "must be such that pip installs them; got" in (tmp_path / "out" / "summary.txt").read_text()
+    assert steps["machine"]["results"]["python"]
+
+
+def test_a_disk_without_room_is_told(tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name, value in asked(tmp_path / "out", "machine").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["device.py"])
+    monkeypatch.setattr(device, "_replace", full)
+    monkeypatch.setattr(device.signal, "signal", lambda *_: None)
+    assert device.main() == 74
+
+
+def test_the_toolkit_that_has_nvvm_is_put_first(tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "cuda" / "nvvm" / "libdevice" / "libdevice.10.bc"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    found = device.environment_of_steps(tmp_path)
+    assert found["CUDA_HOME"] == str(tmp_path / "cuda")
+    assert found["PATH"].startswith(f"{tmp_path}/cuda/bin:")
+    monkeypatch.setenv("PYTHONPATH", "/wheels/of/the/machine")
+    paths = device.environment_of_steps(tmp_path)["PYTHONPATH"].split(":")
+    assert paths[0] == str(ROOT)
+    assert paths[-1] == "/wheels/of/the/machine"
+
+
+# -- how an end is read
+
+
+@pytest.fixture
+def ended(device: Any, tmp_path: Path) -> Any:
+    """Make an end of a command: exit code, output, and what it wrote."""
+
+    def make(code: int | None, output: str = "", written: str | None = None) -> Any:
+        path = tmp_path / "written"
+        path.unlink(missing_ok=True)
+        if written is not None:
+            path.write_text(written)
+        return device.Ended(code, output, path)
+
+    return make
+
+
+def test_a_script_is_read_by_what_it_wrote(device: Any, ended: Any) -> None:
+    written = json.dumps({"told": ["it runs"], "answer": 42})
+    done = device.read_script(ended(0, "", written))
+    assert (done.status, done.told, done.results) == ("done", ["it runs"], {"answer": 42})
+    late = device.read_script(ended(None, "more\n", written))
+    assert (late.status, late.told, late.results) == ("out of time", ["it runs", "more"], {"answer": 42})
+    crashed = device.read_script(ended(-11, "Segmentation fault\n"))
+    assert (crashed.status, crashed.told, crashed.results) == ("failed", ["Segmentation fault"], None)
+    silent = device.read_script(ended(1))
+    assert (silent.status, silent.told) == ("failed", ["it said nothing"])
+    absent = device.read_script(ended(1, "ModuleNotFoundError: No module named 'numpy'\n"))
+    assert absent.status == "could not run"
+    ours = device.read_script(
+        ended(3, "device: number must be that of a GPU here; got 2. Help.\nNothing was written.\n")
+    )
+    assert (ours.status, ours.told) == ("could not run", ["device: number must be that of a GPU here; got 2. Help."])
+
+
+BAR = "128 x 128: 15000 pairs/s; good 20000, wanted 40000: reached neither"
+
+
+@pytest.mark.parametrize(
+    ("code", "written", "output", "status", "told"),
+    [
+        (0, "{}", BAR, "failed", [BAR]),  # nothing was stored
+        (0, '{"results": 1}', BAR, "done", [BAR]),
+        (1, '{"results": 1}', BAR, "failed", [BAR]),
+        (None, None, "tvl1 128 x 128, batch 64, cuda: measured, 15000/s", "out of time", None),
+        (1, None, "tvl1 128 x 128: wrong, 0.2 px\nNothing was written", "failed", ["Nothing was written"]),
+    ],
+)
+def test_the_speed_is_read_beside_its_bars(
+    device: Any, ended: Any, code: int | None, written: str | None, output: str, status: str, told: list[str] | None
+) -> None:
+    found = device.read_speed(ended(code, output, written))
+    assert found.status == status
+    assert found.told[:1] == (told or [output])
+
+
+CASE = '<testcase classname="tests.kernels.test_it" name="test_{name}" time="{time}">{inside}</testcase>'
+PASSED, FAILED, SKIPPED = (
+    "",
+    '<failure message="assert 1 == 2&#10;more">...</failure>',
+    '<skipped message="no GPU: none"/>',
+)
+ERROR = '<error message="failed on setup with &quot;numba-cuda must run where a GPU is; got&quot;">...</error>'
+
+
+def junit(*insides: str) -> str:
+    cases = (CASE.format(name=number, time=number, inside=inside) for number, inside in enumerate(insides))
+    return f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>"
+
+
+@pytest.mark.parametrize(
+    ("code", "insides", "status", "told"),
+    [
+        (0, (PASSED, PASSED), "done", ["2 passed, 0 failed, 0 skipped"]),
+        (0, (PASSED, SKIPPED), "done", ["1 passed, 0 failed, 1 skipped", "1: no GPU: none"]),
+        (0, (SKIPPED,), "could not run", ["0 passed, 0 failed, 1 skipped", "1: no GPU: none"]),
+        (1, (PASSED, FAILED, FAILED), "failed", ["1 passed, 2 failed, 0 skipped", "2: assert 1 == 2"]),
+        (1, (ERROR,), "failed", ["0 passed, 1 failed, 0 skipped", "1: numba-cuda must run where a GPU is; got"]),
+        (None, (PASSED,), "out of time", ["1 passed, 0 failed, 0 skipped"]),
+        (3, (PASSED,), "failed", ["1 passed, 0 failed, 0 skipped", "INTERNALERROR"]),
+        (5, (), "could not run", ["0 passed, 0 failed, 0 skipped"]),
+    ],
+)
+def test_tests_are_counted_and_their_troubles_grouped(
+    device: Any, ended: Any, code: int | None, insides: tuple[str, ...], status: str, told: list[str]
+) -> None:
+    found = device.read_tests(ended(code, "INTERNALERROR\n", junit(*insides)))
+    assert (found.status, found.told) == (status, told)
+    assert set(found.results["failed"]) == {
+        f"test_it::test_{number}" for number, inside in enumerate(insides) if inside in (FAILED, ERROR)
+    }
+
+
+def test_tests_that_did_not_even_begin_are_told(device: Any, ended: Any) -> None:
+    found = device.read_tests(ended(4, "ERROR: unrecognized arguments: -n\n"))
+    assert (found.status, found.told) == ("failed", ["ERROR: unrecognized arguments: -n"])
+    assert device.read_tests(ended(1, "/usr/bin/python3: No module named pytest\n")).status == "could not run"
+
+
+COUNTERS = """==PROF== Connected to process 4711
+"ID","Process ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"
+"0","4711","iterate(float *)","(3, 2, 53)","gpu__time_duration.sum","nsecond","1,500"
+"0","4711","iterate(float *)","(3, 2, 53)","launch__registers_per_thread","register/thread","128"
+"1","4711","iterate(float *)","(3, 2, 53)","gpu__time_duration.sum","nsecond","2,500"
+"2","4711","median(float *)","(4, 16, 106)","gpu__time_duration.sum","nsecond","900"
+"2","4711","median(float *)","(4, 16, 106)","launch__registers_per_thread","register/thread","n/a"
+"""
+
+
+def test_counters_are_averaged_by_kernel_and_grid(device: Any, ended: Any) -> None:
+    found = device.read_counters(ended(0, "", COUNTERS))
+    assert found.status == "done"
+    first, second = found.results
+    time_ns = "gpu__time_duration.sum [nsecond]"
+    assert (first["kernel"], first["grid"], first["launches"], first[time_ns]) == ("iterate", "(3, 2, 53)", 2, 2000)
+    assert first["launch__registers_per_thread [register/thread]"] == 128
+    assert (second["kernel"], second[time_ns]) == ("median", 900)
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "status"),
+    [
+        (1, "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission", "failed"),
+        (0, "==ERROR== Failed to initialize the profiler: LibraryNotLoaded", "could not run"),
+        (3, "backend: cuda must be able to run here; got an obstacle: no NVIDIA driver.", "could not run"),
+    ],
+)
+def test_a_profiler_that_counts_nothing_says_why(device: Any, ended: Any, code: int, output: str, status: str) -> None:
+    found = device.read_counters(ended(code, output))
+    assert (found.status, found.told) == (status, [output])
