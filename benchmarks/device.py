@@ -1,34 +1,34 @@
-"""Everything that a machine with an NVIDIA GPU can tell, step by step; benchmarks/device.sh starts it.
+"""Run every check that needs an NVIDIA GPU, step by step; benchmarks/device.sh starts this script.
 
-    machine     what is here: GPU, driver, tools, versions of packages, and what keeps a backend from running
-    smoke       does it run, and are answers right and the same each time
-    speed       pairs a second, beside the bars (gpu.py)
-    probe       where the time goes: each kernel at each level, sizes of chunks, 1 to 4 streams, host arrays (gpu_probe.py)
-    tests       all tests with the mark `gpu`, on several processes
+    machine     what is installed: GPU, driver, tools, package versions; what keeps a backend from running
+    smoke       whether each backend runs, and gives correct answers with the same bits every time
+    speed       pairs per second, compared with the bars (gpu.py)
+    probe       where the time goes: every kernel at every level, chunk sizes, 1 to 4 streams, host arrays (gpu_probe.py)
+    tests       all tests with the mark `gpu`, in several processes
     sanitizer   the kernels under NVIDIA's compute-sanitizer
-    ncu         hardware counters of each kernel
-    endtoend    clips a second of `flowkit extract`
+    ncu         hardware counters of every kernel
+    endtoend    clips per second of `flowkit extract`
 
-Environment, all of it optional:
+Environment variables, all of them optional:
 
-    STEPS       steps to do, separated by spaces (all)
-    LIMIT_S     seconds for all of them together (540)
+    STEPS       steps to run, separated by spaces (all)
+    LIMIT_S     time limit for the whole run, in seconds (540)
     OUT         folder for the results (device-results)
-    BACKENDS    GPU backends that must run here (cuda numba-cuda)
-    PROCESSES   of the tests (one a core, 8 at most)
-    WHEELS      folder of wheels that are put before the system's packages for as long as this takes (.whl)
-    QUICK       1: tiny inputs and longer limits, to try the script itself; its figures say nothing
+    BACKENDS    GPU backends that must run on this machine (cuda numba-cuda)
+    PROCESSES   processes that share the tests (one per core, at most 8)
+    WHEELS      folder of wheels that take precedence over installed packages during the run (.whl)
+    QUICK       1: tiny inputs and longer limits, to try the script itself; the figures mean nothing
     PY          Python to use (python3)
 
-Each step runs in processes of its own, has a limit, and fails without ending the others. Carried along as wheels may be, for
-instance, a NumPy that numba-cuda compiles with:
+Each step runs in processes of its own and has a time limit. A step that fails does not end the others. A wheel to take along is,
+for example, a NumPy version that numba-cuda can compile with:
 
     python3 -m pip download --no-deps -d .whl numpy==2.4.6
 
-Results, written anew after each step: summary.txt, device.json (of every step), gpu.json (of `speed`), log.txt (all output). What
-lies in the folder from an earlier call stays; a step that was done before and is not done this time keeps both. Exit codes: 0 each
-step is done; 1 one failed, or ran out of time; 2 a setting is wrong; 3 one could not run here; 74 the disk is full; 130 or 143 it
-was stopped.
+The script rewrites its results after every step: summary.txt, device.json (all steps), gpu.json (the step `speed`) and log.txt (all
+output). Results of earlier runs in the same folder are kept: a step that succeeded before and does not succeed now keeps both
+entries. Exit codes: 0 every step succeeded; 1 a step failed or ran out of time; 2 a setting is invalid; 3 a step could not run on
+this machine; 74 the results could not be written; 130 or 143 the script was interrupted.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 5
-"""So many times the limits with QUICK, which is for machines whose GPU is slow or none."""
+"""With QUICK, limits are multiplied by this: QUICK is for machines with a slow GPU, or with a stand-in for one."""
 LEAST_S = 5
-"""A step that has less time left is not begun."""
+"""A step is not started with less time than this, in seconds."""
 PARTING_S = 10
-"""How long a step that is stopped may take to write what it has."""
+"""Seconds that an interrupted step gets to write its results."""
 DONE, FAILED, CANNOT, LATE, STOPPED, RUNNING = "done", "failed", "could not run", "out of time", "stopped", "running"
 COUNTERS = (
     "gpu__time_duration.sum",
@@ -74,11 +74,11 @@ COUNTERS = (
 
 
 class SettingError(Exception):
-    """A variable of the environment has a value that means nothing."""
+    """An environment variable has an invalid value."""
 
 
 class Stop(BaseException):
-    """The script itself was told to end."""
+    """The script received a signal that ends it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -86,7 +86,7 @@ class Stop(BaseException):
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for."""
+    """The settings of a run."""
 
     steps: tuple[str, ...]
     limit_s: float
@@ -98,7 +98,7 @@ class Settings:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
-        """From the environment.
+        """Read the settings from the environment.
 
         Raises
         ------
@@ -120,13 +120,13 @@ class Settings:
         return cls(ordered, float(limit), out, backends, int(processes), wheels, quick)
 
     def limit_of(self, step: str) -> float:
-        """Seconds that a step may take."""
+        """Return the time limit of a step, in seconds."""
         return LIMITS[step] * (PATIENCE if self.quick else 1)
 
 
 def _check(ok: object, name: str, expectation: str, value: object) -> None:
     if not ok:
-        raise SettingError(f"device: {name} must be {expectation}; got {value!r}. Set it anew, or leave it out.")
+        raise SettingError(f"device: {name} must be {expectation}; got {value!r}. Change it, or unset it.")
 
 
 def _cores() -> int:
@@ -137,8 +137,8 @@ def _cores() -> int:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended: its exit code (None where its time was up), its output, and the file that it may have written."""
+class Finished:
+    """A finished command: its exit code (None: it ran out of time), its output, and the file that it may have written."""
 
     code: int | None
     output: str
@@ -147,24 +147,24 @@ class Ended:
 
 @dataclass
 class Outcome:
-    """What became of a step."""
+    """The result of a step."""
 
     status: str
-    told: list[str] = field(default_factory=list)
-    """For people: the answer, or why there is none."""
+    lines: list[str] = field(default_factory=list)
+    """The most important figures, or the reason for a failure, for the summary."""
     results: Any = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command, how its end is read, and what it needs."""
+    """A command, the function that reads its results, and what it needs."""
 
     command: list[str]
-    read: Callable[[Ended], Outcome]
+    read: Callable[[Finished], Outcome]
     tool: str = ""
     """A program that must be on PATH."""
     keep: str = ""
-    """Name under which the file that it writes is a result of its own."""
+    """Name for a copy of the file that the command writes; "": no copy."""
 
 
 LIMITS = {
@@ -177,27 +177,18 @@ LIMITS = {
     "ncu": 45,
     "endtoend": 60,
 }
-"""Seconds for each step, in the order in which they are done."""
+"""Time limit of each step, in seconds, in the order in which the steps run."""
 
 
-def plan(settings: Settings, written: Path) -> dict[str, Step]:
-    """Every step, by name; each may write a file, which the next one finds gone."""
+def steps_of(settings: Settings, written: Path) -> dict[str, Step]:
+    """Return every step by name. A command writes its results to `written`, which is removed before the next step."""
     here, quick = ROOT / "benchmarks", ["--quick"] * settings.quick
     backends = ",".join(settings.backends)
-    # The end-to-end test does what `endtoend` does; with a stand-in for the GPU it takes as long as all others.
+    # The end-to-end test does the same as the step `endtoend`, and is as slow as all other tests on a stand-in for a GPU.
     chosen = ["-k", "not end_to_end"] * settings.quick
     small = "from flowkit import bench; bench.SUBJECTS = 1; " if settings.quick else ""
     extract = [sys.executable, "-c", f"{small}from flowkit.cli import main; main()", "bench", "--end-to-end"]
-    counted = [
-        "ncu",
-        "--clock-control",
-        "none",
-        "--profile-from-start",
-        "off",
-        "--csv",
-        "--metrics",
-        ",".join(COUNTERS),
-    ]
+    ncu = ["ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--metrics", ",".join(COUNTERS)]
 
     def script(name: str, *arguments: str) -> list[str]:
         return [sys.executable, str(here / name), *arguments, "--out", str(written)]
@@ -215,49 +206,49 @@ def plan(settings: Settings, written: Path) -> dict[str, Step]:
         "probe": Step(script("gpu_probe.py", *quick), read_script),
         "tests": Step(tests("gpu and not sanitizer", settings.processes, *chosen), read_tests),
         "sanitizer": Step(tests("gpu and sanitizer", min(settings.processes, 3)), read_tests, tool="compute-sanitizer"),
-        "ncu": Step([*counted, "--log-file", str(written), *once], read_counters, tool="ncu"),
+        "ncu": Step([*ncu, "--log-file", str(written), *once], read_counters, tool="ncu"),
         "endtoend": Step([*extract, "--backend", "cuda", "--out", str(written)], read_end_to_end),
     }
 
 
-def read_script(ended: Ended) -> Outcome:
-    """Of a script that writes JSON; its key `told` is for people. A file that it wrote before it was stopped counts too."""
-    results = _json(ended.written)
-    told = results.pop("told", []) if isinstance(results, dict) else []
-    if ended.code == 0:
-        return Outcome(DONE, told, results)
-    reason = _reason(ended.output)
-    return Outcome(_status(ended), told if any(reason in line for line in told) else [*told, reason], results)
+def read_script(finished: Finished) -> Outcome:
+    """Read the JSON file of a script, also one written before the script was interrupted. Its key `summary` holds lines."""
+    results = _json(finished.written)
+    lines = results.pop("summary", []) if isinstance(results, dict) else []
+    if finished.code == 0:
+        return Outcome(DONE, lines, results)
+    reason = _reason(finished.output)
+    return Outcome(_status(finished), lines if any(reason in line for line in lines) else [*lines, reason], results)
 
 
-def read_speed(ended: Ended) -> Outcome:
-    """Of gpu.py, whose last lines are the rates beside their bars."""
-    results, lines = _json(ended.written), ended.output.splitlines()
+def read_speed(finished: Finished) -> Outcome:
+    """Read the results of gpu.py, whose last lines compare the rates with their bars."""
+    results, lines = _json(finished.written), finished.output.splitlines()
     judged = [line for line in lines if " pairs/s; " in line]
     measured = [line for line in lines if re.match(r"(tvl1|mmcof) .*/s$", line)]
-    if results:  # exit code 1 beside it: measured, and slower than was asked for
-        return Outcome(DONE if ended.code == 0 else FAILED, judged or measured, results)
-    return Outcome(_status(ended), [*measured, _reason(ended.output)])
+    if results:  # with exit code 1: measured, but slower than the bars
+        return Outcome(DONE if finished.code == 0 else FAILED, judged or measured, results)
+    return Outcome(_status(finished), [*measured, _reason(finished.output)])
 
 
-def read_end_to_end(ended: Ended) -> Outcome:
-    """Of `flowkit bench --end-to-end`."""
-    results = _json(ended.written)
-    if ended.code or not results:
-        return Outcome(_status(ended), [_reason(ended.output)], results)
-    told = [
+def read_end_to_end(finished: Finished) -> Outcome:
+    """Read the results of `flowkit bench --end-to-end`."""
+    results = _json(finished.written)
+    if finished.code or not results:
+        return Outcome(_status(finished), [_reason(finished.output)], results)
+    lines = [
         f"{found['clips_per_s']} clips/s, bound by {found['bound_by']}; {found['workers']} workers; start {found['start_up_s']} s"
         for found in results["end_to_end"]
     ]
-    return Outcome(DONE, told, results)
+    return Outcome(DONE, lines, results)
 
 
-def read_tests(ended: Ended) -> Outcome:
-    """Of pytest, from its junit file: how many, which failed and why, which took longest; all skipped is nothing tried."""
+def read_tests(finished: Finished) -> Outcome:
+    """Read the junit file of pytest: counts, failures with reasons, slowest tests. A run that skipped every test is no success."""
     try:
-        cases = list(ElementTree.parse(ended.written).iter("testcase"))
+        cases = list(ElementTree.parse(finished.written).iter("testcase"))
     except (OSError, ElementTree.ParseError):
-        return Outcome(_status(ended), [_reason(ended.output)])
+        return Outcome(_status(finished), [_reason(finished.output)])
     found = {
         kind: [case for case in cases if any(case.find(one) is not None for one in kind.split())]
         for kind in ("failure error", "skipped")
@@ -271,22 +262,25 @@ def read_tests(ended: Ended) -> Outcome:
         "slowest_s": {_name(case): float(case.get("time", 0)) for case in sorted(cases, key=_seconds)[:10]},
     }
     why = Counter(results["failed"].values()).most_common(5) + Counter(results["skipped"].values()).most_common(3)
-    told = [f"{passed} passed, {len(bad)} failed, {len(skipped)} skipped", *(f"{count}: {text}" for text, count in why)]
-    if ended.code is None:
-        return Outcome(LATE, told, results)
-    if bad or ended.code not in (0, 5):
-        return Outcome(FAILED, told if bad else [*told, _reason(ended.output)], results)
-    return Outcome(DONE if passed else CANNOT, told, results)
+    lines = [
+        f"{passed} passed, {len(bad)} failed, {len(skipped)} skipped",
+        *(f"{count}: {text}" for text, count in why),
+    ]
+    if finished.code is None:
+        return Outcome(LATE, lines, results)
+    if bad or finished.code not in (0, 5):
+        return Outcome(FAILED, lines if bad else [*lines, _reason(finished.output)], results)
+    return Outcome(DONE if passed else CANNOT, lines, results)
 
 
-def read_counters(ended: Ended) -> Outcome:
-    """Of ncu: each kernel at each grid, its counters averaged over launches, the most time first."""
-    text = ended.written.read_text(encoding="utf-8", errors="replace") if ended.written.is_file() else ""
-    trouble = [line for line in (text + ended.output).splitlines() if line.startswith("==ERROR==")]
+def read_counters(finished: Finished) -> Outcome:
+    """Read the counters that ncu logged: mean per kernel and grid, sorted by total time."""
+    text = finished.written.read_text(encoding="utf-8", errors="replace") if finished.written.is_file() else ""
+    trouble = [line for line in (text + finished.output).splitlines() if line.startswith("==ERROR==")]
     rows = [line for line in text.splitlines() if line.startswith('"')]
-    if ended.code or not rows:
+    if finished.code or not rows:
         return Outcome(
-            _status(ended) if ended.code != 0 else CANNOT, [trouble[-1] if trouble else _reason(ended.output)]
+            _status(finished) if finished.code != 0 else CANNOT, [trouble[-1] if trouble else _reason(finished.output)]
         )
     sums: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in csv.DictReader(rows):
@@ -306,18 +300,18 @@ def read_counters(ended: Ended) -> Outcome:
     )
 
 
-def _status(ended: Ended) -> str:
-    if ended.code is None:
+def _status(finished: Finished) -> str:
+    if finished.code is None:
         return LATE
-    absent = re.search(r"(No module named|command not found|No such file)", _reason(ended.output))
-    return CANNOT if ended.code == 3 or absent else FAILED
+    absent = re.search(r"(No module named|command not found|No such file)", _reason(finished.output))
+    return CANNOT if finished.code == 3 or absent else FAILED
 
 
 def _reason(output: str) -> str:
-    """The line that says what is wrong: the last one in the form of this project's errors, or else the last one."""
+    """Return the line that names the problem: the last error message of this project, or else the last line."""
     lines = [line.strip() for line in output.splitlines() if re.search(r"\w", line)]
     ours = [line for line in lines if re.match(r"[\w. -]+: .*\bmust\b.*; got ", line)]
-    return (ours or lines or ["it said nothing"])[-1][:500]
+    return (ours or lines or ["no output"])[-1][:500]
 
 
 def _json(path: Path) -> Any:
@@ -341,17 +335,17 @@ def _message(case: ElementTree.Element, *kinds: str) -> str:
     return (text.splitlines() or ["no message"])[0].removeprefix("failed on setup with ").strip('"')[:300]
 
 
-# Doing them -------------------------------------------------------------------------------------------------------------
+# Running them -----------------------------------------------------------------------------------------------------------
 
 
 class Run:
-    """The steps of one call: done one after the other, each written down at once.
+    """Runs the steps one after the other, and writes the results after each of them.
 
     Parameters
     ----------
     settings : Settings
     scratch : Path
-        A folder that is removed in the end.
+        A temporary folder.
     """
 
     def __init__(self, settings: Settings, scratch: Path) -> None:
@@ -366,24 +360,26 @@ class Run:
         sys.stdout.write("".join(f"{line}\n" for line in self._heading))
 
     def all(self) -> int:
-        """Do them; the exit code of the script."""
+        """Run all steps and return the exit code of the script."""
         written = self._scratch / "written"
-        steps = plan(self.settings, written)
+        steps = steps_of(self.settings, written)
         for name in self.settings.steps:
             limit, began = min(self.settings.limit_of(name), self._end - time.monotonic()), time.monotonic()
-            self._note(name, Outcome(RUNNING, ["it has begun"]), 0, limit)
+            self._record(name, Outcome(RUNNING, ["started"]), 0, limit)
             try:
                 outcome = self._outcome(name, steps[name], written, limit)
             except Stop as stop:
-                self._note(name, Outcome(STOPPED, ["by Ctrl-C or a signal"]), time.monotonic() - began, limit)
+                self._record(
+                    name, Outcome(STOPPED, ["interrupted by Ctrl-C or a signal"]), time.monotonic() - began, limit
+                )
                 return 128 + stop.number
-            self._note(name, outcome, time.monotonic() - began, limit)
+            self._record(name, outcome, time.monotonic() - began, limit)
         statuses = {self.steps[name]["status"] for name in self.settings.steps}
         return 1 if {FAILED, LATE} & statuses else 3 if CANNOT in statuses else 0
 
     def _outcome(self, name: str, step: Step, written: Path, limit: float) -> Outcome:
         if limit < LEAST_S:
-            return Outcome(LATE, [f"no time was left of LIMIT_S={self.settings.limit_s:.0f}"])
+            return Outcome(LATE, [f"no time left: LIMIT_S is {self.settings.limit_s:.0f} s"])
         if step.tool and shutil.which(step.tool, path=self._environment["PATH"]) is None:
             return Outcome(CANNOT, [f"{step.tool} is not on PATH; it comes with the CUDA toolkit"])
         written.unlink(missing_ok=True)
@@ -391,18 +387,18 @@ class Run:
             log.write(f"\n=== {name}: {' '.join(step.command)}\n")
             log.flush()
             start = log.tell()
-            code = carried_out(step.command, log, self._environment, limit)
+            code = run_command(step.command, log, self._environment, limit)
             log.seek(start)
-            outcome = step.read(Ended(code, log.read(), written))
+            outcome = step.read(Finished(code, log.read(), written))
         if step.keep and outcome.results:
             shutil.copyfile(written, self.settings.out / step.keep)
         return outcome
 
-    def _note(self, name: str, outcome: Outcome, seconds: float, limit: float) -> None:
+    def _record(self, name: str, outcome: Outcome, seconds: float, limit: float) -> None:
         before = self.steps.get(name, {})
         self.steps[name] = {
             "status": outcome.status,
-            "told": outcome.told,
+            "summary": outcome.lines,
             "seconds": round(seconds, 1),
             "limit_s": round(max(limit, 0)),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -421,7 +417,7 @@ class Run:
 
 
 def environment_of_steps(scratch: Path) -> dict[str, str]:
-    """The environment of all steps: our packages and the wheels of .whl/ first, NVVM where it can be found, an empty cache."""
+    """Return the environment of all steps: import paths (the project, then the wheels), CUDA_HOME, an empty kernel cache."""
     environment = dict(os.environ)
     paths = [ROOT, ROOT / "kernels", ROOT / "models", scratch / "site"]
     environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), *filter(None, [environment.get("PYTHONPATH")])])
@@ -429,14 +425,14 @@ def environment_of_steps(scratch: Path) -> dict[str, str]:
     environment["PYTHONUNBUFFERED"] = "1"
     toolkits = [Path(environment.get("CUDA_HOME") or "/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-1*"))]
     home = next((folder for folder in toolkits if (folder / "nvvm/libdevice/libdevice.10.bc").is_file()), None)
-    if home is not None:  # NVVM may come in no wheel
+    if home is not None:  # no wheel need have brought NVVM
         environment["CUDA_HOME"] = str(home)
         environment["PATH"] = os.pathsep.join([str(home / "bin"), environment.get("PATH", "")])
     return environment
 
 
 def install_wheels(folder: Path, scratch: Path) -> str:
-    """Put the wheels of a folder before the system's packages; what went wrong, or ""."""
+    """Install the wheels of a folder into the scratch folder; return an error message, or ""."""
     wheels = sorted(map(str, folder.glob("*.whl")))
     if not wheels:
         return ""
@@ -444,12 +440,14 @@ def install_wheels(folder: Path, scratch: Path) -> str:
     command = [sys.executable, "-m", "pip", "install", *flags, *wheels]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     reason = _reason(done.stderr)
-    trouble = f"device: the wheels in {folder} must be such that pip installs them; got {reason}. Carry others."
+    trouble = (
+        f"device: {folder}: pip cannot install the wheels: {reason}. Download wheels for this Python and platform."
+    )
     return trouble if done.returncode else ""
 
 
-def carried_out(command: list[str], log: Any, environment: Mapping[str, str], limit: float) -> int | None:
-    """Exit code of a command, None where its time was up. Whatever it started ends with it, asked first, then made to."""
+def run_command(command: list[str], log: Any, environment: Mapping[str, str], limit: float) -> int | None:
+    """Run a command and return its exit code, or None if it ran out of time. Kill every process that it leaves behind."""
     process = subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
     )
@@ -462,12 +460,15 @@ def carried_out(command: list[str], log: Any, environment: Mapping[str, str], li
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        _signal(process, signal.SIGINT)  # not SIGTERM: scripts and pytest write what they have
-        with contextlib.suppress(subprocess.TimeoutExpired):
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGINT)  # on SIGINT, unlike SIGTERM, scripts and pytest write the results they have
             process.wait(PARTING_S)
-    _signal(process, signal.SIGKILL)
-    process.wait()
+    except subprocess.TimeoutExpired:
+        return
+    finally:  # also after a second Ctrl-C
+        _signal(process, signal.SIGKILL)
+        process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
@@ -476,13 +477,13 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def summary(steps: Mapping[str, Any]) -> Iterator[str]:
-    """Each step in a line, what it told below."""
+    """Yield a line per step, followed by its results."""
     for name, step in steps.items():
         tiny = ", tiny inputs" if step["quick"] else ""
         yield f"{name:<10} {step['status']:<14} {step['seconds']:>5.0f} s of {step['limit_s']}{tiny}"
-        yield from (f"    {line}" for line in step["told"])
+        yield from (f"    {line}" for line in step["summary"])
         if "earlier" in step:
-            yield f"    the result of {step['earlier']['date']} was kept: device.json has it"
+            yield f"    device.json also keeps the result of {step['earlier']['date']}"
 
 
 def _replace(path: Path, text: str) -> None:
@@ -496,28 +497,26 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> int:
-    """Do what the environment asks for."""
+    """Run the steps that the environment asks for."""
     if len(sys.argv) > 1:
         sys.stdout.write(__doc__ or "")
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    scratch = Path(tempfile.mkdtemp(prefix="flowkit-device-"))
     try:
         settings = Settings.of(os.environ)
-        code = Run(settings, scratch).all()
+        with tempfile.TemporaryDirectory(prefix="flowkit-device-", ignore_cleanup_errors=True) as scratch:
+            code = Run(settings, Path(scratch)).all()
     except SettingError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except OSError as error:
         sys.stderr.write(
-            f"device: results must be written to disk; got {error}. Make room, or set OUT to another folder.\n"
+            f"device: cannot write to disk: {error}. Free some space, or set OUT or TMPDIR to another folder.\n"
         )
         return 74
     except Stop as stop:
         return 128 + stop.number
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     sys.stdout.write(f"Results: {settings.out}\n")
     return code
 

@@ -1,8 +1,8 @@
-"""What a machine has for a GPU: driver, tools, versions of packages, and what keeps each backend from running.
+"""Report what a GPU machine has: driver, tools, package versions, and what keeps each backend from running.
 
 python benchmarks/gpu_machine.py --out FILE.json
 
-Nothing here creates a CUDA context; each question that fails is told and leaves the others alone.
+No question creates a CUDA context. A question that fails is reported; the others are still answered.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SECONDS = 8
 
 
 def gpus() -> Any:
-    """What nvidia-smi says of each GPU, by name of the question."""
+    """Ask nvidia-smi about each GPU."""
     if shutil.which("nvidia-smi") is None:
         return "not on PATH"
     command = ["nvidia-smi", f"--query-gpu={ASKED}", "--format=csv,noheader"]
@@ -52,15 +52,15 @@ def gpus() -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that matter here."""
+    """Return the versions of the packages that matter here."""
     found: dict[str, str] = {}
-    for one in importlib.metadata.distributions():  # the first of two is the one that is imported
+    for one in importlib.metadata.distributions():  # of two versions, Python imports the first
         found.setdefault(str(one.metadata["Name"]).lower(), one.version)
     return {name: found[name] for name in sorted(found) if name.startswith(PACKAGES)}
 
 
 def backends() -> dict[str, str]:
-    """Each GPU backend: "runs here", or what keeps it from running and what to do."""
+    """Return for each GPU backend "runs here", or what keeps it from running and what to do."""
     backend = importlib.import_module("flowkit_kernels.backend")
     obstacles = {name: backend.find_obstacle(name) for name in backend.GPU_BACKENDS}
     return {name: f"{one.what}. {one.next_step}" if one else "runs here" for name, one in obstacles.items()}
@@ -80,7 +80,7 @@ QUESTIONS: dict[str, Callable[[], Any]] = {
 
 
 def main() -> int:
-    """Ask, print, store; 3 where no GPU backend runs."""
+    """Answer all questions. The exit code is 3 if no GPU backend runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where to store the answers as JSON")
     options = parser.parse_args()
@@ -91,14 +91,14 @@ def main() -> int:
         except Exception as error:  # noqa: BLE001 - the next question may have an answer
             found[name] = f"{type(error).__name__}: {error}"
         sys.stdout.write(f"{name}: {found[name]}\n")
-    found["told"] = told(found)
+    found["summary"] = summary(found)
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     runs = isinstance(found["backends"], dict) and "runs here" in found["backends"].values()
     return 0 if runs else 3
 
 
-def told(found: dict[str, Any]) -> list[str]:
-    """The answers that matter, in lines."""
+def summary(found: dict[str, Any]) -> list[str]:
+    """Return the most important answers as lines."""
     named = found["gpus"] if isinstance(found["gpus"], list) else []
     cards = [
         f"{gpu['name']}, driver {gpu['driver_version']}, {gpu['memory.used']} of {gpu['memory.total']} used"

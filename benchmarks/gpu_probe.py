@@ -2,7 +2,8 @@
 
 python benchmarks/gpu_probe.py --out FILE.json
 
-Nothing is judged here: `gpu.py` does that. The file is written anew after each question, so that a short stay leaves what it had.
+The backend is `cuda`. Nothing is judged here: `gpu.py` does that. The file is rewritten after each question, so an interrupted run
+keeps the answers so far.
 It looks at the backend `cuda`. `--once` computes one batch between the marks that a profiler listens for, and prints nothing.
 """
 
@@ -35,16 +36,16 @@ PIXEL_KERNELS = ("gradient_texels", "linearise", "median")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is tried at one size.
+    """What is measured at one image size.
 
     Attributes
     ----------
     size, items : int
-        Pixels a side, and pairs of a batch.
+        Pixels per side, and pairs per batch.
     chunks : tuple of int
-        Sizes of chunks beside the one that is chosen by default.
+        Chunk sizes, in addition to the default.
     streams : tuple of (int, int)
-        Threads, each with a stream of its own, and pairs in a chunk of each.
+        Number of threads, each with a stream of its own, and pairs per chunk.
     """
 
     size: int
@@ -61,7 +62,7 @@ QUICK = (Plan(48, 4, (1, 2), ((1, 2), (2, 1))),)
 
 
 def images(size: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(N, H, W) twice: blurred noise that moves by up to 1.5 px along waves; eight different pairs, again and again."""
+    """Return onsets and apexes, (N, H, W): blurred noise that moves by up to 1.5 px along waves; eight pairs, repeated."""
     rng = np.random.default_rng(size)
     margin = 8
     noise = rng.random((8, size + 2 * margin, size + 2 * margin), dtype=np.float32)
@@ -77,7 +78,7 @@ def images(size: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[
 
 
 def _sampled(stack: Any, y: Any, x: Any) -> Any:
-    """Each image at these places, by linear interpolation."""
+    """Sample each image at these positions, with linear interpolation."""
     rows, columns = np.floor(y).astype(int), np.floor(x).astype(int)
     down, right = y - rows, x - columns
     upper = stack[:, rows, columns] * (1 - right) + stack[:, rows, columns + 1] * right
@@ -86,7 +87,7 @@ def _sampled(stack: Any, y: Any, x: Any) -> Any:
 
 
 def on_device(size: int, count: int) -> list[Any]:
-    """`images`, in the GPU's memory."""
+    """Return `images` as arrays on the GPU."""
     import cupy
 
     return [cupy.asarray(stack) for stack in images(size, count)]
@@ -94,7 +95,7 @@ def on_device(size: int, count: int) -> list[Any]:
 
 @contextmanager
 def chunks_of(items: int | None) -> Iterator[None]:
-    """Let chunks hold so many pairs, None: as many as by default. Memory of other chunks is given back before and after."""
+    """Set the chunk size (None: the default), and free the memory of other chunk sizes before and after."""
     from flowkit_kernels.cuda import batches
 
     chosen = batches.chunk_items
@@ -109,7 +110,7 @@ def chunks_of(items: int | None) -> Iterator[None]:
 
 
 def rates(call: Callable[[], object], pairs: int, seconds: float) -> dict[str, float]:
-    """Pairs a second by the GPU's clock and by the host's, medians."""
+    """Return pairs per second, by the clock of the GPU and of the host (medians)."""
     import cupy
 
     for _ in range(WARM_UP):
@@ -130,7 +131,7 @@ def rates(call: Callable[[], object], pairs: int, seconds: float) -> dict[str, f
 
 
 def by_chunk(plan: Plan, seconds: float) -> dict[str, Any]:
-    """Rates by size of chunk; the default's comes first."""
+    """Return the rates by chunk size, the default first."""
     arrays = on_device(plan.size, plan.items)
     found = {}
     for items in (None, *plan.chunks):
@@ -141,12 +142,12 @@ def by_chunk(plan: Plan, seconds: float) -> dict[str, Any]:
 
 
 def by_streams(plan: Plan, seconds: float) -> list[dict[str, Any]]:
-    """Rates of several threads at once."""
+    """Return the rates of several threads at once."""
     return [on_streams(plan, threads, chunk, seconds) for threads, chunk in plan.streams]
 
 
 def on_streams(plan: Plan, threads: int, chunk: int, seconds: float) -> dict[str, Any]:
-    """Pairs a second of so many threads, each with a stream and a worker of its own."""
+    """Return the pairs per second of several threads, each with a stream and a solver of its own."""
     gate, counts, errors = threading.Barrier(threads, timeout=120), [0] * threads, list[str]()
     spans = [(0.0, 0.0)] * threads
 
@@ -187,7 +188,7 @@ def on_streams(plan: Plan, threads: int, chunk: int, seconds: float) -> dict[str
 
 
 def by_kernel(plan: Plan, _seconds: float) -> list[dict[str, Any]]:
-    """Microseconds a pair of each kernel at each level, an event before and behind every launch; the most first."""
+    """Return the microseconds per pair of each kernel at each level, from events around every launch; the slowest first."""
     from flowkit_kernels.cuda import device
 
     chunk = plan.streams[0][1]
@@ -204,7 +205,7 @@ def by_kernel(plan: Plan, _seconds: float) -> list[dict[str, Any]]:
 
     with chunks_of(chunk):
         tvl1_flow(*arrays, PARAMS, backend="cuda")
-    with chunks_of(chunk):  # with a fresh worker, which launches one by one
+    with chunks_of(chunk):  # a fresh solver launches kernels one by one, without a graph
         here.launch = launch  # type: ignore[method-assign]
         try:
             tvl1_flow(*arrays, PARAMS, backend="cuda")
@@ -235,7 +236,7 @@ def _event() -> Any:
 
 
 def _level(kernel: str, arguments: Sequence[Any]) -> tuple[int, ...]:
-    """Height and width of the level that a kernel works on, as its whole-number arguments tell; () where they do not."""
+    """Return height and width of the level that a kernel works on, taken from its int32 arguments; () if they do not say."""
     numbers = [int(argument) for argument in arguments if isinstance(argument, np.int32)]
     if kernel == "resize":
         return tuple(numbers[2:4])
@@ -243,7 +244,7 @@ def _level(kernel: str, arguments: Sequence[Any]) -> tuple[int, ...]:
 
 
 def from_host(plan: Plan, seconds: float) -> dict[str, float]:
-    """Rates of NumPy arrays in and out; only the host's clock counts."""
+    """Return the rate with NumPy arrays in and out, by the clock of the host."""
     stacks = images(plan.size, plan.items)
     found = rates(lambda: tvl1_flow(*stacks, PARAMS, backend="cuda"), plan.items, seconds)
     return {"host_pairs_per_s": found["host_pairs_per_s"]}
@@ -252,8 +253,8 @@ def from_host(plan: Plan, seconds: float) -> dict[str, float]:
 QUESTIONS = {"kernels": by_kernel, "chunks": by_chunk, "streams": by_streams, "host_arrays": from_host}
 
 
-def told(plan: Plan, name: str, found: Any) -> str:
-    """A line about an answer."""
+def summary(plan: Plan, name: str, found: Any) -> str:
+    """Return the answer as one line."""
     where = f"{plan.size} x {plan.size}"
     if isinstance(found, str):
         return f"{where}, {name}: {found}"
@@ -266,7 +267,7 @@ def told(plan: Plan, name: str, found: Any) -> str:
     if name == "chunks":
         best = max(found, key=lambda items: found[items]["pairs_per_s"])
         rate, most = found["default"]["pairs_per_s"], found[best]["pairs_per_s"]
-        return f"{where}: {rate:.0f} pairs/s in chunks as chosen, {most:.0f} in chunks of {best}"
+        return f"{where}: {rate:.0f} pairs/s with the default chunk size, {most:.0f} with {best}"
     if name == "streams":
         each = (f"{row['streams']} of {row['chunk']}: {row.get('pairs_per_s', 0):.0f}" for row in found)
         return f"{where}, pairs/s by streams and chunk: {', '.join(each)}"
@@ -274,7 +275,7 @@ def told(plan: Plan, name: str, found: Any) -> str:
 
 
 def once(plan: Plan) -> None:
-    """One batch on a fresh worker between the marks of a profiler, after one that loaded the kernels."""
+    """Compute one batch between start and stop of the profiler; an earlier batch has loaded the kernels."""
     import cupy
 
     arrays = on_device(plan.size, plan.streams[0][1])
@@ -305,7 +306,7 @@ def main() -> int:
     if options.once:
         once(plans[0])
         return 0
-    result: dict[str, Any] = {"told": [], "device": describe_device("cuda")}
+    result: dict[str, Any] = {"summary": [], "device": describe_device("cuda")}
     for plan in plans:
         for name, ask in QUESTIONS.items():
             try:
@@ -313,7 +314,7 @@ def main() -> int:
             except Exception as error:  # noqa: BLE001 - the next question may have an answer
                 found = f"{type(error).__name__}: {error}"
             result[f"{name}_{plan.size}"] = found
-            result["told"].append(told(plan, name, found))
+            result["summary"].append(summary(plan, name, found))
             sys.stdout.write(f"{result['told'][-1]}\n")
             sys.stdout.flush()
             if options.out:

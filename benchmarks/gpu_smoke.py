@@ -1,9 +1,9 @@
-"""Whether each GPU backend runs, its answers are right, and they are the same bits each time.
+"""Check that each GPU backend runs, and that its answers are correct and have the same bits every time.
 
 python benchmarks/gpu_smoke.py --out FILE.json [--backends cuda,numba-cuda]
 
-Small pairs, both presets, host arrays and device arrays, and MM-COF, against the float64 twin: nothing else need be compiled. Exit
-codes: 0 all is well; 1 an answer is wrong, or a backend that was asked for cannot run while another does; 3 none runs.
+The reference for TV-L1 (both presets, host and device arrays) and MM-COF is the float64 backend, which needs no compilation. Exit
+codes: 0 all answers are correct; 1 an answer is wrong, or one of the requested backends cannot run; 3 none of them can run.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gpu_probe import images
 
 SIZE, COUNT, QUICK_SIZE = 96, 3, 48
 INTERIOR = (..., slice(8, -8), slice(8, -8))
-"""Where flow is compared, as in the tests: at the border the problem itself jumps."""
+"""Region where flow is compared, as in the tests: at the border the problem is ill-conditioned."""
 BARS = {"fixed": 3e-3, "opencv": 0.015, "mmcof": 1e-5}
-"""Mean difference from the twin, of flow in px: the bars of tests/kernels."""
+"""Largest mean difference from the reference (flow: px), as in tests/kernels."""
 
 
 def checks(backend: str, size: int) -> Iterator[tuple[str, float, bool]]:
-    """Yield what was compared, the mean difference, and whether the bits of three calls were the same."""
+    """Yield the name of a check, the mean difference, and whether three calls gave the same bits."""
     onset, apex = images(size, COUNT)
     for preset in ("fixed", "opencv"):
         params = TVL1Params.preset(preset)
@@ -48,7 +48,7 @@ def checks(backend: str, size: int) -> Iterator[tuple[str, float, bool]]:
 
 
 def on_device(array: Any, backend: str) -> Any:
-    """A copy in the GPU's memory, as the backend's library has it."""
+    """Copy an array to the GPU, with the library of the backend."""
     if backend == "cuda":
         import cupy
 
@@ -65,12 +65,12 @@ def on_device(array: Any, backend: str) -> Any:
 
 
 def on_host(array: Any) -> Any:
-    """As a NumPy array."""
+    """Return a NumPy array."""
     return array if isinstance(array, np.ndarray) else array.get() if hasattr(array, "get") else array.copy_to_host()
 
 
 def look(backend: str, size: int) -> dict[str, Any]:
-    """How a backend does: runs (False: why not), device, checks, wrong."""
+    """Check a backend. The result has the keys runs, and why (if it does not run) or device, checks and wrong."""
     obstacle = find_obstacle(backend)
     if obstacle:
         return {"runs": False, "why": f"{obstacle.what}. {obstacle.next_step}"}
@@ -89,19 +89,19 @@ def look(backend: str, size: int) -> dict[str, Any]:
     return found
 
 
-def told(backend: str, found: dict[str, Any]) -> str:
-    """A line about a backend."""
+def summary(backend: str, found: dict[str, Any]) -> str:
+    """Return the result of a backend as one line."""
     if not found["runs"]:
         return f"{backend} cannot run: {found['why']}"
     worst = max(check["mean_difference"] / check["bar"] for check in found["checks"])
-    state = (
-        f"WRONG: {'; '.join(found['wrong'])}" if found["wrong"] else f"right, at most {worst:.2g} of the bar, same bits"
-    )
+    state = f"correct (differences at most {worst:.2g} of the bar), same bits every time"
+    if found["wrong"]:
+        state = f"WRONG: {'; '.join(found['wrong'])}"
     return f"{backend} on {found['device']['name']}: {state}"
 
 
 def main() -> int:
-    """Look, print, store."""
+    """Check the backends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", default=",".join(GPU_BACKENDS), help="GPU backends that must run, by commas")
     parser.add_argument("--quick", action="store_true", help="tiny pairs")
@@ -110,10 +110,10 @@ def main() -> int:
     result: dict[str, Any] = {}
     for backend in options.backends.split(","):
         result[backend] = look(backend, QUICK_SIZE if options.quick else SIZE)
-        sys.stdout.write(f"{told(backend, result[backend])}\n")
+        sys.stdout.write(f"{summary(backend, result[backend])}\n")
         sys.stdout.flush()
-        lines = [told(name, found) for name, found in result.items()]
-        options.out.write_text(json.dumps({"told": lines, **result}, indent=1) + "\n", encoding="utf-8")
+        lines = [summary(name, found) for name, found in result.items()]
+        options.out.write_text(json.dumps({"summary": lines, **result}, indent=1) + "\n", encoding="utf-8")
     run = [found for found in result.values() if found["runs"]]
     well = len(run) == len(result) and not any(found["wrong"] for found in run)
     return 0 if well else 1 if run else 3

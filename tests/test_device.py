@@ -65,8 +65,8 @@ def test_without_a_gpu_each_step_says_so(tmp_path: Path) -> None:
     assert list(steps) == ["machine", "smoke", "speed", "probe", "sanitizer", "ncu", "endtoend"]
     assert {step["status"] for step in steps.values()} == {"could not run"}
     for name in ("machine", "smoke", "speed", "probe", "endtoend"):
-        assert any("no NVIDIA driver on this machine" in line for line in steps[name]["told"]), steps[name]
-    assert steps["ncu"]["told"] == ["ncu is not on PATH; it comes with the CUDA toolkit"]
+        assert any("no NVIDIA driver on this machine" in line for line in steps[name]["summary"]), steps[name]
+    assert steps["ncu"]["summary"] == ["ncu is not on PATH; it comes with the CUDA toolkit"]
 
 
 def test_tests_that_are_all_skipped_are_none_that_passed(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_tests_that_are_all_skipped_are_none_that_passed(tmp_path: Path) -> None
         pytest.skip("no GPU must be here; there is one")
     code, steps, told = run(tmp_path, "tests", PROCESSES="2")
     assert (code, steps["tests"]["status"]) == (3, "could not run"), told
-    assert re.match(r"0 passed, 0 failed, \d+ skipped", steps["tests"]["told"][0])
-    assert "no GPU: no NVIDIA driver on this machine" in steps["tests"]["told"][1]
+    assert re.match(r"0 passed, 0 failed, \d+ skipped", steps["tests"]["summary"][0])
+    assert "no GPU: no NVIDIA driver on this machine" in steps["tests"]["summary"][1]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_keeps_the_gpu_from_computing_is_told(tmp_path: Path, standin: dict
     code, steps, told = run(tmp_path, "smoke probe", standin)
     assert code in (1, 3), told
     assert steps["smoke"]["status"] == "could not run", steps
-    assert why in steps["smoke"]["told"][0]
+    assert why in steps["smoke"]["summary"][0]
     assert steps["probe"]["status"] in ("could not run", "failed"), steps
     assert (tmp_path / "earlier.txt").read_text() == "kept"
     assert why in (tmp_path / "summary.txt").read_text()
@@ -109,8 +109,8 @@ def test_what_keeps_the_gpu_from_computing_is_told(tmp_path: Path, standin: dict
 def test_a_backend_that_is_asked_for_and_absent_fails_the_step_and_leaves_the_other_its_answer(tmp_path: Path) -> None:
     code, steps, told = run(tmp_path, "smoke", {}, BACKENDS="cuda numba-cuda")
     assert (code, steps["smoke"]["status"]) == (1, "failed"), told
-    cuda, numba_cuda = steps["smoke"]["told"]
-    assert cuda.startswith("cuda on Stand-in on the CPU: right, at most 0.")
+    cuda, numba_cuda = steps["smoke"]["summary"]
+    assert cuda.startswith("cuda on Stand-in on the CPU: correct (differences at most 0.")
     assert numba_cuda.startswith("numba-cuda cannot run: numba-cuda finds no GPU")
     assert steps["smoke"]["results"]["cuda"]["wrong"] == []
 
@@ -131,7 +131,14 @@ def test_ctrl_c_in_a_step_ends_all_and_keeps_what_was_found(tmp_path: Path, step
     for name in ("compute-sanitizer", "ncu", "nvidia-smi"):
         (tools / name).write_text("#!/bin/sh\nexec sleep 60\n")
         (tools / name).chmod(0o755)
-    done_before = {"status": "done", "told": ["42"], "seconds": 1, "limit_s": 9, "date": "2026-11-28", "quick": False}
+    done_before = {
+        "status": "done",
+        "summary": ["42"],
+        "seconds": 1,
+        "limit_s": 9,
+        "date": "2026-11-28",
+        "quick": False,
+    }
     (out / "device.json").write_text(json.dumps({"steps": {step: done_before | {"results": {"answer": 42}}}}))
     path = f"{tools}:{os.environ['PATH']}"
     process = subprocess.Popen(
@@ -152,7 +159,7 @@ def test_ctrl_c_in_a_step_ends_all_and_keeps_what_was_found(tmp_path: Path, step
     assert found["status"] == "stopped"
     assert found["earlier"]["results"] == {"answer": 42}
     assert re.search(rf"^{step} +stopped", (out / "summary.txt").read_text(), re.MULTILINE)
-    assert "the result of 2026-11-28 was kept" in told
+    assert "also keeps the result of 2026-11-28" in told
     assert not [line for line in running() if str(out) in line]
 
 
@@ -187,7 +194,7 @@ def test_a_step_out_of_time_is_asked_first_and_then_made_to_end_with_all_it_star
     with (tmp_path / "log").open("w+") as log:
         for code in (stubborn, polite):
             began = time.monotonic()
-            assert device.carried_out([sys.executable, "-c", code], log, os.environ, 1) is None
+            assert device.run_command([sys.executable, "-c", code], log, os.environ, 1) is None
             assert time.monotonic() - began < 5
         log.seek(0)
         assert log.read().split("\n")[:2] == ["asked", "had this"]
@@ -197,7 +204,7 @@ def test_a_step_out_of_time_is_asked_first_and_then_made_to_end_with_all_it_star
 def test_no_step_is_begun_without_time_for_it(tmp_path: Path) -> None:
     code, steps, _ = run(tmp_path, "machine smoke", LIMIT_S="3")
     assert code == 1
-    assert [step["told"] for step in steps.values()] == [["no time was left of LIMIT_S=3"]] * 2
+    assert [step["summary"] for step in steps.values()] == [["no time left: LIMIT_S is 3 s"]] * 2
     assert {step["status"] for step in steps.values()} == {"out of time"}
 
 
@@ -250,8 +257,8 @@ def test_a_wheel_that_cannot_be_installed_is_told_and_the_steps_go_on(tmp_path: 
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "numpy-2.4.6-cp312-cp312-any.whl").write_text("no wheel")
     _, steps, told = run(tmp_path / "out", "machine", WHEELS=str(tmp_path / "wheels"))
-    assert "must be such that pip installs them; got" in told
-    assert "must be such that pip installs them; got" in (tmp_path / "out" / "summary.txt").read_text()
+    assert "pip cannot install the wheels:" in told
+    assert "pip cannot install the wheels:" in (tmp_path / "out" / "summary.txt").read_text()
     assert steps["machine"]["results"]["python"]
 
 
@@ -293,27 +300,27 @@ def ended(device: Any, tmp_path: Path) -> Any:
         path.unlink(missing_ok=True)
         if written is not None:
             path.write_text(written)
-        return device.Ended(code, output, path)
+        return device.Finished(code, output, path)
 
     return make
 
 
 def test_a_script_is_read_by_what_it_wrote(device: Any, ended: Any) -> None:
-    written = json.dumps({"told": ["it runs"], "answer": 42})
+    written = json.dumps({"summary": ["it runs"], "answer": 42})
     done = device.read_script(ended(0, "", written))
-    assert (done.status, done.told, done.results) == ("done", ["it runs"], {"answer": 42})
+    assert (done.status, done.lines, done.results) == ("done", ["it runs"], {"answer": 42})
     late = device.read_script(ended(None, "more\n", written))
-    assert (late.status, late.told, late.results) == ("out of time", ["it runs", "more"], {"answer": 42})
+    assert (late.status, late.lines, late.results) == ("out of time", ["it runs", "more"], {"answer": 42})
     crashed = device.read_script(ended(-11, "Segmentation fault\n"))
-    assert (crashed.status, crashed.told, crashed.results) == ("failed", ["Segmentation fault"], None)
+    assert (crashed.status, crashed.lines, crashed.results) == ("failed", ["Segmentation fault"], None)
     silent = device.read_script(ended(1))
-    assert (silent.status, silent.told) == ("failed", ["it said nothing"])
+    assert (silent.status, silent.lines) == ("failed", ["no output"])
     absent = device.read_script(ended(1, "ModuleNotFoundError: No module named 'numpy'\n"))
     assert absent.status == "could not run"
     ours = device.read_script(
         ended(3, "device: number must be that of a GPU here; got 2. Help.\nNothing was written.\n")
     )
-    assert (ours.status, ours.told) == ("could not run", ["device: number must be that of a GPU here; got 2. Help."])
+    assert (ours.status, ours.lines) == ("could not run", ["device: number must be that of a GPU here; got 2. Help."])
 
 
 BAR = "128 x 128: 15000 pairs/s; good 20000, wanted 40000: reached neither"
@@ -334,7 +341,7 @@ def test_the_speed_is_read_beside_its_bars(
 ) -> None:
     found = device.read_speed(ended(code, output, written))
     assert found.status == status
-    assert found.told[:1] == (told or [output])
+    assert found.lines[:1] == (told or [output])
 
 
 CASE = '<testcase classname="tests.kernels.test_it" name="test_{name}" time="{time}">{inside}</testcase>'
@@ -368,7 +375,7 @@ def test_tests_are_counted_and_their_troubles_grouped(
     device: Any, ended: Any, code: int | None, insides: tuple[str, ...], status: str, told: list[str]
 ) -> None:
     found = device.read_tests(ended(code, "INTERNALERROR\n", junit(*insides)))
-    assert (found.status, found.told) == (status, told)
+    assert (found.status, found.lines) == (status, told)
     assert set(found.results["failed"]) == {
         f"test_it::test_{number}" for number, inside in enumerate(insides) if inside in (FAILED, ERROR)
     }
@@ -376,7 +383,7 @@ def test_tests_are_counted_and_their_troubles_grouped(
 
 def test_tests_that_did_not_even_begin_are_told(device: Any, ended: Any) -> None:
     found = device.read_tests(ended(4, "ERROR: unrecognized arguments: -n\n"))
-    assert (found.status, found.told) == ("failed", ["ERROR: unrecognized arguments: -n"])
+    assert (found.status, found.lines) == ("failed", ["ERROR: unrecognized arguments: -n"])
     assert device.read_tests(ended(1, "/usr/bin/python3: No module named pytest\n")).status == "could not run"
 
 
@@ -410,4 +417,4 @@ def test_counters_are_averaged_by_kernel_and_grid(device: Any, ended: Any) -> No
 )
 def test_a_profiler_that_counts_nothing_says_why(device: Any, ended: Any, code: int, output: str, status: str) -> None:
     found = device.read_counters(ended(code, output))
-    assert (found.status, found.told) == (status, [output])
+    assert (found.status, found.lines) == (status, [output])
