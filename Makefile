@@ -14,7 +14,7 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
   done)
 endif
 
-# The same for a Python that NumPy 2.5 runs with; a version manager keeps some that are not on PATH.
+# A Python for NumPy 2.5; a version manager keeps some that are not on PATH.
 ifeq ($(origin PYTHON_BARE),undefined)
 PYTHON_BARE = $(shell for python in python3.12 python3.13 python3.14 $(HOME)/.pyenv/versions/3.1[234]*/bin/python python3; do \
   $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$python && break; \
@@ -26,7 +26,7 @@ BUDGET := 480
 # Three files of tests at a time, on two cores: many tests start processes of their own, and wait for them.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-hours test-wheel test-bare test-slurm gpu bench system clean
+.PHONY: demo test test-slow test-hours test-wheel test-bare python-bare test-slurm gpu bench system clean
 
 demo: $(VENV)/.core
 	rm -rf $(DEMO)
@@ -56,15 +56,18 @@ test-wheel: $(VENV)/.dev
 test-slurm: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slurm
 
-# On a machine with an NVIDIA GPU: does it run, how fast, where does the time go, all tests. Without a network or a virtual
+# On a machine with an NVIDIA GPU: smoke test, speed, where the time goes, all GPU tests. Without a network or a virtual
 # environment: bash benchmarks/device.sh. For a driver that runs CUDA 12 at most, see docs/gpu.md.
 gpu: $(VENV)/.gpu
 	PY=$(BIN)/python bash benchmarks/device.sh
 
-# A GPU machine as one finds it, emulated: another Python, a newer NumPy, no PyAV, mediapipe, contrib OpenCV or dask.
+# Emulates a typical GPU machine: another Python, a newer NumPy, no PyAV, mediapipe, contrib OpenCV or dask.
 test-bare: $(VENV)/.dev $(VENV)/.bare
 	FLOWKIT_BARE_PYTHON=$(CURDIR)/$(VENV)/bare/bin/python FLOWKIT_BARE_WHEELS=$(CURDIR)/$(VENV)/bare/wheels \
 	  $(BIN)/python -m pytest tests/test_bare_machine.py
+
+python-bare:
+	@echo $(PYTHON_BARE)
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
@@ -110,7 +113,7 @@ $(VENV)/.gpu: $(VENV)/.dev
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,cuda13]'
 	touch $@
 
-# The wheel is what a user would carry to such a machine: a NumPy that numba-cuda compiles with.
+# The wheel is what a user would take along to such a machine: a NumPy that numba-cuda can compile with.
 $(VENV)/.bare: tests/standin/requirements.txt | system
 	@test -n "$(PYTHON_BARE)" || { \
 	  echo "system: PYTHON_BARE must be a Python 3.12 or newer, which NumPy 2.5 needs; got none. Name one: make test-bare PYTHON_BARE=..." >&2; \

@@ -205,7 +205,7 @@ def steps_of(settings: Settings, written: Path) -> dict[str, Step]:
         "speed": Step(script("gpu.py", "--seconds", "0.5", *quick), read_speed, keep="gpu.json"),
         "probe": Step(script("gpu_probe.py", *quick), read_script),
         "tests": Step(tests("gpu and not sanitizer", settings.processes, *chosen), read_tests),
-        "sanitizer": Step(tests("gpu and sanitizer", min(settings.processes, 3)), read_tests, tool="compute-sanitizer"),
+        "sanitizer": Step(tests("gpu and sanitizer", min(settings.processes, 5)), read_tests, tool="compute-sanitizer"),
         "ncu": Step([*ncu, "--log-file", str(written), *once], read_counters, tool="ncu"),
         "endtoend": Step([*extract, "--backend", "cuda", "--out", str(written)], read_end_to_end),
     }

@@ -56,13 +56,13 @@ STANDIN = Path(__file__).parent / "standin"
 
 
 def standin_environment(**settings: object) -> dict[str, str]:
-    """Environment of a process, and of all that it starts, on a machine with a GPU that is none (standin/sitecustomize.py)."""
+    """Return the environment of a process, and of its children, on a machine with a stand-in for a GPU (standin/)."""
     paths = os.pathsep.join([str(STANDIN), *filter(None, sys.path)])
     return {**os.environ, "PYTHONPATH": paths, "FLOWKIT_STANDIN": json.dumps(settings)}
 
 
 def run_on_standin(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run Python there to its end."""
+    """Run Python on a machine with a stand-in for a GPU."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env=standin_environment(**settings),
@@ -130,7 +130,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--gpu-backends",
         type=lambda text: text.split(","),
         default=list(GPU_BACKENDS),
-        help="GPU backends that must run where a GPU is, separated by commas; tests of others are left out (default: all)",
+        help="GPU backends to test, separated by commas (default: all); on a machine with a GPU, each of them must run",
     )
 
 
@@ -140,7 +140,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest; leave out tests of GPU backends that were not asked for."""
+    """Begin with the slowest files; deselect tests of GPU backends that --gpu-backends does not name."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     others = [item for item in items if gpu_backends_of(item) - set(config.option.gpu_backends)]
@@ -150,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def gpu_backends_of(item: pytest.Item) -> set[str]:
-    """GPU backends that a test needs, as its marks `gpu` name them."""
+    """Return the GPU backends that a test needs, as named by its marks `gpu`."""
     marks = list(item.iter_markers("gpu"))
     names = {name for mark in marks for name in mark.args}
     if marks and (not names or names - set(GPU_BACKENDS)):
@@ -161,7 +161,7 @@ def gpu_backends_of(item: pytest.Item) -> set[str]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where only tests with the mark `gpu` are asked for, leave other files alone: they may import what a GPU machine lacks."""
+    """If only GPU tests are selected, ignore files without any: they may import packages that a GPU machine lacks."""
     if collection_path.suffix != ".py" or not asks_for_gpu(config.option.markexpr):
         return None
     text = collection_path.read_text(encoding="utf-8")
@@ -169,7 +169,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def asks_for_gpu(expression: str) -> bool:
-    """Whether no test without the mark `gpu` fits a mark expression, such as "gpu and not slow"."""
+    """Return whether a mark expression, such as "gpu and not slow", selects only tests with the mark `gpu`."""
     others = sorted(set(re.findall(r"[A-Za-z_]\w*", expression)) - {"and", "or", "not", "gpu"})
     try:
         code = compile(expression.strip() or "True", "-m", "eval")
@@ -180,9 +180,10 @@ def asks_for_gpu(expression: str) -> bool:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test with the mark `gpu` where no GPU is. Where one is, a backend that cannot run fails its tests.
+    """Skip tests that need a GPU on machines without one.
 
-    To skip those too would leave a run green that tried nothing.
+    On a machine with a GPU, a backend that cannot run fails its tests if GPU tests were asked for: a run that skipped them all
+    would pass. In other runs, such as `make test`, they are skipped.
     """
     names = gpu_backends_of(item)
     if names and not gpu_is_here():
@@ -190,10 +191,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"no GPU: {obstacle.what if obstacle else 'the driver finds none'}")
     for name in sorted(names):
         obstacle = find_obstacle(name)
+        if obstacle and not asks_for_gpu(item.config.option.markexpr):
+            pytest.skip(f"no GPU backend {name}: {obstacle.what}")
         if obstacle:
             others = ",".join(other for other in GPU_BACKENDS if other != name)
             pytest.fail(
-                f"{name} must run where a GPU is; got an obstacle: {obstacle.what}. {obstacle.next_step}; or leave its tests "
+                f"{name}: cannot run on this machine, which has a GPU: {obstacle.what}. {obstacle.next_step}; or leave its tests "
                 f"out: --gpu-backends {others}",
                 pytrace=False,
             )

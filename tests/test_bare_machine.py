@@ -66,7 +66,7 @@ def test_every_test_for_a_gpu_is_collected(expression: str) -> None:
 def test_a_backend_that_cannot_compile_there_fails_the_run() -> None:
     code, told = run_tests("-m", "gpu", "tests/kernels/test_kernel_mmcof.py", "-k", "an_invalid_phase")
     assert code == 1, told
-    assert "numba-cuda must run where a GPU is; got an obstacle: numba-cuda cannot compile with NumPy 2." in told
+    assert "numba-cuda: cannot run on this machine, which has a GPU: numba-cuda cannot compile with NumPy 2." in told
 
 
 def test_what_needs_no_gpu_runs_there() -> None:
