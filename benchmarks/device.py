@@ -188,7 +188,7 @@ def steps_of(settings: Settings, written: Path) -> dict[str, Step]:
     chosen = ["-k", "not end_to_end"] * settings.quick
     small = "from flowkit import bench; bench.SUBJECTS = 1; " if settings.quick else ""
     extract = [sys.executable, "-c", f"{small}from flowkit.cli import main; main()", "bench", "--end-to-end"]
-    ncu = ["ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--metrics", ",".join(COUNTERS)]
+    ncu = ["ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--print-units", "base"]
 
     def script(name: str, *arguments: str) -> list[str]:
         return [sys.executable, str(here / name), *arguments, "--out", str(written)]
@@ -206,7 +206,9 @@ def steps_of(settings: Settings, written: Path) -> dict[str, Step]:
         "probe": Step(script("gpu_probe.py", *quick), read_script),
         "tests": Step(tests("gpu and not sanitizer", settings.processes, *chosen), read_tests),
         "sanitizer": Step(tests("gpu and sanitizer", min(settings.processes, 5)), read_tests, tool="compute-sanitizer"),
-        "ncu": Step([*ncu, "--log-file", str(written), *once], read_counters, tool="ncu"),
+        "ncu": Step(
+            [*ncu, "--metrics", ",".join(COUNTERS), "--log-file", str(written), *once], read_counters, tool="ncu"
+        ),
         "endtoend": Step([*extract, "--backend", "cuda", "--out", str(written)], read_end_to_end),
     }
 
@@ -389,7 +391,10 @@ class Run:
             start = log.tell()
             code = run_command(step.command, log, self._environment, limit)
             log.seek(start)
-            outcome = step.read(Finished(code, log.read(), written))
+            try:
+                outcome = step.read(Finished(code, log.read(), written))
+            except Exception as error:  # noqa: BLE001 - a tool may change its format; the other steps still count
+                outcome = Outcome(FAILED, [f"cannot read the results: {type(error).__name__}: {error}; see log.txt"])
         if step.keep and outcome.results:
             shutil.copyfile(written, self.settings.out / step.keep)
         return outcome

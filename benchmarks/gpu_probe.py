@@ -283,10 +283,10 @@ def once(plan: Plan) -> None:
         tvl1_flow(*arrays, PARAMS, backend="cuda")
     with chunks_of(plan.streams[0][1]):
         cupy.cuda.Device().synchronize()
-        cupy.cuda.profiler.start()
+        cupy.cuda.runtime.profilerStart()
         tvl1_flow(*arrays, PARAMS, backend="cuda")
         cupy.cuda.Device().synchronize()
-        cupy.cuda.profiler.stop()
+        cupy.cuda.runtime.profilerStop()
 
 
 def main() -> int:

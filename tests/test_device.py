@@ -206,6 +206,23 @@ def test_no_step_is_begun_without_time_for_it(tmp_path: Path) -> None:
     assert {step["status"] for step in steps.values()} == {"out of time"}
 
 
+def test_results_that_cannot_be_read_fail_their_step_alone(
+    tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool may print something else in its next version."""
+
+    def unreadable(_: Any) -> Any:
+        raise KeyError("Metric Value")
+
+    settings = device.Settings.of(asked(tmp_path / "out", "machine smoke"))
+    steps = {name: device.Step([sys.executable, "-c", ""], unreadable) for name in ("machine", "smoke")}
+    monkeypatch.setattr(device, "steps_of", lambda *_: steps)
+    run = device.Run(settings, tmp_path)
+    assert run.all() == 1
+    assert {step["status"] for step in run.steps.values()} == {"failed"}
+    assert run.steps["smoke"]["summary"] == ["cannot read the results: KeyError: 'Metric Value'; see log.txt"]
+
+
 # -- settings
 
 

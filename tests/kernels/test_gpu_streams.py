@@ -155,6 +155,7 @@ def test_a_pool_too_small_for_one_pair_is_an_error_that_says_so_and_spoils_nothi
     assert tvl1_flow(*pairs, FIXED, backend=backend).tobytes() == plenty.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore")  # torch warns of much when it is imported
 @on_gpu
 @presets
 def test_torch_tensors_on_a_side_stream_are_taken_and_given_in_order(
