@@ -27,8 +27,9 @@ for example, a NumPy version that numba-cuda can compile with:
 
 The script rewrites its results after every step: summary.txt, device.json (all steps), gpu.json (the step `speed`) and log.txt (all
 output). Results of earlier runs in the same folder are kept: a step that succeeded before and does not succeed now keeps both
-entries. Exit codes: 0 every step succeeded; 1 a step failed or ran out of time; 2 a setting is invalid; 3 a step could not run on
-this machine; 74 the results could not be written; 130 or 143 the script was interrupted.
+entries, and a run with QUICK replaces no figures. Exit codes: 0 every step succeeded; 1 a step failed or ran out of time; 2 a
+setting is invalid; 3 a step could not run on this machine; 74 the results could not be written; 129, 130 or 143 the script was
+interrupted by SIGHUP, Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime
+import fcntl
 import importlib.util
+import io
 import json
 import os
 import re
@@ -61,6 +64,8 @@ LEAST_S = 5
 """A step is not started with less time than this, in seconds."""
 PARTING_S = 10
 """Seconds that an interrupted step gets to write its results."""
+RECORDED = {"status", "summary", "seconds", "limit_s", "date", "quick", "results"}
+"""Keys of a step in device.json."""
 DONE, FAILED, CANNOT, LATE, STOPPED, RUNNING = "done", "failed", "could not run", "out of time", "stopped", "running"
 COUNTERS = (
     "gpu__time_duration.sum",
@@ -71,6 +76,10 @@ COUNTERS = (
     "launch__registers_per_thread",
     "sm__warps_active.avg.pct_of_peak_sustained_active",
 )
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""They end the script and the running step; SIGHUP: the terminal is gone."""
 
 
 class SettingError(Exception):
@@ -219,8 +228,8 @@ def read_script(finished: Finished) -> Outcome:
     lines = results.pop("summary", []) if isinstance(results, dict) else []
     if finished.code == 0:
         return Outcome(DONE, lines, results)
-    reason = _reason(finished.output)
-    return Outcome(_status(finished), lines if any(reason in line for line in lines) else [*lines, reason], results)
+    crashed = "Traceback (most recent call last)" in finished.output
+    return Outcome(_status(finished), [*lines, _reason(finished.output)] if crashed or not lines else lines, results)
 
 
 def read_speed(finished: Finished) -> Outcome:
@@ -276,30 +285,36 @@ def read_tests(finished: Finished) -> Outcome:
 
 
 def read_counters(finished: Finished) -> Outcome:
-    """Read the counters that ncu logged: mean per kernel and grid, sorted by total time."""
+    """Read the counters that ncu logged."""
     text = finished.written.read_text(encoding="utf-8", errors="replace") if finished.written.is_file() else ""
-    trouble = [line for line in (text + finished.output).splitlines() if line.startswith("==ERROR==")]
-    rows = [line for line in text.splitlines() if line.startswith('"')]
-    if finished.code or not rows:
-        return Outcome(
-            _status(finished) if finished.code != 0 else CANNOT, [trouble[-1] if trouble else _reason(finished.output)]
-        )
-    sums: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in csv.DictReader(rows):
-        with contextlib.suppress(ValueError):
-            value = float(row["Metric Value"].replace(",", ""))
-            kernel = sums.setdefault((row["Kernel Name"].partition("(")[0], row["Grid Size"]), {})
+    kernels = counters_by_kernel(text)
+    if kernels and finished.code in (0, None):
+        line = f"{len(kernels)} kernels and grids; the slowest: {kernels[0]['kernel']} {kernels[0]['grid']}"
+        return Outcome(DONE if finished.code == 0 else LATE, [line], kernels)
+    errors = [line for line in (text + finished.output).splitlines() if line.startswith("==ERROR==")]
+    reason = "ncu read no counter" if finished.code == 0 else _reason(finished.output)
+    return Outcome(CANNOT if finished.code == 0 else _status(finished), errors[-1:] or [reason], kernels)
+
+
+def counters_by_kernel(text: str) -> list[dict[str, Any]]:
+    """Return the counters of each kernel and grid, averaged over its launches; the kernel that takes most time comes first."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in csv.DictReader(line for line in text.splitlines() if line.startswith('"')):
+        with contextlib.suppress(ValueError):  # "n/a", or a line that was cut off
+            value = float((row["Metric Value"] or "").replace(",", ""))
+            kernel = found.setdefault((row["Kernel Name"].partition("(")[0], row["Grid Size"]), {})
             kernel.setdefault(f"{row['Metric Name']} [{row['Metric Unit']}]", []).append(value)
     kernels = [
-        {"kernel": kernel, "grid": grid, "launches": max(map(len, values.values()))}
-        | {name: round(sum(found) / len(found), 3) for name, found in values.items()}
-        for (kernel, grid), values in sums.items()
+        {"kernel": kernel, "grid": grid, "launches": max(map(len, counters.values()))}
+        | {name: round(sum(values) / len(values), 3) for name, values in counters.items()}
+        for (kernel, grid), counters in found.items()
     ]
-    time_of = next((name for name in kernels[0] if name.startswith(COUNTERS[0])), "launches")
-    kernels.sort(key=lambda one: -one["launches"] * float(one.get(time_of, 0)))
-    return Outcome(
-        DONE, [f"{len(kernels)} kernels and grids; the most time: {kernels[0]['kernel']} {kernels[0]['grid']}"], kernels
-    )
+    return sorted(kernels, key=lambda one: -one["launches"] * _duration(one))
+
+
+def _duration(counters: Mapping[str, Any]) -> float:
+    """Return the first of COUNTERS; versions of ncu differ in the name of its unit."""
+    return next((float(value) for name, value in counters.items() if name.startswith(COUNTERS[0])), 0.0)
 
 
 def _status(finished: Finished) -> str:
@@ -355,11 +370,9 @@ class Run:
         self._scratch = scratch
         self._end = time.monotonic() + settings.limit_s
         self._environment = environment_of_steps(scratch)
-        kept = _json(settings.out / "device.json")
-        self.steps: dict[str, Any] = dict(kept["steps"]) if isinstance(kept, dict) and "steps" in kept else {}
-        settings.out.mkdir(parents=True, exist_ok=True)
+        self.steps = earlier_steps(settings.out / "device.json")
         self._heading = [trouble] if (trouble := install_wheels(settings.wheels, scratch)) else []
-        sys.stdout.write("".join(f"{line}\n" for line in self._heading))
+        say(*self._heading)
 
     def all(self) -> int:
         """Run all steps and return the exit code of the script."""
@@ -371,6 +384,8 @@ class Run:
             try:
                 outcome = self._outcome(name, steps[name], written, limit)
             except Stop as stop:
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)  # a second one may not cut off the record
                 self._record(
                     name, Outcome(STOPPED, ["interrupted by Ctrl-C or a signal"]), time.monotonic() - began, limit
                 )
@@ -395,7 +410,7 @@ class Run:
                 outcome = step.read(Finished(code, log.read(), written))
             except Exception as error:  # noqa: BLE001 - a tool may change its format; the other steps still count
                 outcome = Outcome(FAILED, [f"cannot read the results: {type(error).__name__}: {error}; see log.txt"])
-        if step.keep and outcome.results:
+        if step.keep and outcome.results and not self.settings.quick:
             shutil.copyfile(written, self.settings.out / step.keep)
         return outcome
 
@@ -411,14 +426,46 @@ class Run:
             "results": outcome.results,
         }
         earlier = before if before.get("status") == DONE else before.get("earlier")
-        if earlier and outcome.status != DONE:
+        if earlier and (outcome.status != DONE or (self.settings.quick and not earlier["quick"])):
             self.steps[name]["earlier"] = earlier
         ordered = {step: self.steps[step] for step in LIMITS if step in self.steps}
         _replace(self.settings.out / "device.json", json.dumps({"benchmark": "device", "steps": ordered}, indent=1))
         _replace(self.settings.out / "summary.txt", "\n".join([*self._heading, *summary(ordered)]))
         if outcome.status != RUNNING:
-            sys.stdout.write("\n".join(summary({name: self.steps[name]})) + "\n")
-            sys.stdout.flush()
+            say(*summary({name: self.steps[name]}))
+
+
+def earlier_steps(path: Path) -> dict[str, Any]:
+    """Return the steps of an earlier run. A file that is damaged is kept under another name."""
+    document = _json(path)
+    steps = document.get("steps") if isinstance(document, dict) else None
+    if isinstance(steps, dict) and all(isinstance(one, dict) and one.keys() >= RECORDED for one in steps.values()):
+        return dict(steps)
+    if path.is_file():
+        path.replace(path.with_name("device.json.damaged"))
+    return {}
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder this run's own for as long as it lasts.
+
+    Raises
+    ------
+    SettingError
+        Another run is writing to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"device: OUT: another run is writing to {folder}. Wait, or set OUT to another folder."
+            raise SettingError(message) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def environment_of_steps(scratch: Path) -> dict[str, str]:
@@ -427,7 +474,7 @@ def environment_of_steps(scratch: Path) -> dict[str, str]:
     paths = [ROOT, ROOT / "kernels", ROOT / "models", scratch / "site"]
     environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), *filter(None, [environment.get("PYTHONPATH")])])
     environment.setdefault("CUPY_CACHE_DIR", str(scratch / "cupy"))
-    environment["PYTHONUNBUFFERED"] = "1"
+    environment |= {"PYTHONUNBUFFERED": "1", "LC_ALL": "C.UTF-8"}  # ncu writes numbers as the locale has it
     toolkits = [Path(environment.get("CUDA_HOME") or "/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-1*"))]
     home = next((folder for folder in toolkits if (folder / "nvvm/libdevice/libdevice.10.bc").is_file()), None)
     if home is not None:  # no wheel need have brought NVVM
@@ -491,6 +538,15 @@ def summary(steps: Mapping[str, Any]) -> Iterator[str]:
             yield f"    device.json also keeps the result of {step['earlier']['date']}"
 
 
+def say(*lines: str) -> None:
+    """Print lines; if nobody reads them, the files still have them."""
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except (OSError, AttributeError):  # a broken pipe; stdout is None where it is closed
+        sys.stdout = io.StringIO()
+
+
 def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}")
     fresh.write_text(text + "\n", encoding="utf-8")
@@ -504,13 +560,14 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run the steps that the environment asks for."""
     if len(sys.argv) > 1:
-        sys.stdout.write(__doc__ or "")
+        say(__doc__ or "")
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _stop)
     try:
         settings = Settings.of(os.environ)
-        with tempfile.TemporaryDirectory(prefix="flowkit-device-", ignore_cleanup_errors=True) as scratch:
+        scratch_folder = tempfile.TemporaryDirectory(prefix="flowkit-device-", ignore_cleanup_errors=True)
+        with locked(settings.out), scratch_folder as scratch:
             code = Run(settings, Path(scratch)).all()
     except SettingError as error:
         sys.stderr.write(f"{error}\n")
@@ -522,7 +579,7 @@ def main() -> int:
         return 74
     except Stop as stop:
         return 128 + stop.number
-    sys.stdout.write(f"Results: {settings.out}\n")
+    say(f"Results: {settings.out}")
     return code
 
 

@@ -8,7 +8,10 @@
 # benchmarks/device.py says which steps there are and what may be set (--help prints it); this file only finds a Python.
 set -u
 PY=${PY:-python3}
-if ! "$PY" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+"$PY" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+code=$?
+if [ "$code" -gt 128 ]; then exit "$code"; fi # by a signal
+if [ "$code" -ne 0 ]; then
     echo "device: PY must name a Python, 3.11 or newer, that runs; got $PY. Name one: PY=/path/to/python bash benchmarks/device.sh" >&2
     exit 3
 fi

@@ -128,10 +128,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     budget.add_options(parser)
     parser.addoption(
         "--gpu-backends",
-        type=lambda text: text.split(","),
+        type=gpu_backends,
         default=list(GPU_BACKENDS),
         help="GPU backends to test, separated by commas (default: all); on a machine with a GPU, each of them must run",
     )
+
+
+def gpu_backends(text: str) -> list[str]:
+    """Return the names in the value of --gpu-backends."""
+    names = [name.strip() for name in text.split(",")]
+    if not set(names) <= set(GPU_BACKENDS):
+        raise pytest.UsageError(
+            f"--gpu-backends: {text!r}: the names are {', '.join(GPU_BACKENDS)}, separated by commas."
+        )
+    return names
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -171,12 +181,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def asks_for_gpu(expression: str) -> bool:
     """Return whether a mark expression, such as "gpu and not slow", selects only tests with the mark `gpu`."""
     others = sorted(set(re.findall(r"[A-Za-z_]\w*", expression)) - {"and", "or", "not", "gpu"})
+    cases = itertools.product((False, True), repeat=len(others))
     try:
         code = compile(expression.strip() or "True", "-m", "eval")
-    except SyntaxError:
-        return False  # pytest says what is wrong with it
-    cases = itertools.product((False, True), repeat=len(others))
-    return not any(eval(code, {"gpu": False, **dict(zip(others, case, strict=True))}) for case in cases)
+        return not any(eval(code, {"gpu": False, **dict(zip(others, case, strict=True))}) for case in cases)
+    except (SyntaxError, TypeError):
+        return False  # pytest reports a malformed expression, and knows more forms than this function
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

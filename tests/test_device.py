@@ -101,7 +101,8 @@ def test_what_keeps_the_gpu_from_computing_is_told(tmp_path: Path, standin: dict
     assert code in (1, 3), told
     assert steps["smoke"]["status"] == "could not run", steps
     assert why in steps["smoke"]["summary"][0]
-    assert steps["probe"]["status"] in ("could not run", "failed"), steps
+    assert steps["probe"]["status"] == "could not run", steps
+    assert all(why in line for line in steps["probe"]["summary"])
     assert (tmp_path / "earlier.txt").read_text() == "kept"
     assert why in (tmp_path / "summary.txt").read_text()
 
@@ -115,9 +116,24 @@ def test_a_backend_that_is_asked_for_and_absent_fails_the_step_and_leaves_the_ot
     assert steps["smoke"]["results"]["cuda"]["wrong"] == []
 
 
+@pytest.mark.slow
+def test_the_probe_answers_each_of_its_questions(tmp_path: Path) -> None:
+    code, steps, told = run(tmp_path, "probe", {})
+    assert (code, steps["probe"]["status"]) == (0, "done"), told
+    results = steps["probe"]["results"]
+    assert {row["kernel"] for row in results["kernels_48"]} >= {"iterate", "median", "linearise", "resize"}
+    assert {tuple(row["level"]) for row in results["kernels_48"] if row["kernel"] == "iterate"} >= {(48, 48), (38, 38)}
+    assert set(results["chunks_48"]) == {"default", "1", "2"}
+    assert [row["streams"] for row in results["streams_48"]] == [1, 2]
+    assert all(row["pairs_per_s"] > 0 for row in results["streams_48"])
+    assert results["host_arrays_48"]["host_pairs_per_s"] > 0
+
+
 # -- stopped
 
 
+DONE_BEFORE = {"status": "done", "summary": ["42"], "seconds": 1, "limit_s": 9, "date": "2026-11-28", "quick": False}
+DONE_BEFORE["results"] = {"answer": 42}
 STEPS = ("machine", "smoke", "speed", "probe", "tests", "sanitizer", "ncu", "endtoend")
 
 
@@ -129,15 +145,7 @@ def test_ctrl_c_in_a_step_ends_all_and_keeps_what_was_found(tmp_path: Path, step
     for name in ("compute-sanitizer", "ncu", "nvidia-smi"):
         (tools / name).write_text("#!/bin/sh\nexec sleep 60\n")
         (tools / name).chmod(0o755)
-    done_before = {
-        "status": "done",
-        "summary": ["42"],
-        "seconds": 1,
-        "limit_s": 9,
-        "date": "2026-11-28",
-        "quick": False,
-    }
-    (out / "device.json").write_text(json.dumps({"steps": {step: done_before | {"results": {"answer": 42}}}}))
+    (out / "device.json").write_text(json.dumps({"steps": {step: DONE_BEFORE}}))
     path = f"{tools}:{os.environ['PATH']}"
     process = subprocess.Popen(
         ["bash", SCRIPT],
@@ -159,6 +167,69 @@ def test_ctrl_c_in_a_step_ends_all_and_keeps_what_was_found(tmp_path: Path, step
     assert re.search(rf"^{step} +stopped", (out / "summary.txt").read_text(), re.MULTILINE)
     assert "also keeps the result of 2026-11-28" in told
     assert not [line for line in running() if str(out) in line]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_the_step_and_all_that_it_started(tmp_path: Path, number: int) -> None:
+    """SIGHUP: the connection to the machine was lost."""
+    out, tools = tmp_path / "out", tmp_path / "tools"
+    tools.mkdir()
+    seconds = f"54321.{number}5"
+    (tools / "ncu").write_text(f"#!/bin/sh\nsleep {seconds}\n")
+    (tools / "ncu").chmod(0o755)
+    environment = dict(os.environ) | asked(out, "ncu", PATH=f"{tools}:{os.environ['PATH']}", TMPDIR=str(tmp_path))
+    process = subprocess.Popen(["bash", SCRIPT], env=environment, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: any(seconds in line for line in running()), process)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert json.loads((out / "device.json").read_text())["steps"]["ncu"]["status"] == "stopped"
+    assert not [line for line in running() if seconds in line]
+    assert not list(tmp_path.glob("flowkit-device-*"))
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, device: Any) -> None:
+    with device.locked(tmp_path / "out"):
+        code, _, told = run(tmp_path / "out", "machine")
+    assert code == 2
+    assert told.startswith(f"device: OUT: another run is writing to {tmp_path}/out.")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"steps": 5}', '{"steps": {"machine": 5}}', '{"steps": {"smoke": {}}}', "\udcff"], ids=str
+)
+def test_a_damaged_record_is_kept_aside(tmp_path: Path, text: str) -> None:
+    (tmp_path / "device.json").write_text(text, errors="surrogateescape")
+    _, steps, told = run(tmp_path, "machine")
+    assert list(steps) == ["machine"], told
+    assert (tmp_path / "device.json.damaged").read_text(errors="surrogateescape") == text
+
+
+@pytest.mark.slow
+def test_a_quick_run_replaces_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "device.json").write_text(json.dumps({"steps": {"machine": DONE_BEFORE}}))
+    (tmp_path / "gpu.json").write_text("figures")
+    _, steps, told = run(tmp_path, "machine speed", {})
+    assert (steps["machine"]["status"], steps["speed"]["status"]) == ("done", "done"), told
+    assert steps["machine"]["earlier"]["results"] == {"answer": 42}
+    assert (tmp_path / "gpu.json").read_text() == "figures"
+
+
+@pytest.mark.parametrize("redirected", [">&-", "| true"])
+def test_nobody_need_read_what_is_printed(tmp_path: Path, redirected: str) -> None:
+    command = f"bash '{SCRIPT}' {redirected}; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | asked(tmp_path / "out", "machine speed"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    steps = json.loads((tmp_path / "out" / "device.json").read_text())["steps"]
+    assert {step["status"] for step in steps.values()} == {"could not run"}
+    assert done.stdout.split() == ["3"]
 
 
 def text_of(path: Path) -> str:
@@ -217,6 +288,7 @@ def test_results_that_cannot_be_read_fail_their_step_alone(
     settings = device.Settings.of(asked(tmp_path / "out", "machine smoke"))
     steps = {name: device.Step([sys.executable, "-c", ""], unreadable) for name in ("machine", "smoke")}
     monkeypatch.setattr(device, "steps_of", lambda *_: steps)
+    settings.out.mkdir()
     run = device.Run(settings, tmp_path)
     assert run.all() == 1
     assert {step["status"] for step in run.steps.values()} == {"failed"}
@@ -325,7 +397,7 @@ def test_a_script_is_read_by_what_it_wrote(device: Any, ended: Any) -> None:
     done = device.read_script(ended(0, "", written))
     assert (done.status, done.lines, done.results) == ("done", ["it runs"], {"answer": 42})
     late = device.read_script(ended(None, "more\n", written))
-    assert (late.status, late.lines, late.results) == ("out of time", ["it runs", "more"], {"answer": 42})
+    assert (late.status, late.lines, late.results) == ("out of time", ["it runs"], {"answer": 42})
     crashed = device.read_script(ended(-11, "Segmentation fault\n"))
     assert (crashed.status, crashed.lines, crashed.results) == ("failed", ["Segmentation fault"], None)
     silent = device.read_script(ended(1))
@@ -402,6 +474,7 @@ def test_tests_that_did_not_even_begin_are_told(device: Any, ended: Any) -> None
     assert device.read_tests(ended(1, "/usr/bin/python3: No module named pytest\n")).status == "could not run"
 
 
+COUNTERS_HEADER = '"ID","Process ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"\n'
 COUNTERS = """==PROF== Connected to process 4711
 "ID","Process ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"
 "0","4711","iterate(float *)","(3, 2, 53)","gpu__time_duration.sum","nsecond","1,500"
@@ -410,6 +483,19 @@ COUNTERS = """==PROF== Connected to process 4711
 "2","4711","median(float *)","(4, 16, 106)","gpu__time_duration.sum","nsecond","900"
 "2","4711","median(float *)","(4, 16, 106)","launch__registers_per_thread","register/thread","n/a"
 """
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_counters_that_were_cut_off_are_read_as_far_as_they_go(device: Any, ended: Any, cut: int) -> None:
+    late = device.read_counters(ended(None, "", COUNTERS[: len(COUNTERS) - cut]))
+    assert late.status == "out of time"
+    assert [row["kernel"] for row in late.results] == ["iterate", "median"]
+
+
+@pytest.mark.parametrize("written", [COUNTERS_HEADER, COUNTERS_HEADER + '"0","1","iterate","(3)","launch","","n/a"\n'])
+def test_a_table_without_numbers_is_no_answer(device: Any, ended: Any, written: str) -> None:
+    found = device.read_counters(ended(0, "", written))
+    assert (found.status, found.lines) == ("could not run", ["ncu read no counter"])
 
 
 def test_counters_are_averaged_by_kernel_and_grid(device: Any, ended: Any) -> None:

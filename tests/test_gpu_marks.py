@@ -28,6 +28,7 @@ ONE = f"{MMCOF}::test_an_invalid_phase_does_not_count"
         ("slow", False),
         ("", False),
         ("gpu and", False),
+        ("gpu('cuda')", False),
     ],
 )
 def test_an_expression_that_only_tests_for_a_gpu_fit_is_known(expression: str, asks: bool) -> None:
@@ -67,6 +68,19 @@ def test_no_backend_at_all_is_no_green_run() -> None:
     assert code == 1, told
     assert "2 errors" in told
     assert "NVRTC, CUDA's compiler, cannot be loaded" in told
+
+
+@pytest.mark.parametrize("names", ["numba_cuda", "cuda,opencv", ""])
+def test_a_name_that_is_no_gpu_backend_is_an_error_and_no_empty_run(names: str) -> None:
+    code, told = on_standin(ONE, "-m", "gpu", "--gpu-backends", names)
+    assert code == pytest.ExitCode.USAGE_ERROR, told
+    assert "the names are cuda, numba-cuda, separated by commas" in told
+
+
+def test_spaces_between_backends_mean_nothing() -> None:
+    code, told = on_standin(ONE, "-m", "gpu", "--gpu-backends", "cuda, numba-cuda", "--collect-only")
+    assert code == 0, told
+    assert "2/4 tests collected" in told
 
 
 @pytest.mark.parametrize("mark", ["gpu", "gpu('opencv')"])

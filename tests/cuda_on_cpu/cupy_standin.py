@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -125,29 +125,40 @@ class Operation:
 
 @dataclass
 class Memory:
-    """What a device has, and how much of it is handed out or kept by the pool."""
+    """Memory of a device, and CuPy's pool in it, which keeps what is given back for the stream that it was allocated on.
+
+    The pool asks the device for more where that stream's free bytes do not suffice. Its limit counts free bytes of all streams,
+    and no free byte is given up to keep it; where the device is full, all are.
+    """
 
     total: int
     used: int = 0
-    kept: int = 0
     peak: int = 0
     limit: int = 0
-    """Of the pool, 0: none. It counts what is handed out and what is kept."""
+    """Of the pool; 0: none."""
+    free: Counter[int] = field(default_factory=Counter)
+    """Bytes that the pool keeps, by stream."""
 
-    def take(self, size: int) -> None:
-        if self.limit and self.used + max(self.kept, size) > self.limit:
-            raise OutOfMemoryError(size, self.used + self.kept, self.limit)
-        if self.used + self.kept + size > self.total:
-            self.kept = max(0, self.kept - size) if size <= self.kept else 0
-        if self.used + size > self.total:
-            raise OutOfMemoryError(size, self.used)
+    @property
+    def kept(self) -> int:
+        return self.free.total()
+
+    def take(self, size: int, stream: int) -> None:
+        if self.free[stream] >= size:
+            self.free[stream] -= size
+        else:
+            if self.limit and self.used + self.kept + size > self.limit:
+                raise OutOfMemoryError(size, self.used + self.kept, self.limit)
+            if self.used + self.kept + size > self.total:
+                self.free.clear()
+            if self.used + size > self.total:
+                raise OutOfMemoryError(size, self.used)
         self.used += size
-        self.kept = min(max(0, self.kept - size), self.total - self.used)
         self.peak = max(self.peak, self.used)
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, stream: int) -> None:
         self.used -= size
-        self.kept += size
+        self.free[stream] += size
 
 
 class Current(threading.local):
@@ -460,14 +471,14 @@ class Lease:
             raise StandinError("memory must not be allocated while a graph is captured")
         self.machine.check()
         self.size = -(-max(nbytes, 1) // POOL_UNIT) * POOL_UNIT
-        self.machine.memory[self.stream.device_id].take(self.size)
+        self.machine.memory[self.stream.device_id].take(self.size, self.stream.number)
         self.taken = True
         self.storage = np.full(nbytes, POISON, np.uint8)
         self.machine.note("allocate", self.stream, nbytes=nbytes)
 
     def __del__(self) -> None:
         if self.taken:
-            self.machine.memory[self.stream.device_id].give_back(self.size)
+            self.machine.memory[self.stream.device_id].give_back(self.size, self.stream.number)
             storage = self.storage
             self.stream.queue.append(Operation(lambda: storage.fill(POISON)))
 
@@ -681,7 +692,7 @@ class MemoryPool:
         _machine.memory[_machine.current.device].limit = size
 
     def free_all_blocks(self, stream: Stream | None = None) -> None:
-        _machine.memory[_machine.current.device].kept = 0
+        _machine.memory[_machine.current.device].free.clear()
 
     def free_bytes(self) -> int:
         return _machine.memory[_machine.current.device].kept

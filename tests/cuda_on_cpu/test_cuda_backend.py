@@ -147,6 +147,21 @@ def test_the_fixed_schedule_becomes_a_graph_at_its_second_use_and_others_never(m
 
 
 @short
+def test_workers_that_are_forgotten_give_all_their_memory_back(machine: Machine, params: TVL1Params) -> None:
+    """To the GPU, not to CuPy's pool: other processes and libraries wait for it."""
+    import cupy
+
+    from flowkit_kernels.cuda import batches
+
+    reference, moving = pairs(3)
+    for count in (3, 2):
+        tvl1_flow(reference[:count], moving[:count], params, backend="cuda")
+    assert cupy.get_default_memory_pool().total_bytes() > 0
+    batches.forget_workers()
+    assert cupy.get_default_memory_pool().total_bytes() == 0
+
+
+@short
 def test_too_little_memory_halves_the_chunk_and_changes_no_byte(params: TVL1Params) -> None:
     reference, moving = pairs(8, (24, 32))
     with standin() as machine:

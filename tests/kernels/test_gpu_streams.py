@@ -161,17 +161,22 @@ def test_a_pool_too_small_for_one_pair_is_an_error_that_says_so_and_spoils_nothi
 def test_torch_tensors_on_a_side_stream_are_taken_and_given_in_order(
     backend: str, params: TVL1Params, pairs: Any
 ) -> None:
-    """The inputs are written late on a stream of torch's; their memory is written again as soon as the call has returned."""
+    """The inputs are written late on a stream of torch's; their memory is written again as soon as the call has returned.
+
+    Both from the GPU's own memory: the host would wait for a copy from its pageable memory, and nothing would be late.
+    """
     torch = pytest.importorskip("torch", reason="no GPU library torch")
     if not torch.cuda.is_available():
         pytest.skip("no GPU that torch finds")
     expected = tvl1_flow(*pairs, params, backend=backend)
+    sources = [torch.from_numpy(np.ascontiguousarray(stack)).cuda() for stack in pairs]
+    torch.cuda.synchronize()
     for _ in range(4):
         with torch.cuda.stream(torch.cuda.Stream()):
             tensors = [torch.zeros(stack.shape, device="cuda") for stack in pairs]
             torch.cuda._sleep(20_000_000)  # some 10 ms
-            for tensor, stack in zip(tensors, pairs, strict=True):
-                tensor.copy_(torch.from_numpy(np.ascontiguousarray(stack)), non_blocking=True)
+            for tensor, source in zip(tensors, sources, strict=True):
+                tensor.copy_(source)
             flow = tvl1_flow(*tensors, params, backend=backend)
             for tensor in tensors:
                 tensor.fill_(float("nan"))

@@ -166,10 +166,9 @@ def streams_of(device: CupyDevice) -> Streams:
 
 def forget_workers() -> None:
     """Give back this thread's memory on the GPU, once everything there is done."""
-    for worker in _KEPT.workers.values():
-        worker.finish()
+    while _KEPT.workers:
+        _KEPT.workers.popitem()[1].finish()  # no name may hold a worker when the pool is emptied: its memory would stay
     cupy.cuda.Device().synchronize()
-    _KEPT.workers.clear()
     cupy.get_default_memory_pool().free_all_blocks()
 
 
