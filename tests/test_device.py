@@ -340,6 +340,12 @@ def test_help_says_what_may_be_set(argument: str, code: int, device: Any) -> Non
         assert re.search(rf"^    {name} ", done.stdout, re.MULTILINE), name
 
 
+def test_the_page_lists_the_steps_in_order_with_their_limits(device: Any) -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) s \|$", page, re.MULTILINE)
+    assert [(name, int(seconds)) for name, seconds in rows] == list(device.LIMITS.items())
+
+
 def test_a_wheel_that_cannot_be_installed_is_told_and_the_steps_go_on(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "numpy-2.4.6-cp312-cp312-any.whl").write_text("no wheel")
