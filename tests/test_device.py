@@ -69,6 +69,7 @@ def test_without_a_gpu_each_step_says_so(tmp_path: Path) -> None:
     assert steps["ncu"]["summary"] == ["ncu is not on PATH; it comes with the CUDA toolkit"]
 
 
+@pytest.mark.slow
 def test_tests_that_are_all_skipped_are_none_that_passed(tmp_path: Path) -> None:
     if Path("/dev/nvidia0").exists():
         pytest.skip("no GPU must be here; there is one")
@@ -107,6 +108,7 @@ def test_what_keeps_the_gpu_from_computing_is_told(tmp_path: Path, standin: dict
     assert why in (tmp_path / "summary.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_asked_for_and_absent_fails_the_step_and_leaves_the_other_its_answer(tmp_path: Path) -> None:
     code, steps, told = run(tmp_path, "smoke", {}, BACKENDS="cuda numba-cuda")
     assert (code, steps["smoke"]["status"]) == (1, "failed"), told
@@ -137,7 +139,9 @@ DONE_BEFORE["results"] = {"answer": 42}
 STEPS = ("machine", "smoke", "speed", "probe", "tests", "sanitizer", "ncu", "endtoend")
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in ("smoke", "ncu") else [pytest.mark.slow]) for step in STEPS]
+)
 def test_ctrl_c_in_a_step_ends_all_and_keeps_what_was_found(tmp_path: Path, step: str) -> None:
     out, tools = tmp_path / "out", tmp_path / "tools"
     out.mkdir()
