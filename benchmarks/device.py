@@ -35,10 +35,8 @@ interrupted by SIGHUP, Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
 import fcntl
-import importlib.util
 import io
 import json
 import os
@@ -49,13 +47,27 @@ import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from device_steps import (
+    CANNOT,
+    DONE,
+    FAILED,
+    LATE,
+    LIMITS,
+    RUNNING,
+    STOPPED,
+    Finished,
+    Outcome,
+    Step,
+    read_json,
+    reason_of,
+    steps_of,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 5
@@ -66,18 +78,6 @@ PARTING_S = 10
 """Seconds that an interrupted step gets to write its results."""
 RECORDED = {"status", "summary", "seconds", "limit_s", "date", "quick", "results"}
 """Keys of a step in device.json."""
-DONE, FAILED, CANNOT, LATE, STOPPED, RUNNING = "done", "failed", "could not run", "out of time", "stopped", "running"
-COUNTERS = (
-    "gpu__time_duration.sum",
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed",
-    "smsp__issue_active.avg.pct_of_peak_sustained_active",
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
-    "l1tex__data_bank_conflicts_pipe_lsu.sum",
-    "launch__registers_per_thread",
-    "sm__warps_active.avg.pct_of_peak_sustained_active",
-)
-
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """They end the script and the running step; SIGHUP: the terminal is gone."""
 
@@ -142,219 +142,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# The steps --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished command: its exit code (None: it ran out of time), its output, and the file that it may have written."""
-
-    code: int | None
-    output: str
-    written: Path
-
-
-@dataclass
-class Outcome:
-    """The result of a step."""
-
-    status: str
-    lines: list[str] = field(default_factory=list)
-    """The most important figures, or the reason for a failure, for the summary."""
-    results: Any = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command, the function that reads its results, and what it needs."""
-
-    command: list[str]
-    read: Callable[[Finished], Outcome]
-    tool: str = ""
-    """A program that must be on PATH."""
-    keep: str = ""
-    """Name for a copy of the file that the command writes; "": no copy."""
-
-
-LIMITS = {
-    "machine": 20,
-    "smoke": 60,
-    "speed": 75,
-    "probe": 70,
-    "tests": 200,
-    "sanitizer": 120,
-    "ncu": 45,
-    "endtoend": 60,
-}
-"""Time limit of each step, in seconds, in the order in which the steps run."""
-
-
-def steps_of(settings: Settings, written: Path) -> dict[str, Step]:
-    """Return every step by name. A command writes its results to `written`, which is removed before the next step."""
-    here, quick = ROOT / "benchmarks", ["--quick"] * settings.quick
-    backends = ",".join(settings.backends)
-    # The end-to-end test does the same as the step `endtoend`, and is as slow as all other tests on a stand-in for a GPU.
-    chosen = ["-k", "not end_to_end"] * settings.quick
-    small = "from flowkit import bench; bench.SUBJECTS = 1; " if settings.quick else ""
-    extract = [sys.executable, "-c", f"{small}from flowkit.cli import main; main()", "bench", "--end-to-end"]
-    ncu = ["ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--print-units", "base"]
-
-    def script(name: str, *arguments: str) -> list[str]:
-        return [sys.executable, str(here / name), *arguments, "--out", str(written)]
-
-    def tests(expression: str, processes: int, *more: str) -> list[str]:
-        spread = ["-n", str(processes)] if importlib.util.find_spec("xdist") else []
-        command = [sys.executable, "-m", "pytest", "-m", expression, "--gpu-backends", backends, *spread, *more]
-        return [*command, "-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={written}"]
-
-    once = [sys.executable, str(here / "gpu_probe.py"), "--once", *quick]
-    return {
-        "machine": Step(script("gpu_machine.py"), read_script),
-        "smoke": Step(script("gpu_smoke.py", "--backends", backends, *quick), read_script),
-        "speed": Step(script("gpu.py", "--seconds", "0.5", *quick), read_speed, keep="gpu.json"),
-        "probe": Step(script("gpu_probe.py", *quick), read_script),
-        "tests": Step(tests("gpu and not sanitizer", settings.processes, *chosen), read_tests),
-        "sanitizer": Step(tests("gpu and sanitizer", min(settings.processes, 5)), read_tests, tool="compute-sanitizer"),
-        "ncu": Step(
-            [*ncu, "--metrics", ",".join(COUNTERS), "--log-file", str(written), *once], read_counters, tool="ncu"
-        ),
-        "endtoend": Step([*extract, "--backend", "cuda", "--out", str(written)], read_end_to_end),
-    }
-
-
-def read_script(finished: Finished) -> Outcome:
-    """Read the JSON file of a script, also one written before the script was interrupted. Its key `summary` holds lines."""
-    results = _json(finished.written)
-    lines = results.pop("summary", []) if isinstance(results, dict) else []
-    if finished.code == 0:
-        return Outcome(DONE, lines, results)
-    crashed = "Traceback (most recent call last)" in finished.output
-    return Outcome(_status(finished), [*lines, _reason(finished.output)] if crashed or not lines else lines, results)
-
-
-def read_speed(finished: Finished) -> Outcome:
-    """Read the results of gpu.py, whose last lines compare the rates with their bars."""
-    results, lines = _json(finished.written), finished.output.splitlines()
-    judged = [line for line in lines if " pairs/s; " in line]
-    measured = [line for line in lines if re.match(r"(tvl1|mmcof) .*/s$", line)]
-    if results:  # with exit code 1: measured, but slower than the bars
-        return Outcome(DONE if finished.code == 0 else FAILED, judged or measured, results)
-    return Outcome(_status(finished), [*measured, _reason(finished.output)])
-
-
-def read_end_to_end(finished: Finished) -> Outcome:
-    """Read the results of `flowkit bench --end-to-end`."""
-    results = _json(finished.written)
-    if finished.code or not results:
-        return Outcome(_status(finished), [_reason(finished.output)], results)
-    lines = [
-        f"{found['clips_per_s']} clips/s, bound by {found['bound_by']}; {found['workers']} workers; start {found['start_up_s']} s"
-        for found in results["end_to_end"]
-    ]
-    return Outcome(DONE, lines, results)
-
-
-def read_tests(finished: Finished) -> Outcome:
-    """Read the junit file of pytest: counts, failures with reasons, slowest tests. A run that skipped every test is no success."""
-    try:
-        cases = list(ElementTree.parse(finished.written).iter("testcase"))
-    except (OSError, ElementTree.ParseError):
-        return Outcome(_status(finished), [_reason(finished.output)])
-    found = {
-        kind: [case for case in cases if any(case.find(one) is not None for one in kind.split())]
-        for kind in ("failure error", "skipped")
-    }
-    bad, skipped = found["failure error"], found["skipped"]
-    passed = len(cases) - len(bad) - len(skipped)
-    results = {
-        "passed": passed,
-        "failed": {_name(case): _message(case, "failure", "error") for case in bad},
-        "skipped": {_name(case): _message(case, "skipped") for case in skipped},
-        "slowest_s": {_name(case): float(case.get("time", 0)) for case in sorted(cases, key=_seconds)[:10]},
-    }
-    why = Counter(results["failed"].values()).most_common(5) + Counter(results["skipped"].values()).most_common(3)
-    lines = [
-        f"{passed} passed, {len(bad)} failed, {len(skipped)} skipped",
-        *(f"{count}: {text}" for text, count in why),
-    ]
-    if finished.code is None:
-        return Outcome(LATE, lines, results)
-    if bad or finished.code not in (0, 5):
-        return Outcome(FAILED, lines if bad else [*lines, _reason(finished.output)], results)
-    return Outcome(DONE if passed else CANNOT, lines, results)
-
-
-def read_counters(finished: Finished) -> Outcome:
-    """Read the counters that ncu logged."""
-    text = finished.written.read_text(encoding="utf-8", errors="replace") if finished.written.is_file() else ""
-    kernels = counters_by_kernel(text)
-    if kernels and finished.code in (0, None):
-        line = f"{len(kernels)} kernels and grids; the slowest: {kernels[0]['kernel']} {kernels[0]['grid']}"
-        return Outcome(DONE if finished.code == 0 else LATE, [line], kernels)
-    errors = [line for line in (text + finished.output).splitlines() if line.startswith("==ERROR==")]
-    reason = "ncu read no counter" if finished.code == 0 else _reason(finished.output)
-    return Outcome(CANNOT if finished.code == 0 else _status(finished), errors[-1:] or [reason], kernels)
-
-
-def counters_by_kernel(text: str) -> list[dict[str, Any]]:
-    """Return the counters of each kernel and grid, averaged over its launches; the kernel that takes most time comes first."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in csv.DictReader(line for line in text.splitlines() if line.startswith('"')):
-        with contextlib.suppress(ValueError):  # "n/a", or a line that was cut off
-            value = float((row["Metric Value"] or "").replace(",", ""))
-            kernel = found.setdefault((row["Kernel Name"].partition("(")[0], row["Grid Size"]), {})
-            kernel.setdefault(f"{row['Metric Name']} [{row['Metric Unit']}]", []).append(value)
-    kernels = [
-        {"kernel": kernel, "grid": grid, "launches": max(map(len, counters.values()))}
-        | {name: round(sum(values) / len(values), 3) for name, values in counters.items()}
-        for (kernel, grid), counters in found.items()
-    ]
-    return sorted(kernels, key=lambda one: -one["launches"] * _duration(one))
-
-
-def _duration(counters: Mapping[str, Any]) -> float:
-    """Return the first of COUNTERS; versions of ncu differ in the name of its unit."""
-    return next((float(value) for name, value in counters.items() if name.startswith(COUNTERS[0])), 0.0)
-
-
-def _status(finished: Finished) -> str:
-    if finished.code is None:
-        return LATE
-    absent = re.search(r"(No module named|command not found|No such file)", _reason(finished.output))
-    return CANNOT if finished.code == 3 or absent else FAILED
-
-
-def _reason(output: str) -> str:
-    """Return the line that names the problem: the last error message of this project, or else the last line."""
-    lines = [line.strip() for line in output.splitlines() if re.search(r"\w", line)]
-    ours = [line for line in lines if re.match(r"[\w. -]+: .*\bmust\b.*; got ", line)]
-    return (ours or lines or ["no output"])[-1][:500]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _name(case: ElementTree.Element) -> str:
-    return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '')}"
-
-
-def _seconds(case: ElementTree.Element) -> float:
-    return -float(case.get("time", 0))
-
-
-def _message(case: ElementTree.Element, *kinds: str) -> str:
-    found = next(one for kind in kinds if (one := case.find(kind)) is not None)
-    text = (found.get("message") or found.text or "").strip()
-    return (text.splitlines() or ["no message"])[0].removeprefix("failed on setup with ").strip('"')[:300]
-
-
-# Running them -----------------------------------------------------------------------------------------------------------
-
-
 class Run:
     """Runs the steps one after the other, and writes the results after each of them.
 
@@ -377,7 +164,8 @@ class Run:
     def all(self) -> int:
         """Run all steps and return the exit code of the script."""
         written = self._scratch / "written"
-        steps = steps_of(self.settings, written)
+        settings = self.settings
+        steps = steps_of(written, settings.backends, settings.processes, settings.quick)
         for name in self.settings.steps:
             limit, began = min(self.settings.limit_of(name), self._end - time.monotonic()), time.monotonic()
             self._record(name, Outcome(RUNNING, ["started"]), 0, limit)
@@ -437,7 +225,7 @@ class Run:
 
 def earlier_steps(path: Path) -> dict[str, Any]:
     """Return the steps of an earlier run. A file that is damaged is kept under another name."""
-    document = _json(path)
+    document = read_json(path)
     steps = document.get("steps") if isinstance(document, dict) else None
     if isinstance(steps, dict) and all(isinstance(one, dict) and one.keys() >= RECORDED for one in steps.values()):
         return dict(steps)
@@ -491,7 +279,7 @@ def install_wheels(folder: Path, scratch: Path) -> str:
     flags = ["-q", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target", str(scratch / "site")]
     command = [sys.executable, "-m", "pip", "install", *flags, *wheels]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    reason = _reason(done.stderr)
+    reason = reason_of(done.stderr)
     trouble = (
         f"device: {folder}: pip cannot install the wheels: {reason}. Download wheels for this Python and platform."
     )

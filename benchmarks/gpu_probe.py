@@ -3,8 +3,7 @@
 python benchmarks/gpu_probe.py --out FILE.json
 
 The backend is `cuda`. Nothing is judged here: `gpu.py` does that. The file is rewritten after each question, so an interrupted run
-keeps the answers so far.
-It looks at the backend `cuda`. `--once` computes one batch between the marks that a profiler listens for, and prints nothing.
+keeps the answers so far. `--once` computes one batch between the marks that a profiler listens for, and prints nothing.
 """
 
 from __future__ import annotations

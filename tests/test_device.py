@@ -33,6 +33,12 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sys.modules.pop("device", None)
 
 
+@pytest.fixture
+def device_steps(device: Any) -> Any:
+    """The module of its steps."""
+    return importlib.import_module("device_steps")
+
+
 def asked(out: Path, steps: str = "", **settings: str) -> dict[str, str]:
     return {"PY": sys.executable, "OUT": str(out), "STEPS": steps, "QUICK": "1", "BACKENDS": "cuda", **settings}
 
@@ -389,7 +395,7 @@ def test_the_toolkit_that_has_nvvm_is_put_first(tmp_path: Path, device: Any, mon
 
 
 @pytest.fixture
-def ended(device: Any, tmp_path: Path) -> Any:
+def ended(device_steps: Any, tmp_path: Path) -> Any:
     """Make an end of a command: exit code, output, and what it wrote."""
 
     def make(code: int | None, output: str = "", written: str | None = None) -> Any:
@@ -397,24 +403,24 @@ def ended(device: Any, tmp_path: Path) -> Any:
         path.unlink(missing_ok=True)
         if written is not None:
             path.write_text(written)
-        return device.Finished(code, output, path)
+        return device_steps.Finished(code, output, path)
 
     return make
 
 
-def test_a_script_is_read_by_what_it_wrote(device: Any, ended: Any) -> None:
+def test_a_script_is_read_by_what_it_wrote(device_steps: Any, ended: Any) -> None:
     written = json.dumps({"summary": ["it runs"], "answer": 42})
-    done = device.read_script(ended(0, "", written))
+    done = device_steps.read_script(ended(0, "", written))
     assert (done.status, done.lines, done.results) == ("done", ["it runs"], {"answer": 42})
-    late = device.read_script(ended(None, "more\n", written))
+    late = device_steps.read_script(ended(None, "more\n", written))
     assert (late.status, late.lines, late.results) == ("out of time", ["it runs"], {"answer": 42})
-    crashed = device.read_script(ended(-11, "Segmentation fault\n"))
+    crashed = device_steps.read_script(ended(-11, "Segmentation fault\n"))
     assert (crashed.status, crashed.lines, crashed.results) == ("failed", ["Segmentation fault"], None)
-    silent = device.read_script(ended(1))
+    silent = device_steps.read_script(ended(1))
     assert (silent.status, silent.lines) == ("failed", ["no output"])
-    absent = device.read_script(ended(1, "ModuleNotFoundError: No module named 'numpy'\n"))
+    absent = device_steps.read_script(ended(1, "ModuleNotFoundError: No module named 'numpy'\n"))
     assert absent.status == "could not run"
-    ours = device.read_script(
+    ours = device_steps.read_script(
         ended(3, "device: number must be that of a GPU here; got 2. Help.\nNothing was written.\n")
     )
     assert (ours.status, ours.lines) == ("could not run", ["device: number must be that of a GPU here; got 2. Help."])
@@ -434,9 +440,15 @@ BAR = "128 x 128: 15000 pairs/s; good 20000, wanted 40000: reached neither"
     ],
 )
 def test_the_speed_is_read_beside_its_bars(
-    device: Any, ended: Any, code: int | None, written: str | None, output: str, status: str, told: list[str] | None
+    device_steps: Any,
+    ended: Any,
+    code: int | None,
+    written: str | None,
+    output: str,
+    status: str,
+    told: list[str] | None,
 ) -> None:
-    found = device.read_speed(ended(code, output, written))
+    found = device_steps.read_speed(ended(code, output, written))
     assert found.status == status
     assert found.lines[:1] == (told or [output])
 
@@ -469,19 +481,19 @@ def junit(*insides: str) -> str:
     ],
 )
 def test_tests_are_counted_and_their_troubles_grouped(
-    device: Any, ended: Any, code: int | None, insides: tuple[str, ...], status: str, told: list[str]
+    device_steps: Any, ended: Any, code: int | None, insides: tuple[str, ...], status: str, told: list[str]
 ) -> None:
-    found = device.read_tests(ended(code, "INTERNALERROR\n", junit(*insides)))
+    found = device_steps.read_tests(ended(code, "INTERNALERROR\n", junit(*insides)))
     assert (found.status, found.lines) == (status, told)
     assert set(found.results["failed"]) == {
         f"test_it::test_{number}" for number, inside in enumerate(insides) if inside in (FAILED, ERROR)
     }
 
 
-def test_tests_that_did_not_even_begin_are_told(device: Any, ended: Any) -> None:
-    found = device.read_tests(ended(4, "ERROR: unrecognized arguments: -n\n"))
+def test_tests_that_did_not_even_begin_are_told(device_steps: Any, ended: Any) -> None:
+    found = device_steps.read_tests(ended(4, "ERROR: unrecognized arguments: -n\n"))
     assert (found.status, found.lines) == ("failed", ["ERROR: unrecognized arguments: -n"])
-    assert device.read_tests(ended(1, "/usr/bin/python3: No module named pytest\n")).status == "could not run"
+    assert device_steps.read_tests(ended(1, "/usr/bin/python3: No module named pytest\n")).status == "could not run"
 
 
 COUNTERS_HEADER = '"ID","Process ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"\n'
@@ -496,20 +508,20 @@ COUNTERS = """==PROF== Connected to process 4711
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40])
-def test_counters_that_were_cut_off_are_read_as_far_as_they_go(device: Any, ended: Any, cut: int) -> None:
-    late = device.read_counters(ended(None, "", COUNTERS[: len(COUNTERS) - cut]))
+def test_counters_that_were_cut_off_are_read_as_far_as_they_go(device_steps: Any, ended: Any, cut: int) -> None:
+    late = device_steps.read_counters(ended(None, "", COUNTERS[: len(COUNTERS) - cut]))
     assert late.status == "out of time"
     assert [row["kernel"] for row in late.results] == ["iterate", "median"]
 
 
 @pytest.mark.parametrize("written", [COUNTERS_HEADER, COUNTERS_HEADER + '"0","1","iterate","(3)","launch","","n/a"\n'])
-def test_a_table_without_numbers_is_no_answer(device: Any, ended: Any, written: str) -> None:
-    found = device.read_counters(ended(0, "", written))
+def test_a_table_without_numbers_is_no_answer(device_steps: Any, ended: Any, written: str) -> None:
+    found = device_steps.read_counters(ended(0, "", written))
     assert (found.status, found.lines) == ("could not run", ["ncu read no counter"])
 
 
-def test_counters_are_averaged_by_kernel_and_grid(device: Any, ended: Any) -> None:
-    found = device.read_counters(ended(0, "", COUNTERS))
+def test_counters_are_averaged_by_kernel_and_grid(device_steps: Any, ended: Any) -> None:
+    found = device_steps.read_counters(ended(0, "", COUNTERS))
     assert found.status == "done"
     first, second = found.results
     time_ns = "gpu__time_duration.sum [nsecond]"
@@ -526,6 +538,8 @@ def test_counters_are_averaged_by_kernel_and_grid(device: Any, ended: Any) -> No
         (3, "backend: cuda must be able to run here; got an obstacle: no NVIDIA driver.", "could not run"),
     ],
 )
-def test_a_profiler_that_counts_nothing_says_why(device: Any, ended: Any, code: int, output: str, status: str) -> None:
-    found = device.read_counters(ended(code, output))
+def test_a_profiler_that_counts_nothing_says_why(
+    device_steps: Any, ended: Any, code: int, output: str, status: str
+) -> None:
+    found = device_steps.read_counters(ended(code, output))
     assert (found.status, found.lines) == (status, [output])
