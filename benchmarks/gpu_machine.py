@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,20 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "numpy",
-    "numba",
-    "numba-cuda",
-    "cupy",
-    "cuda-",
-    "nvidia-",
-    "torch",
-    "h5py",
-    "opencv",
-    "pytest",
-    "click",
-    "rich",
-)
+CUDA_PACKAGES = ("cuda-", "nvidia-")
+"""How the names of packages begin that bring parts of CUDA."""
 TOOLS = ("nvidia-smi", "nvcc", "ncu", "nsys", "compute-sanitizer", "g++")
 ASKED = "name,driver_version,compute_cap,memory.total,memory.used,utilization.gpu,clocks.sm,clocks.max.sm,power.limit"
 SECONDS = 8
@@ -51,12 +38,10 @@ def gpus() -> Any:
     return [dict(zip(ASKED.split(","), values, strict=False)) for values in lines]
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that matter here."""
-    found: dict[str, str] = {}
-    for one in importlib.metadata.distributions():  # of two versions, Python imports the first
-        found.setdefault(str(one.metadata["Name"]).lower(), one.version)
-    return {name: found[name] for name in sorted(found) if name.startswith(PACKAGES)}
+def cuda_packages() -> dict[str, str]:
+    """Return the versions of the packages that bring parts of CUDA."""
+    names = {str(one.metadata["Name"]).lower() for one in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in sorted(names) if name.startswith(CUDA_PACKAGES)}
 
 
 def backends() -> dict[str, str]:
@@ -68,11 +53,8 @@ def backends() -> dict[str, str]:
 
 QUESTIONS: dict[str, Callable[[], Any]] = {
     "gpus": gpus,
-    "cpu": lambda: importlib.import_module("flowkit_kernels.host").processor(),
-    "cores": lambda: importlib.import_module("flowkit_kernels.host").cores(),
-    "load_average": lambda: os.getloadavg()[0],
-    "python": platform.python_version,
-    "versions": versions,
+    "machine": lambda: importlib.import_module("machine").describe(),
+    "cuda_packages": cuda_packages,
     "tools": lambda: {name: shutil.which(name) for name in TOOLS},
     "cuda_home": lambda: os.environ.get("CUDA_HOME"),
     "backends": backends,
@@ -104,11 +86,13 @@ def summary(found: dict[str, Any]) -> list[str]:
         f"{gpu['name']}, driver {gpu['driver_version']}, {gpu['memory.used']} of {gpu['memory.total']} used"
         for gpu in named
     ]
-    packages = found["versions"] if isinstance(found["versions"], dict) else {}
-    listed = [f"{name} {packages[name]}" for name in packages if name.startswith(("numpy", "numba", "cupy", "torch"))]
+    here = found["machine"]
     states = found["backends"] if isinstance(found["backends"], dict) else {"backends": found["backends"]}
     lines = cards or [f"nvidia-smi: {found['gpus']}"]
-    lines.append(f"{found['cpu']}, {found['cores']} cores; Python {found['python']}; {', '.join(listed)}")
+    if isinstance(here, dict):
+        packages = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
+        here = f"{here['cpu']}, {here['cores']} cores; Python {here['python']}; {packages}"
+    lines.append(str(here))
     return lines + [f"{name}: {state}" for name, state in states.items()]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from flowkit_kernels import FlowkitError, TVL1Params, mmcof, tvl1_flow
 from flowkit_kernels.backend import GPU_BACKENDS, describe_device, find_obstacle
+from flowkit_kernels.timing import stopwatch
 from gpu_probe import images
 
 SIZE, COUNT, QUICK_SIZE = 96, 3, 48
@@ -31,42 +32,19 @@ BARS = {"fixed": 3e-3, "opencv": 0.015, "mmcof": 1e-5}
 def checks(backend: str, size: int) -> Iterator[tuple[str, float, bool]]:
     """Yield the name of a check, the mean difference, and whether three calls gave the same bits."""
     onset, apex = images(size, COUNT)
+    watch = stopwatch(backend)
+    placed = watch.place(onset), watch.place(apex)
     for preset in ("fixed", "opencv"):
         params = TVL1Params.preset(preset)
         right = tvl1_flow(onset, apex, params, backend="reference")
-        for place, arrays in (
-            ("host", (onset, apex)),
-            ("device", tuple(on_device(one, backend) for one in (onset, apex))),
-        ):
-            found = [on_host(tvl1_flow(*arrays, params, backend=backend)) for _ in range(3)]
+        for place, arrays in (("host", (onset, apex)), ("device", placed)):
+            found = [watch.fetch(tvl1_flow(*arrays, params, backend=backend)) for _ in range(3)]
             same = len({one.tobytes() for one in found}) == 1
             yield f"{preset}, {place} arrays", float(np.abs(found[0] - right)[INTERIOR].mean()), same
     flow = np.random.default_rng(0).normal(size=(COUNT, 2, 2, size, size)).astype(np.float32)
     found = [mmcof(flow, backend=backend) for _ in range(3)]
     difference = float(np.abs(found[0] - mmcof(flow, backend="reference")).mean())
     yield "mmcof, host arrays", difference, len({one.tobytes() for one in found}) == 1
-
-
-def on_device(array: Any, backend: str) -> Any:
-    """Copy an array to the GPU, with the library of the backend."""
-    if backend == "cuda":
-        import cupy
-
-        from flowkit_kernels.cuda.device import translated_errors
-
-        with translated_errors():
-            return cupy.asarray(array)
-    from numba import cuda
-
-    from flowkit_kernels.cuda_numba_device import device_errors
-
-    with device_errors():
-        return cuda.to_device(array)
-
-
-def on_host(array: Any) -> Any:
-    """Return a NumPy array."""
-    return array if isinstance(array, np.ndarray) else array.get() if hasattr(array, "get") else array.copy_to_host()
 
 
 def look(backend: str, size: int) -> dict[str, Any]:

@@ -20,18 +20,8 @@ from flowkit_kernels.host import cores, processor
 Task = TypeVar("Task")
 Found = TypeVar("Found")
 PACKAGES = (
-    *(
-        "numpy",
-        "numba",
-        "llvmlite",
-        "opencv-contrib-python",
-        "opencv-python-headless",
-        "h5py",
-        "av",
-        "mediapipe",
-        "torch",
-    ),
-    *("cupy-cuda12x", "cupy-cuda13x", "numba-cuda"),
+    *("numpy", "numba", "llvmlite", "opencv-contrib-python", "opencv-python-headless", "h5py", "av", "mediapipe"),
+    *("torch", "cupy-cuda12x", "cupy-cuda13x", "numba-cuda"),
 )
 
 

@@ -88,7 +88,7 @@ def test_the_script_answers_to_its_end(tmp_path: Path) -> None:
         (out / "summary.txt").read_text() + done.stdout + done.stderr
     )
     assert done.returncode == 3
-    assert steps["machine"]["results"]["versions"]["numpy"].startswith("2.4")
+    assert steps["machine"]["results"]["machine"]["packages"]["numpy"].startswith("2.4")
     assert all(check["same_bits"] for check in steps["smoke"]["results"]["cuda"]["checks"])
     assert steps["tests"]["results"]["passed"] > 70
     assert steps["tests"]["results"]["failed"] == {}

@@ -362,7 +362,7 @@ def test_a_wheel_that_cannot_be_installed_is_told_and_the_steps_go_on(tmp_path: 
     _, steps, told = run(tmp_path / "out", "machine", WHEELS=str(tmp_path / "wheels"))
     assert "pip cannot install the wheels:" in told
     assert "pip cannot install the wheels:" in (tmp_path / "out" / "summary.txt").read_text()
-    assert steps["machine"]["results"]["python"]
+    assert steps["machine"]["results"]["machine"]["python"]
 
 
 def test_a_disk_without_room_is_told(tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ does on other streams must have joined that one when the call returns, which hol
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -72,7 +73,7 @@ class Timing:
 
 
 class Stopwatch(Protocol):
-    """Where a backend keeps its arrays, and the clocks that it can be timed with."""
+    """Where a backend keeps its arrays, and the clocks that it can be timed with; the first copy makes the buffers for it."""
 
     copy_bytes: int
 
@@ -168,9 +169,16 @@ class _CupyStopwatch:
         from flowkit_kernels.cuda.device import translated_errors
 
         self._cupy, self._errors = cupy, translated_errors
+
+    @functools.cached_property
+    def _source(self) -> Any:
         with self._errors():
-            self._source = cupy.arange(self.copy_bytes // 4, dtype=cupy.float32)
-            self._target = cupy.ones_like(self._source)
+            return self._cupy.arange(self.copy_bytes // 4, dtype=self._cupy.float32)
+
+    @functools.cached_property
+    def _target(self) -> Any:
+        with self._errors():
+            return self._cupy.ones_like(self._source)
 
     def place(self, array: npt.NDArray[Any]) -> Any:
         with self._errors():
@@ -204,9 +212,14 @@ class _NumbaStopwatch:
         from flowkit_kernels.cuda_numba_device import device_errors
 
         self._cuda, self._errors = cuda, device_errors
-        source = np.arange(self.copy_bytes // 4, dtype=np.float32)
-        with self._errors():
-            self._source, self._target = cuda.to_device(source), cuda.to_device(np.ones_like(source))
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        return self.place(np.arange(self.copy_bytes // 4, dtype=np.float32))
+
+    @functools.cached_property
+    def _target(self) -> Any:
+        return self.place(np.ones(self.copy_bytes // 4, np.float32))
 
     def place(self, array: npt.NDArray[Any]) -> Any:
         with self._errors():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backend_workload import chunks_of
 from cupy_standin import SCHEDULES, Machine, standin
 from kernel_scenes import INTERIOR, scene
 from runner import CpuModule, missing
@@ -45,12 +46,6 @@ def machine() -> Iterator[Machine]:
 def pairs(count: int, shape: tuple[int, int] = (20, 40)) -> tuple[Any, Any]:
     made = [scene(*shape, seed) for seed in range(count)]
     return np.concatenate([one.reference for one in made]), np.concatenate([one.moving for one in made])
-
-
-def chunks_of(items: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowkit_kernels.cuda import batches
-
-    monkeypatch.setattr(batches, "chunk_items", lambda *_, **__: items)
 
 
 @presets
@@ -103,16 +98,16 @@ def test_epsilon_ends_a_warp_after_the_iteration_that_reaches_it(machine: Machin
 @short
 @pytest.mark.parametrize("schedule", ["random", "eager", "lazy"])
 def test_a_pair_depends_on_no_other_and_no_chunk_on_the_course_of_the_streams(
-    params: TVL1Params, schedule: str, monkeypatch: pytest.MonkeyPatch
+    params: TVL1Params, schedule: str
 ) -> None:
     reference, moving = pairs(7)
     with standin(schedule=schedule) as machine:
         alone = [tvl1_flow(reference[n : n + 1], moving[n : n + 1], params, backend="cuda")[0] for n in range(7)]
         together = tvl1_flow(reference, moving, params, backend="cuda")
-        chunks_of(2, monkeypatch)
-        for _ in range(3):  # launched one by one, recorded, replayed
-            in_chunks = tvl1_flow(reference, moving, params, backend="cuda")
-            assert in_chunks.tobytes() == np.stack(alone).tobytes()
+        with chunks_of(2, "cuda"):
+            for _ in range(3):  # launched one by one, recorded, replayed
+                in_chunks = tvl1_flow(reference, moving, params, backend="cuda")
+                assert in_chunks.tobytes() == np.stack(alone).tobytes()
         assert together.tobytes() == np.stack(alone).tobytes()
         flows = [entry for entry in machine.log if entry.kind == "download" and entry.nbytes >= alone[0].nbytes]
         assert not {entry.stream for entry in flows} & {entry.stream for entry in machine.launches()}

@@ -19,6 +19,7 @@ from flowkit_kernels import TVL1Params, tvl1_flow
 from flowkit_kernels.backend import GPU_BACKENDS
 from flowkit_kernels.cuda.tiling import tiling
 from flowkit_kernels.errors import DeviceOutOfMemory
+from flowkit_kernels.timing import stopwatch
 
 on_gpu = backend_params(GPU_BACKENDS)
 cuda_only = backend_params(("cuda",))
@@ -32,16 +33,6 @@ def pairs() -> Any:
     return faces(COUNT, 48, 96)
 
 
-def to_gpu(array: Any, backend: str) -> Any:
-    if backend == "cuda":
-        return importlib.import_module("cupy").asarray(array)
-    return importlib.import_module("numba.cuda").to_device(array)
-
-
-def to_host(array: Any) -> Any:
-    return array.get() if hasattr(array, "get") else array.copy_to_host()
-
-
 def test_the_tiled_scene_has_halos_on_both_sides_of_a_tile() -> None:
     cut = tiling(*TILED, FIXED.inner_iterations, 99 * 1024)
     assert min(cut.tiles) > 1
@@ -53,11 +44,12 @@ def test_the_tiled_scene_has_halos_on_both_sides_of_a_tile() -> None:
 @pytest.mark.parametrize("items", [1, 2, 3])
 def test_chunks_on_streams_give_the_bits_of_one_chunk(backend: str, params: TVL1Params, items: int, pairs: Any) -> None:
     together = tvl1_flow(*pairs, params, backend=backend)
-    placed = [to_gpu(stack, backend) for stack in pairs]
+    watch = stopwatch(backend)
+    placed = [watch.place(stack) for stack in pairs]
     with chunks_of(items, backend):
         for _ in range(4):  # launched one by one, recorded, replayed, replayed
             assert tvl1_flow(*pairs, params, backend=backend).tobytes() == together.tobytes()
-            assert to_host(tvl1_flow(*placed, params, backend=backend)).tobytes() == together.tobytes()
+            assert watch.fetch(tvl1_flow(*placed, params, backend=backend)).tobytes() == together.tobytes()
 
 
 @on_gpu

@@ -1,12 +1,12 @@
-"""Gives a process, and all that it starts, a GPU that is none: with this folder first on PYTHONPATH and FLOWKIT_STANDIN set.
+"""Gives a process and its children a stand-in for a GPU, if this folder is first on PYTHONPATH and FLOWKIT_STANDIN is set.
 
-The driver is made up (kernels/made_up_driver.py), and so is CuPy, whose kernels run on the CPU (cupy/, beside this file).
-Everything else is real: commands, workers, tests, benchmarks. FLOWKIT_STANDIN is a JSON object, `{}` for a GPU in good order:
+The driver is synthetic (kernels/made_up_driver.py), and so is CuPy, whose kernels run on the CPU (cupy/, next to this file).
+Everything else is real: commands, workers, tests, benchmarks. FLOWKIT_STANDIN is a JSON object, `{}` for a GPU in order:
 
-    cuda             newest CUDA version that the driver runs, [13, 0] unless told
+    cuda             newest CUDA version that the driver runs (default: [13, 0])
     nvrtc            false: CuPy does not find NVRTC
     disk             "full": no compiled kernel can be stored
-    memory_bytes     of the GPU; what Machine of cupy_standin.py takes is passed on to it
+    memory_bytes     memory of the GPU; other keys are arguments of Machine in cupy_standin.py
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 NAME = "Stand-in on the CPU"
 ASKING = ("flowkit_kernels.driver", "__main__")
-"""Modules that see the made-up driver. Numba, which would go on to call it in earnest, finds the truth: none."""
+"""Modules that see the synthetic driver. Numba would call it in earnest; it finds no driver."""
 
 
 def pretend(settings: dict[str, Any]) -> None:
