@@ -64,7 +64,7 @@ gpu: $(VENV)/.gpu
 # Emulates a typical GPU machine: another Python, a newer NumPy, no PyAV, mediapipe, contrib OpenCV or dask.
 test-bare: $(VENV)/.dev $(VENV)/.bare
 	FLOWKIT_BARE_PYTHON=$(CURDIR)/$(VENV)/bare/bin/python FLOWKIT_BARE_WHEELS=$(CURDIR)/$(VENV)/bare/wheels \
-	  $(BIN)/python -m pytest tests/test_bare_machine.py
+	  $(BIN)/python -m pytest tests/project/test_bare_machine.py
 
 python-bare:
 	@echo $(PYTHON_BARE)
@@ -95,7 +95,7 @@ system:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "system: $(PYTHON): venv is missing. Install it: sudo apt-get install -y" \
 	    "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 3; }
-	@$(PYTHON) flowkit/system.py
+	@$(PYTHON) flowkit/system_libraries.py
 
 $(VENV)/.core: $(PROJECT) | system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -58,14 +58,14 @@ import numpy.typing as npt
 
 import machine
 import scene_sets
-from flowkit.align import FACE, Aligner, Anchor, Face
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
-from flowkit.face_scenes import FaceScene
-from flowkit.flow import solve, stabilised
-from flowkit.manifest import Clip
-from flowkit.registration import compose, invert
-from flowkit.scenes import LABELS, SynthConfig, Truth, make_scene, make_subject
+from flowkit.face.align import FACE, Aligner, Anchor, Face
+from flowkit.face.registration import compose, invert
+from flowkit.inputs.manifest import Clip
+from flowkit.motion.flow import solve, stabilised
+from flowkit.synthetic.face_scenes import FaceScene
+from flowkit.synthetic.scenes import LABELS, SynthConfig, Truth, make_scene, make_subject
 from flowkit_kernels import TVL1Params
 
 SIZE = 224

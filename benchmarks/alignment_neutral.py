@@ -27,14 +27,14 @@ import numpy.typing as npt
 
 import flowkit_kernels
 import machine
-from flowkit.align import FACE, RIGID, Aligner, Face, Regions, face_crop, regions
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError
-from flowkit.flow import dual_phase_flow
-from flowkit.frames import Frames, read_frames
-from flowkit.landmarks import CANONICAL, FaceLandmarker
-from flowkit.manifest import Clip
-from flowkit.registration import Image, fit_similarity, match_light
+from flowkit.face.align import FACE, RIGID, Aligner, Face, Regions, face_crop, regions
+from flowkit.face.landmarks import CANONICAL, FaceLandmarker
+from flowkit.face.registration import Image, fit_similarity, match_light
+from flowkit.inputs.frames import Frames, read_frames
+from flowkit.inputs.manifest import Clip
+from flowkit.motion.flow import dual_phase_flow
 from flowkit_kernels import TVL1Params
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces"

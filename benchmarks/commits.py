@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowkit import commit
 from flowkit.errors import FlowkitError
+from flowkit.storage import commit
 
 CONTENT = {"key": "k", "clips": [], "failures": [], "began": 0.0, "ended": 1.0, "host": "h"}
 DIED = 137

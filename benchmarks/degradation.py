@@ -4,8 +4,8 @@
 
 Three groups: faces that move while the head is still; nobody moves (what is left is noise); nobody moves but the head, by up to 0.5
 degrees out of the plane. Clips are rendered, and extracted with the defaults; samples come from `make_sample` with the same ranges.
-The constants of flowkit/degradation.py are set so that both columns agree; a change of the alignment or the solver asks for
-another look. Error: flow minus true local flow, inside the face. Shares of the side: per mille of the crop's side.
+The constants of flowkit/synthetic/degradation.py are set so that both columns agree; a change of the alignment or the solver asks
+for another look. Error: flow minus true local flow, inside the face. Shares of the side: per mille of the crop's side.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 import machine
-from flowkit.flow_samples import FlowConfig, make_sample
-from flowkit.synth import SynthConfig, read_truth, synthesise
+from flowkit.synthetic.dataset import SynthConfig, read_truth, synthesise
+from flowkit.synthetic.flow_samples import FlowConfig, make_sample
 
 Array = npt.NDArray[Any]
 STILL: dict[str, Any] = {"drift_px": 0.0, "drift_deg": 0.0, "drift_scale": 0.0, "turn_deg": 0.0, "light": 0.0}

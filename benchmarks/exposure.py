@@ -27,12 +27,12 @@ import numpy as np
 import accuracy
 import machine
 import scene_sets
-from flowkit.align import Aligner
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
-from flowkit.face_scenes import FaceScene
-from flowkit.flow import dual_phase_flow
-from flowkit.scenes import LABELS, SynthConfig, make_scene, make_subject
+from flowkit.face.align import Aligner
+from flowkit.motion.flow import dual_phase_flow
+from flowkit.synthetic.face_scenes import FaceScene
+from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject
 from flowkit_kernels import TVL1Params
 
 WAYS = {"matched": True, "as it is": False}

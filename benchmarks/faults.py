@@ -34,9 +34,9 @@ import cv2
 import numpy as np
 
 import machine
-from flowkit import commit
-from flowkit.shards import ShardFolder
-from flowkit.synth import SynthConfig, synthesise
+from flowkit.storage import commit
+from flowkit.storage.shards import ShardFolder
+from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 SIZE = 64
 CLIPS = SynthConfig(

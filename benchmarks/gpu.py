@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from flowkit.bench import BenchOptions, Case, label, run, troubles
+from flowkit.bench.measure import BenchOptions, Case, label, run, troubles
 from flowkit.errors import BackendUnavailable, FlowkitError, Interrupted
 from flowkit_kernels import resolve_backend
 

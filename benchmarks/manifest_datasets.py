@@ -26,7 +26,7 @@ import resource, sys, time
 from pathlib import Path
 began = time.perf_counter()
 from flowkit.datasets import read_dataset
-from flowkit.manifest import write_manifest
+from flowkit.inputs.manifest import write_manifest
 imported = time.perf_counter()
 reading = read_dataset("casme2", Path(sys.argv[1]))
 read = time.perf_counter()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from flowkit.manifest import REQUIRED
+from flowkit.inputs.manifest import REQUIRED
 
 BARS = {"seconds": 10.0, "peak_gb": 1.0}
 CASES = {
@@ -32,7 +32,7 @@ CASES = {
 CHILD = """
 import json, pathlib, sys, time
 from flowkit.errors import ManifestError
-from flowkit.manifest import read_manifest
+from flowkit.inputs.manifest import read_manifest
 began, cpu = time.perf_counter(), time.process_time()
 try:
     clips = len(read_manifest(sys.argv[1]))

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 import flowkit
-from flowkit.pictures import clip_panels, colour_wheel, flow_picture, png_bytes
-from flowkit.registration import invert
-from flowkit.scenes import LABELS, SynthConfig, make_scene, make_subject
-from flowkit.shards import ShardFolder
-from flowkit.synth import read_truth, synthesise
+from flowkit.face.registration import invert
+from flowkit.reports.pictures import clip_panels, colour_wheel, flow_picture, png_bytes
+from flowkit.storage.shards import ShardFolder
+from flowkit.synthetic.dataset import read_truth, synthesise
+from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject
 
 GAP_PX = 8
 SCALE_PX = 2.0

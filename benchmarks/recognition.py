@@ -33,10 +33,10 @@ import numpy.typing as npt
 
 import machine
 import scene_sets
-from flowkit.synth import DATASET, synthesise
+from flowkit.synthetic.dataset import DATASET, synthesise
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.metrics import paired_difference, seed_average, subject_interval
-from fmanet.predictions import Prediction, read_table
+from fmanet.prediction_table import Prediction, read_table
 from fmanet.protocol import Fold, cross, holdout, loso, split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "megc-flow28"

@@ -26,17 +26,17 @@ from typing import Any
 import numpy as np
 
 import machine
-from flowkit import commit
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.garbage import no_garbage_collection
-from flowkit.index import INDEX_FILE, Index, finalise
-from flowkit.manifest import REQUIRED, Clip, read_manifest
-from flowkit.plan import Task, make_plan, publish_generation
-from flowkit.quality import Flag
-from flowkit.shards import COLUMNS, SHARD_SCHEMA, SIZE, TEXT, sample_bytes, shard_image
-from flowkit.sites import Here
-from flowkit.task import record_content
+from flowkit.extraction.plan import Task, make_plan, publish_generation
+from flowkit.extraction.sites import Here
+from flowkit.extraction.task import record_content
+from flowkit.inputs.manifest import REQUIRED, Clip, read_manifest
+from flowkit.storage import commit
+from flowkit.storage.garbage import no_garbage_collection
+from flowkit.storage.index import INDEX_FILE, Index, finalise
+from flowkit.storage.quality import Flag
+from flowkit.storage.shards import COLUMNS, SHARD_SCHEMA, SIZE, TEXT, sample_bytes, shard_image
 
 CONFIG = ExtractConfig(align=AlignConfig(method="none"), shard=ShardConfig(compress="zstd"), backend="cpu")
 FLAGS = ("--align", "none", "--compress", "zstd", "--backend", "cpu")
@@ -130,9 +130,9 @@ def _sample(clip: Clip) -> dict[str, Any]:
 
 def _prepare(manifest: Path, out: Path) -> tuple[dict[str, float], dict[str, float]]:
     """All that an extraction does before its first task; reading the manifest is timed apart."""
-    from flowkit.pipeline import _Run
-    from flowkit.progress import Silent
-    from flowkit.run import RunOptions
+    from flowkit.execution.progress import Silent
+    from flowkit.extraction.options import RunOptions
+    from flowkit.extraction.pipeline import _Run
 
     clocks = [(time.perf_counter(), time.process_time())]
     run = _Run(manifest, out, CONFIG, RunOptions(), Silent(), None, Here())

@@ -1,7 +1,7 @@
 """The frozen scenes in `scenes/*.toml`: settings of synthetic data sets by which this and later versions are judged.
 
 A file has a table `[people]`, whose seeds keep people for tuning and for judging apart, a table `[common]`, and in `[groups.NAME]`
-what each group changes of it. Both hold settings of `flowkit.synth.SynthConfig`, or of `flowkit.recordings.RecordingConfig`.
+what each group changes of it. Both hold settings of `SynthConfig` or of `RecordingConfig` of `flowkit.synthetic`.
 `face3d = "face3d"` stands for the second face, which lies outside the project: see `FACE3D`.
 """
 
@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from flowkit.recordings import RecordingConfig
-from flowkit.synth import SynthConfig
+from flowkit.synthetic.dataset import SynthConfig
+from flowkit.synthetic.recordings import RecordingConfig
 
 FOLDER = Path(__file__).parent / "scenes"
 FACE3D = Path(__file__).parents[2] / "shared" / "data" / "face3d" / "face3d.npz"

@@ -9,7 +9,7 @@ with `wander` head and light turn round at a moment of their own: in a plain `fl
 away. The levels without drift have no change of light either, which is as kind as can be to the frame difference. A frame is
 rendered once a drift level, without noise, and noise is added for each level.
 
-spotting     `flowkit.spotting`: a search, up to a dozen flows
+spotting     `flowkit.motion.spotting`: a search, up to a dozen flows
 midpoint     half way between onset and offset
 difference   the frame with the largest mean absolute difference to the onset in the face, of all frames, in one crop
 
@@ -35,12 +35,12 @@ import numpy as np
 import numpy.typing as npt
 
 import machine
-from flowkit.align import FACE, Aligner, face_crop
 from flowkit.config import AlignConfig
-from flowkit.frames import Sequence
-from flowkit.manifest import Clip
-from flowkit.scenes import Scene, SynthConfig, scenes
-from flowkit.spotting import SIZE, Spotted, spot_sequence
+from flowkit.face.align import FACE, Aligner, face_crop
+from flowkit.inputs.frames import Sequence
+from flowkit.inputs.manifest import Clip
+from flowkit.motion.spotting import SIZE, Spotted, spot_sequence
+from flowkit.synthetic.scenes import Scene, SynthConfig, scenes
 
 FPS = 200.0
 NOISE = (1.0, 3.0, 6.0)

@@ -29,10 +29,10 @@ import numpy.typing as npt
 import flowkit
 import machine
 import scene_sets
-from flowkit.face_scenes import FaceScene
-from flowkit.landmarks import FACE_OVAL, FaceLandmarker
-from flowkit.scenes import SynthConfig, make_scene, make_subject, scenes
-from flowkit.synth import synthesise
+from flowkit.face.landmarks import FACE_OVAL, FaceLandmarker
+from flowkit.synthetic.dataset import synthesise
+from flowkit.synthetic.face_scenes import FaceScene
+from flowkit.synthetic.scenes import SynthConfig, make_scene, make_subject, scenes
 
 FACES = {"ours": "", "face3d": str(scene_sets.FACE3D)}
 SIZES = ((320, 320), (640, 480))

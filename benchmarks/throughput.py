@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from flowkit.synth import SynthConfig, synthesise
+from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 
 def extract(manifest: Path, out: Path, *more: str) -> dict[str, Any]:

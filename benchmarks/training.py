@@ -28,7 +28,7 @@ from fmanet.dataset import Clips, ShardDataset
 from fmanet.model import NetworkConfig, build_network, multiply_adds, parameter_count
 from fmanet.protocol import loso, split
 from fmanet.settings import RunSettings
-from fmanet.stacked import train_together
+from fmanet.stacked_training import train_together
 from fmanet.train import State, train
 
 FORWARD_BAR_MS, RUN_BAR_S = 5.0, 120.0

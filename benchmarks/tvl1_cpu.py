@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 import machine
-from flowkit.scenes import SynthConfig, scenes
+from flowkit.synthetic.scenes import SynthConfig, scenes
 from flowkit_kernels import TVL1Params, tvl1_flow
 
 Images = npt.NDArray[np.float32]

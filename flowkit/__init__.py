@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowkit.config import ExtractConfig, load_config
-    from flowkit.pipeline import extract
-    from flowkit.progress import LoggingReporter
-    from flowkit.run import RunOptions, Summary
-    from flowkit.shards import Shard, ShardFolder
-    from flowkit.stop import Stop
+    from flowkit.execution.progress import LoggingReporter
+    from flowkit.execution.stop import Stop
+    from flowkit.extraction.options import RunOptions, Summary
+    from flowkit.extraction.pipeline import extract
+    from flowkit.storage.shards import Shard, ShardFolder
 
 __version__ = "0.2.0"
 
 _HOME = {
     "ExtractConfig": "flowkit.config",
-    "LoggingReporter": "flowkit.progress",
-    "RunOptions": "flowkit.run",
-    "Shard": "flowkit.shards",
-    "ShardFolder": "flowkit.shards",
-    "Stop": "flowkit.stop",
-    "Summary": "flowkit.run",
-    "extract": "flowkit.pipeline",
+    "LoggingReporter": "flowkit.execution.progress",
+    "RunOptions": "flowkit.extraction.options",
+    "Shard": "flowkit.storage.shards",
+    "ShardFolder": "flowkit.storage.shards",
+    "Stop": "flowkit.execution.stop",
+    "Summary": "flowkit.extraction.options",
+    "extract": "flowkit.extraction.pipeline",
     "load_config": "flowkit.config",
 }
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
-from flowkit.files import regular
 from flowkit.settings_io import build, load_values
+from flowkit.storage.safe_files import regular
 from flowkit_kernels import MMCOFParams, TVL1Params
 
 BackendName = Literal["auto", "cuda", "numba-cuda", "cpu", "reference"]

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flowkit import commit
 from flowkit.errors import ConfigError, EnvironmentMissing
-from flowkit.files import NotRegular, read_regular
-from flowkit.progress import Reporter, Silent
-from flowkit.stop import Stop
-from flowkit.system import install_line, missing_system_libraries
+from flowkit.execution.progress import Reporter, Silent
+from flowkit.execution.stop import Stop
+from flowkit.storage import commit
+from flowkit.storage.safe_files import NotRegular, read_regular
+from flowkit.system_libraries import install_line, missing_system_libraries
 
 if TYPE_CHECKING:
-    from flowkit.run import Summary
+    from flowkit.extraction.options import Summary
 
 CLIPS: Final = "clips"
 SHARDS: Final = "out"
@@ -118,13 +118,13 @@ def make_demo(
     clips, shards = out / CLIPS, out / SHARDS
     manifest = clips / "manifest.csv"
     if not manifest.exists():
-        from flowkit.synth import SynthConfig, synthesise
+        from flowkit.synthetic.dataset import SynthConfig, synthesise
 
         reporter.note("$ " + command("flowkit", "synth", "--out", clips, "--subjects", SUBJECTS))
         synthesise(clips, SynthConfig(subjects=SUBJECTS), reporter=reporter, stop=stop)
 
-    from flowkit.inspection import inspect
-    from flowkit.pipeline import extract
+    from flowkit.extraction.pipeline import extract
+    from flowkit.storage.inspection import inspect
 
     reporter.note("$ " + command("flowkit", "extract", manifest, "--out", shards))
     summary = extract(manifest, shards, reporter=reporter, stop=stop)
@@ -178,7 +178,7 @@ def _check_machine() -> None:
         raise EnvironmentMissing(
             f"demo: system libraries are missing: {names}. On Debian and Ubuntu, install them with: {install_line(missing)}"
         )
-    from flowkit.landmarks import check_landmarker
+    from flowkit.face.landmarks import check_landmarker
 
     check_landmarker()
 

@@ -26,9 +26,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from flowkit.commit import FULL, replace_file
 from flowkit.errors import ConfigError, DiskFull
-from flowkit.files import read_regular
+from flowkit.storage.commit import FULL, replace_file
+from flowkit.storage.safe_files import read_regular
 
 MAX_CONFIG_BYTES = 1 << 20
 WIDTH = 100

@@ -21,7 +21,7 @@ import pytest
 
 import budget
 from flowkit_kernels.backend import GPU_BACKENDS, find_obstacle
-from flowkit_kernels.obstacles import gpu_is_here
+from flowkit_kernels.probing.obstacles import gpu_is_here
 
 SIZE = 96
 CLASSES = ("smile", "smile_frown", "frown")
@@ -104,7 +104,7 @@ def in_process(*arguments: str | Path) -> Done:
 
 LONGEST_FIRST = (
     "test_placement.py",
-    "test_run.py",
+    "test_training_run.py",
     "test_cluster.py",
     "test_recipes.py",
     "test_kill_matrix.py",
@@ -115,7 +115,7 @@ LONGEST_FIRST = (
     "test_cuda_simulator.py",
     "test_fault_runs.py",
     "test_spotting.py",
-    "test_sharding.py",
+    "test_shares.py",
     "test_faults.py",
     "test_many_shards.py",
     "test_scale.py",
@@ -224,7 +224,7 @@ def shard_bytes(out: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def cropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 12 clips that are cropped already, 96 x 96: no mediapipe needed."""
-    from flowkit.synth import SynthConfig, synthesise
+    from flowkit.synthetic.dataset import SynthConfig, synthesise
 
     config = SynthConfig(
         motion="bumps",
@@ -243,7 +243,7 @@ def cropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def uncropped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 2 whole-face clips."""
-    from flowkit.synth import SynthConfig, synthesise
+    from flowkit.synthetic.dataset import SynthConfig, synthesise
 
     config = SynthConfig(motion="bumps", subjects=1, classes=("smile", "frown"), key_frames_only=True, light=0.02)
     return synthesise(tmp_path_factory.mktemp("uncropped") / "clips", config)

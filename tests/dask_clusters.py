@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import dask
 from distributed import LocalCluster
 
-from flowkit.cluster import ALLOWED_FAILURES
+from flowkit.execution.dask_pool import ALLOWED_FAILURES
 
 
 @contextmanager

@@ -112,9 +112,9 @@ def in_the_head(content: bytes, draw: random.Random) -> bytes:
 
 def _shards(folder: Path, vouched: bool) -> Callable[[int], str]:
     """Damaged shards: behind the record of the honest one, or with nothing to hold libhdf5 back."""
-    from flowkit.commit import Record
     from flowkit.errors import ShardCorrupt
-    from flowkit.shards import Shard, ShardFolder
+    from flowkit.storage.commit import Record
+    from flowkit.storage.shards import Shard, ShardFolder
 
     honest = ShardFolder.open(folder)
     shard = next(iter(honest.shards()))
@@ -156,9 +156,9 @@ def _json(folder: Path) -> Callable[[int], str]:
     """Damaged run, plan and records: the bytes, or the content under a hash that fits."""
     import json
 
-    from flowkit import commit
     from flowkit.errors import ShardCorrupt
-    from flowkit.inspection import inspect, verify
+    from flowkit.storage import commit
+    from flowkit.storage.inspection import inspect, verify
     from json_mutations import mutations
 
     names = ["run.json", "plan/000000.json", "shards/000/000000.json", "shards/000/000001.json"]
@@ -192,8 +192,8 @@ def _media(folder: Path) -> Callable[[int], str]:
     """Damaged images and videos."""
     from flowkit.config import FrameConfig
     from flowkit.errors import ClipError
-    from flowkit.frames import read_frames
-    from flowkit.manifest import Clip
+    from flowkit.inputs.frames import read_frames
+    from flowkit.inputs.manifest import Clip
 
     honest = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.align import FACE, RIGID, regions
-from flowkit.frames import Frames, Source
-from flowkit.landmarks import CANONICAL
-from flowkit.manifest import Clip, KeyFrames
-from flowkit.registration import Transform, fit_similarity, invert
+from flowkit.face.align import FACE, RIGID, regions
+from flowkit.face.landmarks import CANONICAL
+from flowkit.face.registration import Transform, fit_similarity, invert
+from flowkit.inputs.frames import Frames, Source
+from flowkit.inputs.manifest import Clip, KeyFrames
 
 Array = npt.NDArray[np.float64]
 Field = Callable[[Array], Array]

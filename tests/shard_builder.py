@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowkit import commit
-from flowkit.action_units import ACTION_UNITS, DEPTH_MODES
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig, ShardConfig
 from flowkit.errors import FailureCode
-from flowkit.index import finalise
-from flowkit.manifest import Clip
-from flowkit.plan import Task, make_plan, publish_generation
-from flowkit.quality import Flag
-from flowkit.shards import RUN_FILE, SHARD_SCHEMA, Sample, shard_image
+from flowkit.extraction.plan import Task, make_plan, publish_generation
+from flowkit.inputs.manifest import Clip
+from flowkit.storage import commit
+from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.storage.index import finalise
+from flowkit.storage.quality import Flag
+from flowkit.storage.shards import RUN_FILE, SHARD_SCHEMA, Sample, shard_image
 
 DATASETS = ("alpha", "beta")
 LABELS = ("happiness", "surprise", "disgust")

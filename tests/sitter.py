@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.config import AlignConfig
-from flowkit.expressions import BOTH_SIDED
-from flowkit.face_scenes import FaceSubject, Moment, displaced, make_subject, photographed, picture
-from flowkit.head import BOTH, LEFT, RIGHT
-from flowkit.scene_settings import SynthConfig
+from flowkit.face.head import BOTH, LEFT, RIGHT
+from flowkit.synthetic.expressions import BOTH_SIDED
+from flowkit.synthetic.face_scenes import FaceSubject, Moment, displaced, make_subject, photographed, picture
+from flowkit.synthetic.scene_settings import SynthConfig
 
 Array = npt.NDArray[np.float64]
 Picture = npt.NDArray[np.float32]

@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import xxhash
 
-from flowkit import commit
-from flowkit.manifest import Clip
+from flowkit.inputs.manifest import Clip
+from flowkit.storage import commit
 
 COLUMNS = (
     *(

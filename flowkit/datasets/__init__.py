@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from flowkit.classes import dataset_name
-from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, reading, samm, smic, videos
+from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, own_recordings, read, samm, smic
 from flowkit.datasets.base import DataSet, Event, Reading, layout
 from flowkit.errors import ManifestError
+from flowkit.labels.groupings import dataset_name
 
 __all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset", "read_megc2019"]
 
@@ -34,7 +34,7 @@ DATASETS: Final = {
         DataSet("dfme", dfme.annotate),
     )
 }
-"""By name; the names are those of flowkit.classes."""
+"""By name; the names are those of flowkit.labels.groupings."""
 COMPOSITE: Final = megc2019.NAME
 
 
@@ -50,7 +50,7 @@ def find_dataset(name: str) -> DataSet:
         near = difflib.get_close_matches(known, DATASETS, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
         raise ManifestError(
-            f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE, videos.NAME))}; got {name!r}.{hint}"
+            f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE, own_recordings.NAME))}; got {name!r}.{hint}"
         )
     return DATASETS[known]
 
@@ -92,7 +92,7 @@ def read_dataset(
     EnvironmentMissing
         openpyxl is not installed.
     """
-    return reading.read(
+    return read.read(
         find_dataset(name),
         Path(root),
         workbook=None if workbook is None else Path(workbook),

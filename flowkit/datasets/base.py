@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from flowkit.datasets.folders import FolderIndex
 from flowkit.datasets.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
-from flowkit.manifest import Clip
+from flowkit.inputs.manifest import Clip
 
 FIRST: Final = "first"
 LAST: Final = "last"
@@ -43,7 +43,7 @@ class Annotation:
     Attributes
     ----------
     dataset : str
-        A name of `flowkit.classes`.
+        A name of `flowkit.labels.groupings`.
     subject, clip : str
         The set's own id and clip name, as its folders are called: "sub01", "006", "s01".
     onset, apex, offset : str
@@ -94,7 +94,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data set that flowkit can read: its name in flowkit.classes, and what turns its files into annotations."""
+    """A data set that flowkit can read: its name in flowkit.labels.groupings, and what turns its files into annotations."""
 
     name: str
     annotate: Callable[[Source], Iterable[Annotation]]

@@ -16,7 +16,7 @@ from typing import Final
 
 from flowkit.datasets.folders import fold_path
 from flowkit.errors import ManifestError
-from flowkit.files import read_regular
+from flowkit.storage.safe_files import read_regular
 
 COLUMNS: Final = ("dataset", "subject", "clip", "onset", "field", "old", "new", "when", "source", "note")
 FIELDS: Final = ("onset", "apex", "offset", "label", "action_units", "exclude")

@@ -1,6 +1,6 @@
 """MEGC2019: the composite of CASME II, SAMM and SMIC-HS, by its official list or by the rule that gives the same counts.
 
-The label of the manifest stays the data set's own word; `flowkit.classes`, grouping 3-class, makes the three classes of it.
+The label of the manifest stays the data set's own word; grouping 3-class of `flowkit.labels` makes the three classes of it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from flowkit import classes
 from flowkit.datasets.base import Event, Reading, layout
 from flowkit.datasets.folders import fold_path
 from flowkit.errors import ConfigError, ManifestError
-from flowkit.manifest import Clip
+from flowkit.inputs.manifest import Clip
+from flowkit.labels import groupings
 
 NAME: Final = "megc2019"
 GROUPING: Final = "3-class"
@@ -83,7 +83,7 @@ def _key(text: str) -> Key:
 def _class_of(clip: Clip) -> str | None:
     """Class of a clip; None where it has none, or its label is unknown, which the reading of its set has noted."""
     try:
-        return classes.grouping(GROUPING).of(clip.dataset, clip.label)
+        return groupings.grouping(GROUPING).of(clip.dataset, clip.label)
     except ConfigError:
         return None
 
@@ -137,7 +137,7 @@ def _read_list(path: Path, form: Mapping[str, Any]) -> dict[Key, tuple[str, str]
     for number, row in enumerate(rows, start=1):
         if not any(row):
             continue
-        dataset = classes.dataset_name(row[0])
+        dataset = groupings.dataset_name(row[0])
         if len(row) != _COLUMNS or dataset not in form["sets"] or row[3] not in form["labels"]:
             problems.append(
                 f"{path.name}:{number}: row must be dataset,subject,clip,label with a set of {', '.join(form['sets'])} and a label "

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from flowkit.datasets.columns import cell_text, find_columns, plain, some
 from flowkit.errors import EnvironmentMissing, ManifestError
-from flowkit.files import lines, regular
+from flowkit.storage.safe_files import lines, regular
 
 SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
 MAX_UNPACKED_BYTES: Final = 256 << 20

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.errors import BackendUnavailable, ParameterError
-from flowkit_kernels.obstacles import (
+from flowkit_kernels.probing.obstacles import (
     Obstacle,
     cpu_obstacle,
     cupy_obstacle,
@@ -70,9 +70,9 @@ class _Backend:
 
 
 _BACKENDS = {
-    "cuda": _Backend("flowkit_kernels.cuda", cupy_obstacle, "cpu"),
-    "numba-cuda": _Backend("flowkit_kernels.cuda_numba", numba_cuda_obstacle, "cpu"),
-    "cpu": _Backend("flowkit_kernels.cpu", cpu_obstacle, "reference"),
+    "cuda": _Backend("flowkit_kernels.cuda.operations", cupy_obstacle, "cpu"),
+    "numba-cuda": _Backend("flowkit_kernels.numba_cuda.operations", numba_cuda_obstacle, "cpu"),
+    "cpu": _Backend("flowkit_kernels.cpu.operations", cpu_obstacle, "reference"),
     "reference": _Backend("flowkit_kernels.reference", lambda: None, "reference"),
 }
 GPU_BACKENDS = ("cuda", "numba-cuda")
@@ -196,11 +196,11 @@ def compile_obstacle() -> Obstacle | None:
 
 
 def _code_cache() -> Any:
-    return importlib.import_module("flowkit_kernels.code_cache")
+    return importlib.import_module("flowkit_kernels.cpu.code_cache")
 
 
 def _entries() -> Any:
-    return importlib.import_module("flowkit_kernels.cpu").entries()
+    return importlib.import_module("flowkit_kernels.cpu.operations").entries()
 
 
 def use_device(backend: str, index: int) -> None:

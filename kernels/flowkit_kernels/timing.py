@@ -209,7 +209,7 @@ class _NumbaStopwatch:
     def __init__(self) -> None:
         from numba import cuda
 
-        from flowkit_kernels.cuda_numba_device import device_errors
+        from flowkit_kernels.numba_cuda.device import device_errors
 
         self._cuda, self._errors = cuda, device_errors
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from flowkit import commit
 from flowkit.errors import ConfigError
+from flowkit.storage import commit
 from fmanet.metrics import paired_difference
 from fmanet.results import gather, write_results
 from fmanet.settings import RunSettings

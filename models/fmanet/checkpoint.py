@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowkit import commit
 from flowkit.errors import ConfigError
-from flowkit.files import read_regular
+from flowkit.storage import commit
+from flowkit.storage.safe_files import read_regular
 from fmanet.errors import CheckpointRefused
 from fmanet.settings import NetworkConfig
 

@@ -19,9 +19,7 @@ from typing import Any
 import click
 
 from flowkit import __version__
-from flowkit.classes import default_grouping, grouping
-from flowkit.errors import ConfigError
-from flowkit.terminal import (
+from flowkit.cli.common import (
     FOLDER,
     Commands,
     fail,
@@ -33,6 +31,8 @@ from flowkit.terminal import (
     signals,
     with_options,
 )
+from flowkit.errors import ConfigError
+from flowkit.labels.groupings import default_grouping, grouping
 from fmanet.settings import RunOptions, RunSettings
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -175,9 +175,9 @@ def train(
     """
     options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
     settings = _settings(shards, given)
-    from flowkit.stop import Stop
+    from flowkit.execution.stop import Stop
     from fmanet.report import write_report
-    from fmanet.run import preview, train_run
+    from fmanet.training_run import preview, train_run
 
     source = _source(shards, settings, mixed_alignment)
     if dry_run:
@@ -242,7 +242,7 @@ def predict(run: Path, shards: tuple[Path, ...], out: Path, mixed_alignment: boo
     """
     _check_run(run)
     _check_shards(shards)
-    from fmanet.prediction import predict_shards
+    from fmanet.inference import predict_shards
 
     notes = predict_shards(run, shards, out, mixed_alignment=mixed_alignment)
     for note in notes:
@@ -292,7 +292,7 @@ def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) 
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
     _check_run(run)
-    from flowkit.stop import Stop
+    from flowkit.execution.stop import Stop
     from fmanet.export import export_onnx
 
     stop = Stop("export")
@@ -323,13 +323,13 @@ def ablate(shards: tuple[Path, ...], out: Path, mixed_alignment: bool, as_json: 
 
     Exit codes: as of train.
     """
-    from flowkit.stop import Stop
+    from flowkit.execution.stop import Stop
     from fmanet.ablation import COLUMNS, compare, ladder, table
 
     options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
     settings = _settings(shards, given)
     rows = ladder(settings)
-    from fmanet.run import train_run
+    from fmanet.training_run import train_run
 
     source = _source(shards, settings, mixed_alignment)
     stop = Stop("train")
@@ -385,7 +385,7 @@ NETWORK_CLASSES = "network.classes"
 def _settings(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
     """Settings from a file, assignments and flags; what is wrong with them or with the folders of the shards is found here."""
     from flowkit.settings_io import load_values
-    from flowkit.shards import ShardFolder
+    from flowkit.storage.shards import ShardFolder
 
     values = load_values(given.pop("config_file"), given.pop("assignments"), **given)
     network = values.get("network")
@@ -403,7 +403,7 @@ def _settings(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
 
 
 def _settings_of(run: Path) -> RunSettings:
-    from fmanet.folder import open_run
+    from fmanet.run_folder import open_run
 
     return open_run(run)[1]
 
@@ -413,14 +413,14 @@ def _check_run(run: Path) -> None:
 
 
 def _check_shards(shards: Sequence[Path]) -> None:
-    from flowkit.shards import stored_run
+    from flowkit.storage.shards import stored_run
 
     for path in shards:
         stored_run(path)
 
 
 def _source(shards: Sequence[Path], settings: Any, mixed_alignment: bool) -> Any:
-    from fmanet.task import ClipSource
+    from fmanet.fold_worker import ClipSource
 
     return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size, mixed_alignment)
 

@@ -20,11 +20,11 @@ import torch.nn.functional as nnf
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flowkit.classes import dataset_name, preview
-from flowkit.classes import grouping as class_grouping
-from flowkit.commit import Record
 from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.shards import Shard, ShardFolder, verify_file
+from flowkit.labels.groupings import dataset_name, preview
+from flowkit.labels.groupings import grouping as class_grouping
+from flowkit.storage.commit import Record
+from flowkit.storage.shards import Shard, ShardFolder, verify_file
 from fmanet.alignment import refuse_mixed
 
 Units = Literal["px", "minmax"]
@@ -109,7 +109,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     folders : sequence of Path
         Outputs of `flowkit extract` or `flowkit import`; no clip may be in two of them.
     grouping : str or None
-        Name of a class grouping of `flowkit.classes`. None takes every clip, without targets: for prediction.
+        Name of a class grouping of `flowkit.labels.groupings`. None takes every clip, without targets: for prediction.
     size : int, optional
         Side to which clips are resampled, by area means when it shrinks them and bilinearly when it does not; vectors in pixels
         are scaled with the image. Needed where the folders differ in size.

@@ -23,11 +23,12 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from flowkit import __version__, commit
+from flowkit import __version__
 from flowkit.errors import ConfigError, EnvironmentMissing
-from flowkit.progress import Reporter, Silent
-from flowkit.stop import Stop
-from fmanet import checkpoint, folder
+from flowkit.execution.progress import Reporter, Silent
+from flowkit.execution.stop import Stop
+from flowkit.storage import commit
+from fmanet import checkpoint, run_folder
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
 from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
 from fmanet.plan import Member, Plan, member_keys
@@ -154,10 +155,10 @@ def export_onnx(
     """
     reporter, stop = reporter or Silent(), stop or Stop("export")
     libraries = _libraries()
-    facts, settings, plan = folder.open_run(run)
+    facts, settings, plan = run_folder.open_run(run)
     keys = member_keys(plan, settings.fingerprint(), facts["clips"]["digest"])
     chosen = _chosen(plan, fold, seed)
-    untrained = [plan.title(member) for member in chosen if not folder.read_record(run, plan, member, keys[member])]
+    untrained = [plan.title(member) for member in chosen if not run_folder.read_record(run, plan, member, keys[member])]
     if untrained:
         raise FoldsMissing(
             f"{run}: a network must be trained before it is exported; got none of {_listed(untrained)}. Run the same fmanet "
@@ -195,7 +196,7 @@ def _chosen(plan: Plan, fold: str | None, seed: int | None) -> list[Member]:
 
 
 def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, member: Member) -> Exported:
-    path = folder.record_path(run, plan, member)
+    path = run_folder.record_path(run, plan, member)
     loaded = checkpoint.load(path)
     _check_told(loaded.content, path)
     predictor = Predictor(loaded.model, loaded.content["flip_test"])

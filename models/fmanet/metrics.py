@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from flowkit.errors import ConfigError
 from fmanet.errors import IntervalUndefined
-from fmanet.predictions import SEED_AVERAGE, Prediction
+from fmanet.prediction_table import SEED_AVERAGE, Prediction
 
 __all__ = [
     "ClassScore",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowkit import commit
 from flowkit.errors import ShardCorrupt
-from flowkit.files import NotRegular, read_regular
+from flowkit.storage import commit
+from flowkit.storage.safe_files import NotRegular, read_regular
 from fmanet.errors import TrainingImpossible
 from fmanet.protocol import Fold, split
 from fmanet.settings import RunSettings

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from flowkit.classes import dataset_name
 from flowkit.errors import ConfigError
+from flowkit.labels.groupings import dataset_name
 from fmanet.errors import FoldsMissing, LeakError, TrainingImpossible
 
 if TYPE_CHECKING:  # what parts clips needs no torch
     from fmanet.dataset import Clips
-    from fmanet.predictions import Prediction
+    from fmanet.prediction_table import Prediction
 
 __all__ = ["Fold", "complete", "cross", "holdout", "inner_split", "loso", "split"]
 

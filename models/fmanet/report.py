@@ -20,16 +20,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flowkit import __version__, commit
+from flowkit import __version__
 from flowkit.errors import FlowkitError
-from flowkit.page import Html, document, element, facts, table
-from flowkit.pictures import RGB, colour_wheel, data_uri, flow_picture, mmcof_picture, mmcof_wheel, png_bytes
-from fmanet import checkpoint, folder
+from flowkit.reports.html import Html, document, element, facts, table
+from flowkit.reports.pictures import RGB, colour_wheel, data_uri, flow_picture, mmcof_picture, mmcof_wheel, png_bytes
+from flowkit.storage import commit
+from fmanet import checkpoint, run_folder
 from fmanet.dataset import Clips
+from fmanet.fold_worker import ClipSource, clips_digest
 from fmanet.metrics import METRICS, seed_average
 from fmanet.model import PHASES, FMANet, Maps, build_network, multiply_adds, parameter_count
 from fmanet.plan import Member, Plan
-from fmanet.predictions import Prediction
+from fmanet.prediction_table import Prediction
 from fmanet.results import (
     CLASS_COLUMNS,
     SCORE_COLUMNS,
@@ -40,7 +42,6 @@ from fmanet.results import (
     write_results,
 )
 from fmanet.settings import NetworkConfig, RunSettings
-from fmanet.task import ClipSource, clips_digest
 from fmanet.train import pinned, predict
 
 FILE: Final = "report.html"
@@ -176,7 +177,7 @@ def write_report(out: Path, *, clips: int = 12) -> Path:
 
 
 def _read(out: Path, wanted: int) -> _Contents:
-    run, settings, plan = folder.open_run(out)
+    run, settings, plan = run_folder.open_run(out)
     scores = write_results(out)
     rows, classes = gather(out)
     records = require_records(out, run, settings, plan)
@@ -187,7 +188,7 @@ def _read(out: Path, wanted: int) -> _Contents:
 
 
 def _log(out: Path, plan: Plan, member: Member, record: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    return csv.DictReader(io.StringIO(folder.read_table(out, plan, member, record["log"])))
+    return csv.DictReader(io.StringIO(run_folder.read_table(out, plan, member, record["log"])))
 
 
 def _chosen(rows: Sequence[Prediction], classes: Sequence[str], wanted: int) -> list[Prediction]:
@@ -225,7 +226,7 @@ def _examples(
 
 def _example(out: Path, settings: RunSettings, plan: Plan, row: Prediction, clip: Clips) -> _Example:
     fold = next(number for number, fold in enumerate(plan.folds) if fold.name == row.fold)
-    model = checkpoint.load(folder.record_path(out, plan, Member(fold, row.seed))).model
+    model = checkpoint.load(run_folder.record_path(out, plan, Member(fold, row.seed))).model
     on_cpu = replace(settings.train, device="cpu", mixed_precision=False)
     apart = float(np.abs(predict(model, clip, on_cpu)[0] - row.probabilities).max())
     if not isinstance(model, FMANet):

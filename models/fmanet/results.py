@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from flowkit import commit
 from flowkit.errors import ConfigError, ShardCorrupt
-from fmanet import folder
+from flowkit.storage import commit
+from fmanet import run_folder
 from fmanet.errors import FoldsMissing, IntervalUndefined
 from fmanet.metrics import (
     METRICS,
@@ -27,7 +27,7 @@ from fmanet.metrics import (
     subject_interval,
 )
 from fmanet.plan import Member, Plan, member_keys
-from fmanet.predictions import Prediction, parse_table, write_table
+from fmanet.prediction_table import Prediction, parse_table, write_table
 from fmanet.settings import RunSettings
 
 MAX_LISTED = 20
@@ -62,10 +62,10 @@ def write_results(out: Path) -> dict[str, Any]:
         No run lies there, or a class is absent from the truth.
     """
     rows, classes = gather(out)
-    _, settings, _ = folder.open_run(out)
+    _, settings, _ = run_folder.open_run(out)
     scores = {"schema": commit.SCHEMA, "protocol": settings.protocol.name, **_scored(rows, classes)}
-    write_table(out / folder.PREDICTIONS_FILE, rows, classes)
-    commit.replace_file(out / folder.SCORES_FILE, json.dumps(scores, indent=1).encode() + b"\n")
+    write_table(out / run_folder.PREDICTIONS_FILE, rows, classes)
+    commit.replace_file(out / run_folder.SCORES_FILE, json.dumps(scores, indent=1).encode() + b"\n")
     return scores
 
 
@@ -76,11 +76,11 @@ def gather(out: Path) -> tuple[Rows, tuple[str, ...]]:
     ------
     FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
     """
-    run, settings, plan = folder.open_run(out)
+    run, settings, plan = run_folder.open_run(out)
     rows: Rows = []
     for member, record in require_records(out, run, settings, plan).items():
         entry = record["predictions"]
-        own = parse_table(folder.read_table(out, plan, member, entry), entry["name"]).rows
+        own = parse_table(run_folder.read_table(out, plan, member, entry), entry["name"]).rows
         fold = plan.folds[member.fold]
         if [row.clip_id for row in own] != list(fold.test) or any(
             row.fold != fold.name or row.seed != member.seed for row in own
@@ -103,7 +103,7 @@ def require_records(
     FoldsMissing
     """
     keys = member_keys(plan, settings.fingerprint(), run["clips"]["digest"])
-    found = {member: folder.read_record(out, plan, member, keys[member]) for member in plan.members}
+    found = {member: run_folder.read_record(out, plan, member, keys[member]) for member in plan.members}
     missing = [plan.title(member) for member, record in found.items() if record is None]
     if missing:
         more = f"; and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
@@ -130,7 +130,7 @@ def leaky_scores(out: Path) -> dict[str, Any]:
         The run kept no epochs.
     FoldsMissing, ShardCorrupt, TableDamaged
     """
-    run, settings, plan = folder.open_run(out)
+    run, settings, plan = run_folder.open_run(out)
     if not settings.keep_epochs:
         raise ConfigError(
             f"{out}: --report-leaky must find what each epoch predicted; got a run without. Run fmanet train with --keep-epochs."
@@ -140,7 +140,7 @@ def leaky_scores(out: Path) -> dict[str, Any]:
     for member, record in require_records(out, run, settings, plan).items():
         fold = plan.folds[member.fold].name
         own = [row for row in rows if row.fold == fold and row.seed == member.seed]
-        best += _best_epoch(folder.read_table(out, plan, member, record["every_epoch"]), own, classes)
+        best += _best_epoch(run_folder.read_table(out, plan, member, record["every_epoch"]), own, classes)
     found = by_seed(best, classes)
     return {
         "what": "best epoch chosen on the held-out subject: leaky, only to relate to literature",
@@ -223,7 +223,7 @@ def _interval(rows: Rows, scores: Scores) -> dict[str, Any] | None:
 def _best_epoch(text: str, rows: Sequence[Prediction], classes: Sequence[str]) -> Rows:
     """Predictions of the epoch that gets most of these clips right, the first of equals."""
     header, *lines = csv.reader(io.StringIO(text))
-    if tuple(header) != (*folder.EPOCH_COLUMNS, *classes):
+    if tuple(header) != (*run_folder.EPOCH_COLUMNS, *classes):
         raise ShardCorrupt(
             "epochs: header must name epoch, clip and classes; got another. Restore the file from a copy."
         )

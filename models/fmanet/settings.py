@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from flowkit.cluster import LOCAL
 from flowkit.errors import ConfigError
+from flowkit.execution.dask_pool import LOCAL
 from flowkit.settings_io import build, unknown_settings
 
 LossName = Literal["weighted", "focal", "plain"]
@@ -367,7 +367,7 @@ class RunSettings:
     Attributes
     ----------
     classes : str
-        Name of a grouping of labels; see `flowkit.classes`.
+        Name of a grouping of labels; see `flowkit.labels.groupings`.
     network : NetworkConfig
         Its number of classes becomes that of the clips.
     train : TrainSettings

@@ -61,7 +61,7 @@ def chunks_of(items: int, backend: str) -> Iterator[None]:
 
         place, name, replaced = batches, "chunk_items", lambda *_, **__: items
     else:
-        from flowkit_kernels import cuda_numba
+        from flowkit_kernels.numba_cuda import operations as cuda_numba
 
         whole = cuda_numba.in_chunks
         place, name = cuda_numba, "in_chunks"

@@ -16,10 +16,10 @@ import numpy as np
 import xlsxwriter
 from PIL import Image
 
-from flowkit.check import CheckReport, check_manifest
+from flowkit.checking.check import CheckReport, check_manifest
 from flowkit.config import FrameConfig
 from flowkit.datasets import Reading
-from flowkit.manifest import write_manifest
+from flowkit.inputs.manifest import write_manifest
 
 Value = str | int | float | None
 

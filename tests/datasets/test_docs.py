@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.classes import groupings
 from flowkit.datasets import COMPOSITE, DATASETS
 from flowkit.datasets.corrections import COLUMNS, FILE
+from flowkit.labels.groupings import groupings
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets"
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name not in ("README.md", "videos.md"))

@@ -9,7 +9,7 @@ import pytest
 
 from flowkit.datasets.folders import FolderIndex, fold_path, gaps
 from flowkit.errors import ManifestError
-from flowkit.frames import numbered_images
+from flowkit.inputs.frames import numbered_images
 
 
 def scan(root: Path) -> FolderIndex:

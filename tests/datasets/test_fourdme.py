@@ -8,11 +8,11 @@ from pathlib import Path
 import made_up
 import pytest
 
-from flowkit.classes import grouping
 from flowkit.datasets import Reading, read_dataset
 from flowkit.datasets.fourdme import moving_units
 from flowkit.errors import ManifestError
-from flowkit.manifest import Clip
+from flowkit.inputs.manifest import Clip
+from flowkit.labels.groupings import grouping
 
 HEADER = (
     "sub_ID",

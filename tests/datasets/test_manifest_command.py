@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conftest import Done, flowkit
 from flowkit.cli import main
 from flowkit.datasets import COMPOSITE, DATASETS
-from flowkit.manifest import read_manifest
+from flowkit.inputs.manifest import read_manifest
 
 
 @pytest.fixture

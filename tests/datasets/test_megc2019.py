@@ -9,9 +9,9 @@ from pathlib import Path
 import made_up
 import pytest
 
-from flowkit.classes import grouping
 from flowkit.datasets import Reading, read_megc2019
 from flowkit.errors import ManifestError
+from flowkit.labels.groupings import grouping
 
 CASME2_COUNTS = {
     "others": 99,

@@ -11,10 +11,10 @@ import pytest
 
 from conftest import flowkit
 from flowkit.datasets.base import UNLABELLED
-from flowkit.datasets.videos import list_videos
+from flowkit.datasets.own_recordings import list_videos
 from flowkit.errors import ManifestError
-from flowkit.manifest import read_manifest
-from flowkit.synth import SynthConfig, synthesise
+from flowkit.inputs.manifest import read_manifest
+from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 
 @pytest.fixture(scope="module")

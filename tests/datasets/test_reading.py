@@ -9,9 +9,9 @@ import pytest
 
 from flowkit.datasets import Reading, read_dataset
 from flowkit.datasets.base import Annotation, DataSet, Source
-from flowkit.datasets.reading import read
+from flowkit.datasets.read import read
 from flowkit.errors import ManifestError
-from flowkit.manifest import read_manifest, write_manifest
+from flowkit.inputs.manifest import read_manifest, write_manifest
 
 EXTRA_ROW = ("01", "EP02_01f", None, 46, 59, 86, None, "12", "happiness")
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flowkit import commit
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
-from flowkit.shards import RUN_FILE, SHARD_SCHEMA, shard_image
+from flowkit.storage import commit
+from flowkit.storage.shards import RUN_FILE, SHARD_SCHEMA, shard_image
 from fmanet.dataset import Clips
 from shard_builder import of_schema_2
 

@@ -18,8 +18,8 @@ import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
-from flowkit import commit, shards
-from fmanet import checkpoint, folder
+from flowkit.storage import commit, shards
+from fmanet import checkpoint, run_folder
 from fmanet.ablation import LADDER
 from fmanet.alignment import alignments
 from fmanet.cli import main
@@ -70,7 +70,7 @@ def test_the_settings_of_a_run_are_taken_back_to_that_run(casme2: Path, trained:
     done = fmanet("train", casme2, "--out", trained, "--config", file, "--dry-run", "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["pending"], found["fingerprint"]) == (0, folder.open_run(trained)[0]["fingerprint"])
+    assert (found["pending"], found["fingerprint"]) == (0, run_folder.open_run(trained)[0]["fingerprint"])
 
 
 def test_evaluate_scores_stored_predictions_and_shouts_about_the_leaky_figure(trained: Path) -> None:
@@ -119,10 +119,10 @@ def test_clips_of_another_alignment_are_trained_on_and_classified_only_where_ask
 
 def test_a_network_remembers_the_alignment_that_it_was_trained_on(trained: Path, casme2: Path) -> None:
     known = alignments([casme2])
-    facts, _, plan = folder.open_run(trained)
+    facts, _, plan = run_folder.open_run(trained)
     assert facts["clips"]["alignment"] == known
     for member in plan.members:
-        assert checkpoint.read_side(folder.record_path(trained, plan, member))["alignment"] == known
+        assert checkpoint.read_side(run_folder.record_path(trained, plan, member))["alignment"] == known
 
 
 def test_a_run_of_a_gpu_predicts_without_one_and_says_so(trained: Path, tmp_path: Path) -> None:
@@ -131,12 +131,12 @@ def test_a_run_of_a_gpu_predicts_without_one_and_says_so(trained: Path, tmp_path
         pytest.skip("needs a machine without a GPU")
     out, new = tmp_path / "run", made_shards(tmp_path / "new", subjects=2, dataset="unheard-of", labels=("?",), size=40)
     shutil.copytree(trained, out)
-    facts, settings, plan = folder.open_run(out)
+    facts, settings, plan = run_folder.open_run(out)
     settings = replace(settings, train=replace(settings.train, device="cuda", mixed_precision=True))
     facts |= {"settings": settings.to_dict(), "fingerprint": settings.fingerprint()}
     (out / "run.json").write_bytes(commit.encode(facts))
     for member, key in member_keys(plan, settings.fingerprint(), facts["clips"]["digest"]).items():
-        path = folder.record_path(out, plan, member)
+        path = run_folder.record_path(out, plan, member)
         path.write_bytes(commit.encode({**checkpoint.read_side(path), "key": key}))
     done = fmanet("predict", out, new, "--out", tmp_path / "new folder" / "new.csv")
     assert (done.exit_code, done.stderr.count("Note:")) == (0, 1)

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 import shard_builder
 import version_0_1
-from flowkit import commit
 from flowkit.errors import ConfigError, FlowkitError, SchemaTooNew, ShardCorrupt
-from flowkit.imports import SIDE, import_stst
-from flowkit.shards import NEWER_SETTINGS, ShardFolder
+from flowkit.interop.stst_import import SIDE, import_stst
+from flowkit.storage import commit
+from flowkit.storage.shards import NEWER_SETTINGS, ShardFolder
 from fmanet.alignment import alignments, refuse_mixed
 from fmanet.dataset import Clips, ShardDataset, resized
 from shard_builder import build_folder, true_flow

@@ -15,14 +15,14 @@ import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
-from flowkit import commit
+from flowkit.storage import commit
 from fmanet import checkpoint, export
 from fmanet.cli import main
 from fmanet.export import INPUTS, TOLERANCE, Predictor, largest_difference, onnx_bytes, random_clips
+from fmanet.fold_worker import ClipSource
 from fmanet.model import NetworkConfig, build_network
-from fmanet.predictions import read_table
+from fmanet.prediction_table import read_table
 from fmanet.settings import TrainSettings
-from fmanet.task import ClipSource
 from fmanet.train import predict
 
 pytest.importorskip("onnx")

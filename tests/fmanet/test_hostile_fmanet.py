@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from made_clips import made_shards
 from safetensors.torch import save
 
-from flowkit import commit
+from flowkit.storage import commit
 from fmanet import checkpoint
 from fmanet.cli import main
 from fmanet.errors import CheckpointRefused
 from fmanet.model import NetworkConfig, build_network
+from hostile_files import KINDS, little_memory, no_file
 from json_mutations import mutations
-from test_hostile import KINDS, little_memory, no_file
 
 FLAGS = ("--set", "network.width=4", "--set", "network.grid=4", "--epochs", "1", "--seeds", "1", "--workers", "1")
 

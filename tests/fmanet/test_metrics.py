@@ -26,7 +26,7 @@ from fmanet.metrics import (
     spread,
     subject_interval,
 )
-from fmanet.predictions import SEED_AVERAGE, Prediction
+from fmanet.prediction_table import SEED_AVERAGE, Prediction
 
 ABC = ("a", "b", "c")
 

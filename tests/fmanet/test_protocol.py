@@ -12,7 +12,7 @@ import torch
 from flowkit.errors import ConfigError
 from fmanet.dataset import Clips
 from fmanet.errors import FoldsMissing, LeakError, TrainingImpossible
-from fmanet.predictions import Prediction
+from fmanet.prediction_table import Prediction
 from fmanet.protocol import Fold, complete, cross, file_name, holdout, inner_split, loso, split
 
 CLASSES = ("negative", "positive", "surprise")

@@ -14,10 +14,10 @@ from made_clips import CLASSES, made_shards
 
 from fmanet.cli import main
 from fmanet.model import build_network, parameter_count
-from fmanet.predictions import Prediction, read_table
+from fmanet.prediction_table import Prediction, read_table
 from fmanet.report import SAME, _chosen, _examples, write_report
 from fmanet.results import folder, gather
-from test_report import Page
+from web_page import Page
 
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--workers", "1", "--keep-epochs")
 HOSTILE = "<script>alert('&')</script>"

@@ -12,14 +12,14 @@ import dask
 import pytest
 from distributed import LocalCluster
 from made_clips import made_shards
-from test_run import FLAGS, SETTINGS, leftovers, results, run, start
+from test_training_run import FLAGS, SETTINGS, leftovers, results, run, start
 
 from dask_clusters import cluster_of, kill_a_worker
 from flowkit.errors import ClusterLost, ConfigError, Interrupted
-from flowkit.progress import Silent
-from flowkit.stop import Stop
-from fmanet.run import RunOptions, train_run
-from fmanet.task import ClipSource
+from flowkit.execution.progress import Silent
+from flowkit.execution.stop import Stop
+from fmanet.fold_worker import ClipSource
+from fmanet.training_run import RunOptions, train_run
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_without_a_cluster(workers: LocalCluster, source: 
     assert (again.resumed, again.done) == (summary.done, 36)
 
 
-@pytest.mark.slow  # tests/test_cluster.py loses a scheduler each time
+@pytest.mark.slow  # tests/extraction/test_cluster.py loses a scheduler each time
 def test_a_lost_scheduler_ends_the_run_with_75(source: ClipSource, tmp_path: Path) -> None:
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), cluster_of(1) as lost:
         closing = threading.Thread(target=lost.close)

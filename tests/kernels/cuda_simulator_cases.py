@@ -10,9 +10,10 @@ from kernel_scenes import scene
 from numba import cuda
 from numba.cuda.core import config
 
-from flowkit_kernels import MMCOFParams, TVL1Params, cuda_numba, mmcof, reference, tvl1_flow
-from flowkit_kernels.cuda_numba_device import in_chunks
+from flowkit_kernels import MMCOFParams, TVL1Params, mmcof, reference, tvl1_flow
 from flowkit_kernels.errors import DeviceOutOfMemory
+from flowkit_kernels.numba_cuda import operations
+from flowkit_kernels.numba_cuda.device import in_chunks
 
 SHORT = TVL1Params(warps=1, inner_iterations=2)
 STOPPING = TVL1Params(warps=2, outer_iterations=2, inner_iterations=4, epsilon=0.1)
@@ -53,14 +54,14 @@ def test_the_solver_gives_the_twins_answer(size: tuple[int, int], params: TVL1Pa
 )
 def test_pairs_stop_each_for_itself_and_invalid_phases_stay_zero(params: TVL1Params) -> None:
     stack, valid = faces(2), np.array([[True, False], [True, True]])
-    flow = cuda_numba.tvl1_flow([stack[:, :1], stack[:, 1:]], valid, params, 1)
+    flow = operations.tvl1_flow([stack[:, :1], stack[:, 1:]], valid, params, 1)
     twin = reference.tvl1_flow([stack], valid, params)
     assert not flow[0, 1].any()
     assert np.median(abs(flow - twin)) <= 1e-4
     assert abs(flow - twin).mean() <= 1e-2
     for n, phase in np.argwhere(valid):
         pair = stack[n : n + 1, phase : phase + 2]
-        alone = cuda_numba.tvl1_flow([pair], np.ones((1, 1), bool), params, 1)
+        alone = operations.tvl1_flow([pair], np.ones((1, 1), bool), params, 1)
         assert flow[n, phase].tobytes() == alone.tobytes()
 
 
@@ -75,18 +76,18 @@ def test_epsilon_ends_a_warp_after_the_iteration_that_reaches_it() -> None:
 
 def test_arrays_on_the_device_stay_there_and_give_the_same_bits() -> None:
     stack, valid = faces(2), np.array([[False, False], [True, False]])
-    host = cuda_numba.tvl1_flow([stack], valid, SHORT, 1)
-    device = cuda_numba.tvl1_flow([cuda.to_device(stack)], valid, SHORT, 1)
+    host = operations.tvl1_flow([stack], valid, SHORT, 1)
+    device = operations.tvl1_flow([cuda.to_device(stack)], valid, SHORT, 1)
     assert type(device) is type(cuda.to_device(stack))
     assert host[1, 0].any()
     assert device.copy_to_host().tobytes() == host.tobytes()
     flow, region = host[1:], np.ones((1, 16, 16), bool)
-    combined = cuda_numba.mmcof(cuda.to_device(flow), MMCOFParams(), cuda.to_device(region), 1)
-    assert combined.copy_to_host().tobytes() == cuda_numba.mmcof(flow, MMCOFParams(), region, 1).tobytes()
+    combined = operations.mmcof(cuda.to_device(flow), MMCOFParams(), cuda.to_device(region), 1)
+    assert combined.copy_to_host().tobytes() == operations.mmcof(flow, MMCOFParams(), region, 1).tobytes()
 
 
 def test_nothing_to_compute_gives_zeros() -> None:
-    assert not cuda_numba.tvl1_flow([faces(1)], np.zeros((1, 2), bool), SHORT, 1).any()
+    assert not operations.tvl1_flow([faces(1)], np.zeros((1, 2), bool), SHORT, 1).any()
 
 
 @pytest.mark.parametrize(
@@ -107,10 +108,10 @@ def test_ranges_are_those_of_each_item_and_nan_where_one_is() -> None:
     images = np.random.default_rng(0).normal(size=(3, 1, 17, 19)).astype(np.float32)
     expected = np.stack([images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))], axis=1)
     images[1, 0, 16, 18] = expected[1] = np.nan
-    np.testing.assert_array_equal(cuda_numba.ranges(cuda.to_device(images)), expected)
+    np.testing.assert_array_equal(operations.ranges(cuda.to_device(images)), expected)
     mask = np.zeros((2, 5, 5), bool)
     mask[1, 4, 4] = True
-    np.testing.assert_array_equal(cuda_numba.ranges(cuda.to_device(mask)), [[0, 0], [0, 1]])
+    np.testing.assert_array_equal(operations.ranges(cuda.to_device(mask)), [[0, 0], [0, 1]])
 
 
 def test_chunks_shrink_until_they_fit_and_cover_every_item_once() -> None:

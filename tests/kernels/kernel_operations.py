@@ -58,52 +58,52 @@ class Cpu:
     dtype = np.float32
 
     def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
-        from flowkit_kernels import cpu_tvl1
+        from flowkit_kernels.cpu import tvl1
 
-        return cpu_tvl1.resize(image, shape, step, step)
+        return tvl1.resize(image, shape, step, step)
 
     def linearise(self, flow: Array, image: Array, moving: Array, rounded: bool = False) -> Array:
-        from flowkit_kernels import cpu_tvl1
+        from flowkit_kernels.cpu import tvl1
 
         work, plane = _entered(flow)
-        cpu_tvl1.linearise(work.state, image, cpu_tvl1.gradient_texels(moving), rounded, work)
-        planes = (cpu_tvl1.JX, cpu_tvl1.JY, cpu_tvl1.INVERSE, cpu_tvl1.CONSTANT)
+        tvl1.linearise(work.state, image, tvl1.gradient_texels(moving), rounded, work)
+        planes = (tvl1.JX, tvl1.JY, tvl1.INVERSE, tvl1.CONSTANT)
         return np.stack([plane(number) for number in planes])
 
     def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
-        from flowkit_kernels import cpu_tvl1
+        from flowkit_kernels.cpu import tvl1
 
         work, plane = _entered(flow)
-        duals = range(cpu_tvl1.P11, cpu_tvl1.P22 + 1)
-        for number, values in zip(range(cpu_tvl1.JX, cpu_tvl1.CONSTANT + 1), data, strict=True):
+        duals = range(tvl1.P11, tvl1.P22 + 1)
+        for number, values in zip(range(tvl1.JX, tvl1.CONSTANT + 1), data, strict=True):
             plane(number)[:] = values
         for number, values in zip(duals, dual.reshape(4, *flow.shape[1:]), strict=True):
             plane(number)[:] = values * np.float32(params.theta)
-        cpu_tvl1.sweep(work.state, *flow.shape[1:], 1, cpu_tvl1.Settings.of(params))
+        tvl1.sweep(work.state, *flow.shape[1:], 1, tvl1.Settings.of(params))
         after = [plane(number) / np.float32(params.theta) for number in duals]
-        return np.stack([plane(cpu_tvl1.U), plane(cpu_tvl1.V), *after])
+        return np.stack([plane(tvl1.U), plane(tvl1.V), *after])
 
     def median(self, plane: Array) -> Array:
-        from flowkit_kernels import cpu_tvl1
+        from flowkit_kernels.cpu import tvl1
 
         work, read = _entered(np.stack([plane, np.zeros_like(plane)]))
-        cpu_tvl1.median(work.state, cpu_tvl1.U, *plane.shape, work)
-        return read(cpu_tvl1.U).copy()
+        tvl1.median(work.state, tvl1.U, *plane.shape, work)
+        return read(tvl1.U).copy()
 
     def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
-        from flowkit_kernels import cpu
+        from flowkit_kernels.cpu import operations
 
-        return cpu.mmcof(flow[None], params, region[None], 1)[0]
+        return operations.mmcof(flow[None], params, region[None], 1)[0]
 
 
 def _entered(flow: Array) -> tuple[Any, Callable[[int], Array]]:
     """A workspace that holds this flow, and a view of each of its planes by number."""
-    from flowkit_kernels import cpu_tvl1, simd
+    from flowkit_kernels.cpu import simd, tvl1
 
     height, width = flow.shape[1:]
-    work = cpu_tvl1.Workspace.of(height, width)
-    cpu_tvl1.enter(work.state, flow[0], flow[1])
-    rows = work.state.reshape(height + 1, cpu_tvl1.PLANES, -1)[1:, :, simd.LEFT : simd.LEFT + width]
+    work = tvl1.Workspace.of(height, width)
+    tvl1.enter(work.state, flow[0], flow[1])
+    rows = work.state.reshape(height + 1, tvl1.PLANES, -1)[1:, :, simd.LEFT : simd.LEFT + width]
     return work, lambda number: rows[:, number]
 
 
@@ -115,57 +115,57 @@ class NumbaCuda:
     def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
         from numba import cuda
 
-        from flowkit_kernels import cuda_numba_tvl1
+        from flowkit_kernels.numba_cuda import tvl1
 
         target = cuda.device_array((1, 1, *shape), np.float32)
-        taps = cuda_numba_tvl1.Taps.of(image.shape, shape, step)
+        taps = tvl1.Taps.of(image.shape, shape, step)
         source = cuda.to_device(np.ascontiguousarray(image)[None, None])
-        cuda_numba_tvl1.resize[cuda_numba_tvl1.grid_of(target)](source, target, *taps, np.float32(1))
+        tvl1.resize[tvl1.grid_of(target)](source, target, *taps, np.float32(1))
         return target.copy_to_host()[0, 0]
 
     def linearise(self, flow: Array, image: Array, moving: Array, rounded: bool = False) -> Array:
         from numba import cuda
 
-        from flowkit_kernels import cuda_numba_tvl1
+        from flowkit_kernels.numba_cuda import tvl1
 
-        level, pairs = _level_of(flow), cuda_numba_tvl1.Pairs.of(np.ones((1, 1), bool))
-        images, grid = cuda.to_device(np.stack([image, moving])[:, None]), cuda_numba_tvl1.grid_of(level.update)
-        cuda_numba_tvl1.image_gradient[grid](images, pairs.moving, level.gradient)
-        cuda_numba_tvl1.linearise[grid](level.flow, images, *pairs, level.gradient, level.data, rounded)
+        level, pairs = _level_of(flow), tvl1.Pairs.of(np.ones((1, 1), bool))
+        images, grid = cuda.to_device(np.stack([image, moving])[:, None]), tvl1.grid_of(level.update)
+        tvl1.image_gradient[grid](images, pairs.moving, level.gradient)
+        tvl1.linearise[grid](level.flow, images, *pairs, level.gradient, level.data, rounded)
         return level.data.copy_to_host()[0]
 
     def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
-        from flowkit_kernels import cuda_numba_tvl1
+        from flowkit_kernels.numba_cuda import tvl1
 
         level = _level_of(flow)
         level.data.copy_to_device(data[None])
         level.dual.copy_to_device(dual.reshape(1, 4, *flow.shape[1:]))
-        cuda_numba_tvl1.iterate(level, 1, cuda_numba_tvl1.Settings.of(params))
+        tvl1.iterate(level, 1, tvl1.Settings.of(params))
         return np.concatenate([level.flow.copy_to_host()[0], level.dual.copy_to_host()[0]])
 
     def median(self, plane: Array) -> Array:
-        from flowkit_kernels import cuda_numba_tvl1
+        from flowkit_kernels.numba_cuda import tvl1
 
         level = _level_of(np.stack([plane, plane]))
-        grid = cuda_numba_tvl1.grid_of(level.flow)
-        cuda_numba_tvl1.median[grid](level.flow, level.spare, level.running)
+        grid = tvl1.grid_of(level.flow)
+        tvl1.median[grid](level.flow, level.spare, level.running)
         both = level.spare.copy_to_host()[0]
         np.testing.assert_array_equal(both[0], both[1])
         return both[0]
 
     def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
-        from flowkit_kernels import cuda_numba
+        from flowkit_kernels.numba_cuda import operations
 
-        return cuda_numba.mmcof(flow[None], params, region[None], 1)[0]
+        return operations.mmcof(flow[None], params, region[None], 1)[0]
 
 
 def _level_of(flow: Array) -> Any:
     """One running pair with this flow."""
-    from flowkit_kernels import cuda_numba_tvl1
+    from flowkit_kernels.numba_cuda import tvl1
 
-    level = cuda_numba_tvl1.Level.room(1, *flow.shape[1:]).shaped(*flow.shape[1:])
+    level = tvl1.Level.room(1, *flow.shape[1:]).shaped(*flow.shape[1:])
     level.flow.copy_to_device(np.ascontiguousarray(flow, np.float32)[None])
-    cuda_numba_tvl1.fill_all(level.running, np.int32(1))
+    tvl1.fill_all(level.running, np.int32(1))
     return level
 
 

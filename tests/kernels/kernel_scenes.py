@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowkit_kernels import TVL1Params, obstacles, reference
+from flowkit_kernels import TVL1Params, reference
 from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.probing import obstacles
 
 Images = npt.NDArray[np.float32]
 MARGIN = 12

@@ -12,7 +12,7 @@ CAPABILITY_MAJOR = 75
 
 
 class FakeGpu(NamedTuple):
-    """What such a driver says of a GPU; `flowkit_kernels.driver.Gpu` has the same fields."""
+    """What such a driver says of a GPU; `flowkit_kernels.probing.driver.Gpu` has the same fields."""
 
     name: str
     memory_bytes: int

@@ -19,16 +19,15 @@ from flowkit_kernels import (
     BackendUnavailable,
     MMCOFParams,
     TVL1Params,
-    code_cache,
-    cpu,
     is_compiled,
     mmcof,
-    obstacles,
     phase_flow,
     tvl1_flow,
     warm_up,
 )
-from flowkit_kernels.code_cache import KernelCache
+from flowkit_kernels.cpu import code_cache, operations
+from flowkit_kernels.cpu.code_cache import KernelCache
+from flowkit_kernels.probing import obstacles
 
 TYPES = (numba.types.int64,)
 
@@ -142,10 +141,13 @@ def test_data_that_is_gone_or_older_than_its_index_is_compiled_anew(
 
 
 def test_the_stamp_covers_every_source_that_is_compiled() -> None:
-    functions = [function for function, _ in cpu.entries()]
-    modules = {function.py_func.__module__ for function in functions} | {"flowkit_kernels.simd"}
-    assert {f"{module.rpartition('.')[2]}.py" for module in modules} <= set(code_cache.SOURCES)
-    users = [path.name for path in code_cache.HERE.glob("*.py") if "simd import" in path.read_text(encoding="utf-8")]
+    functions = [function for function, _ in operations.entries()]
+    modules = {function.py_func.__module__ for function in functions} | {"flowkit_kernels.cpu.simd"}
+    assert {f"{module.partition('.')[2].replace('.', '/')}.py" for module in modules} <= set(code_cache.SOURCES)
+    paths = code_cache.HERE.rglob("*.py")
+    users = [
+        str(path.relative_to(code_cache.HERE)) for path in paths if "simd import" in path.read_text(encoding="utf-8")
+    ]
     assert set(users) <= set(code_cache.SOURCES)
 
 
@@ -233,8 +235,8 @@ def test_no_call_needs_other_code_than_what_is_compiled_ahead() -> None:
     assert warm_up("cpu") >= 0
     assert is_compiled()
     assert warm_up("cpu") == warm_up("reference") == 0
-    before = [(function, set(function.signatures)) for function, _ in cpu.entries()]
-    assert all(types in signatures for (_, types), (_, signatures) in zip(cpu.entries(), before, strict=True))
+    before = [(function, set(function.signatures)) for function, _ in operations.entries()]
+    assert all(types in signatures for (_, types), (_, signatures) in zip(operations.entries(), before, strict=True))
     faces = np.random.default_rng(0).random((1, 3, 32, 40), dtype=np.float32)
     frozen = faces.copy()
     frozen.flags.writeable = False
@@ -246,7 +248,7 @@ def test_no_call_needs_other_code_than_what_is_compiled_ahead() -> None:
         for settings in (MMCOFParams(), MMCOFParams(region="image", gate="hard", alpha=2), MMCOFParams(border_px=1)):
             mmcof(flow, settings, backend="cpu")
             mmcof(flow, settings, mask=images[:, 0] >= 0, backend="cpu")
-    assert [(function, set(function.signatures)) for function, _ in cpu.entries()] == before
+    assert [(function, set(function.signatures)) for function, _ in operations.entries()] == before
 
 
 def test_without_numbas_compiler_the_cpu_backend_says_what_to_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]
     from numba import cuda
     from numba.cuda.cudadrv import devicearray, devices, driver
 
-    from flowkit_kernels import cuda_numba, cuda_numba_blocks, cuda_numba_mmcof, cuda_numba_tvl1
+    from flowkit_kernels.numba_cuda import blocks, operations, tvl1
+    from flowkit_kernels.numba_cuda import mmcof as cuda_numba_mmcof
 
     kept: list[tuple[str, tuple[Any, ...]]] = []
     context = Context()
@@ -84,10 +85,10 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]
         return part
 
     monkeypatch.setattr(devicearray.DeviceNDArray, "__getitem__", contiguous_part)
-    for module in (cuda_numba, cuda_numba_blocks, cuda_numba_mmcof, cuda_numba_tvl1):
+    for module in (operations, blocks, cuda_numba_mmcof, tvl1):
         replace_kernels(module, kept, monkeypatch)
-    monkeypatch.setattr(cuda_numba, "adopt", lambda _where, _name, array: array)
-    monkeypatch.setattr(cuda_numba, "ranges", lambda array: np.tile(np.float32([0, 1]), (len(array), 1)))
+    monkeypatch.setattr(operations, "adopt", lambda _where, _name, array: array)
+    monkeypatch.setattr(operations, "ranges", lambda array: np.tile(np.float32([0, 1]), (len(array), 1)))
     entry = dataclasses.replace(backend._BACKENDS["numba-cuda"], obstacle=lambda: None)
     monkeypatch.setitem(backend._BACKENDS, "numba-cuda", entry)
     return kept

@@ -61,9 +61,7 @@ def signatures() -> list[tuple[Any, tuple[Any, ...]]]:
     from numba.cuda import types
     from numba.cuda.typing.typeof import typeof
 
-    from flowkit_kernels import cuda_numba_blocks as blocks
-    from flowkit_kernels import cuda_numba_mmcof as mmcof
-    from flowkit_kernels import cuda_numba_tvl1 as tvl1
+    from flowkit_kernels.numba_cuda import blocks, mmcof, tvl1
 
     line, flat, planes, result = (types.Array(types.float32, axes, "C") for axes in (1, 2, 4, 5))
     clips, region = types.Array(types.float32, 3, "C"), types.Array(types.boolean, 2, "C")
@@ -96,7 +94,9 @@ def capability(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Numba compiles device functions for the current GPU, whatever it is asked for, and keeps them: not here."""
     from numba.cuda import dispatcher
 
-    from flowkit_kernels import cuda_numba_blocks, cuda_numba_mmcof, cuda_numba_tvl1
+    from flowkit_kernels.numba_cuda import blocks as cuda_numba_blocks
+    from flowkit_kernels.numba_cuda import mmcof as cuda_numba_mmcof
+    from flowkit_kernels.numba_cuda import tvl1 as cuda_numba_tvl1
 
     modules = (cuda_numba_blocks, cuda_numba_mmcof, cuda_numba_tvl1)
     compiled = [value for module in modules for value in vars(module).values() if hasattr(value, "overloads")]
@@ -135,7 +135,7 @@ def test_cuda_errors_are_told_apart(name: str, becomes: type[Exception]) -> None
     from cuda.core._utils.cuda_utils import CUDAError
     from numba.cuda.cudadrv.driver import CudaAPIError
 
-    from flowkit_kernels.cuda_numba_device import device_errors
+    from flowkit_kernels.numba_cuda.device import device_errors
 
     message = f"Call to cuLaunchKernel results in CUDA_ERROR_{name}"
     for error in (CudaAPIError(0, message), CUDAError(f"CUDA_ERROR_{name}: a description")):
@@ -167,7 +167,7 @@ class OnGpu:
     ],
 )
 def test_arrays_that_cannot_be_used_where_they_lie_are_refused_in_words(array: Any, message: str) -> None:
-    from flowkit_kernels.cuda_numba import adopt
+    from flowkit_kernels.numba_cuda.operations import adopt
 
     with pytest.raises(ShapeError, match=f"^tvl1_flow: {message}"):
         adopt("tvl1_flow", "faces", array)
@@ -177,7 +177,7 @@ def test_an_array_on_another_gpu_is_refused_in_words(monkeypatch: pytest.MonkeyP
     from numba import cuda
     from numba.cuda.cudadrv.driver import driver
 
-    from flowkit_kernels.cuda_numba import adopt
+    from flowkit_kernels.numba_cuda.operations import adopt
 
     monkeypatch.setitem(vars(driver), "cuPointerGetAttribute", lambda _attribute, _pointer: 1)
     monkeypatch.setattr(cuda, "get_current_device", lambda: SimpleNamespace(id=0))
@@ -195,13 +195,13 @@ def test_an_array_that_names_no_stream_is_waited_for(
     """A torch tensor: what fills it may be queued on a stream that nobody told of. Numba itself waits for one that is named."""
     from numba import cuda
 
-    from flowkit_kernels import cuda_numba_device
+    from flowkit_kernels.numba_cuda import device
 
     done: list[str] = []
-    monkeypatch.setattr(cuda_numba_device, "_on_current_device", lambda *_: None)
+    monkeypatch.setattr(device, "_on_current_device", lambda *_: None)
     monkeypatch.setattr(cuda, "synchronize", lambda: done.append("waited"))
     monkeypatch.setattr(cuda, "as_cuda_array", lambda _: done.append("taken over"))
-    cuda_numba_device.adopt("tvl1_flow", "faces", OnGpu((2, 20, 24), None, **stream))
+    device.adopt("tvl1_flow", "faces", OnGpu((2, 20, 24), None, **stream))
     assert done == ["waited"] * waits + ["taken over"]
 
 
@@ -209,7 +209,7 @@ def test_an_array_that_names_no_stream_is_waited_for(
 def test_an_adopted_array_is_the_same_memory() -> None:
     from numba import cuda
 
-    from flowkit_kernels.cuda_numba import adopt, describe_device
+    from flowkit_kernels.numba_cuda.operations import adopt, describe_device
 
     images = np.random.default_rng(0).random((2, 1, 3), dtype=np.float32)
     for array in (cuda.to_device(images), cuda.to_device(images[:0])):

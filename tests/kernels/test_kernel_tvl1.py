@@ -95,7 +95,7 @@ def test_a_smaller_call_in_between_changes_nothing(backend: str) -> None:
 
 
 def test_what_a_workspace_held_before_changes_nothing() -> None:
-    cpu_tvl1 = pytest.importorskip("flowkit_kernels.cpu_tvl1")
+    cpu_tvl1 = pytest.importorskip("flowkit_kernels.cpu.tvl1")
     reference, moving, _ = scene(50, 70)
     for params in (FIXED, OPENCV):
         settings, work = cpu_tvl1.Settings.of(params), cpu_tvl1.Workspace.of(50, 70)
@@ -108,7 +108,7 @@ def test_what_a_workspace_held_before_changes_nothing() -> None:
 
 def test_iterations_that_sweep_together_equal_iterations_one_by_one() -> None:
     """An epsilon that is never reached makes the CPU backend look after each iteration."""
-    pytest.importorskip("flowkit_kernels.cpu")
+    pytest.importorskip("flowkit_kernels.cpu.operations")
     reference, moving, _ = scene(40, 60)
     few = {"scales": 1, "warps": 1, "outer_iterations": 2, "inner_iterations": 23}  # rounding has no time to grow
     together = tvl1_flow(reference, moving, TVL1Params(**few), backend="cpu")  # type: ignore[arg-type]

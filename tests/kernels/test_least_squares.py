@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowkit_kernels.least_squares import nonnegative, normal_equations, partly_nonnegative
+from flowkit_kernels.cpu.least_squares import nonnegative, normal_equations, partly_nonnegative
 
 Array = npt.NDArray[np.float64]
 

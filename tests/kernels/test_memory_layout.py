@@ -14,8 +14,9 @@ import pytest
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
-from flowkit.registration import Reference
-from flowkit_kernels import MMCOFParams, TVL1Params, gauss_newton, least_squares, mmcof, phase_flow, rasteriser
+from flowkit.face.registration import Reference
+from flowkit_kernels import MMCOFParams, TVL1Params, mmcof, phase_flow
+from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser
 
 LAYOUTS = 300
 

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 from made_up_driver import FakeLibcuda
 
-from flowkit_kernels import BackendUnavailable, backend, driver, obstacles, resolve_backend
-from flowkit_kernels.driver import Driver, Gpu
-from flowkit_kernels.obstacles import Obstacle, cupy_obstacle, numba_cuda_obstacle
+from flowkit_kernels import BackendUnavailable, backend, resolve_backend
+from flowkit_kernels.probing import driver, obstacles
+from flowkit_kernels.probing.driver import Driver, Gpu
+from flowkit_kernels.probing.obstacles import Obstacle, cupy_obstacle, numba_cuda_obstacle
 
 H100 = Gpu("NVIDIA H100", 80 * 2**30, (9, 0))
 PASCAL = Gpu("NVIDIA GeForce GTX 1080", 8 * 2**30, (6, 1))

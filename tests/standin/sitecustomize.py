@@ -20,7 +20,7 @@ from typing import Any
 
 TESTS = Path(__file__).parents[1]
 NAME = "Stand-in on the CPU"
-ASKING = ("flowkit_kernels.driver", "__main__")
+ASKING = ("flowkit_kernels.probing.driver", "__main__")
 """Modules that see the synthetic driver. Numba would call it in earnest; it finds no driver."""
 
 

@@ -1,0 +1,203 @@
+"""What each command of `flowkit` prints for people; `--json` prints the same for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowkit.cli.common import show_mapping, show_rows, verbosity
+
+MAX_LISTED = 20
+"""Notes printed for people before the rest is only counted."""
+
+
+def show_events(events: Sequence[Any]) -> None:
+    """What was done, on stderr: rows that are left out first; with --quiet, these only."""
+    order = ("left out", "refused", "applied", "note")
+    events = [event for event in events if event.kind in order[:2] or verbosity() != "quiet"]
+    for event in sorted(events, key=lambda event: order.index(event.kind))[:MAX_LISTED]:
+        text = str(event)
+        click.echo(text[0].upper() + text[1:], err=True)
+    if len(events) > MAX_LISTED:
+        click.echo(f"... and {len(events) - MAX_LISTED} more; --json has them all.", err=True)
+
+
+def show_reading(reading: Any, out: Path, preview: Any, commands: Sequence[str]) -> None:
+    """The manifest's path, counts, and what comes next."""
+    click.echo(out)
+    places = ", ".join(reading.layouts) if reading.layouts else "-"
+    click.echo(
+        f"{reading.title}: {len(reading.clips)} clips of {len(reading.counts('subject'))} subjects, {reading.left_out} left out, "
+        f"{reading.without_apex} without an apex; frames in {places}"
+    )
+    labels = Counter((clip.dataset, clip.label) for clip in reading.clips)
+    ordered = sorted(labels.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
+    show_rows("", ("data set", "label", "clips"), [(name, label, str(count)) for (name, label), count in ordered])
+    if preview is not None:
+        rows = [(name, cls, str(count)) for name, counts in preview.counts.items() for cls, count in counts.items()]
+        rows += [
+            (name, f"(left out: {label})", str(count))
+            for name, counts in preview.left_out.items()
+            for label, count in counts.items()
+        ]
+        show_rows("", ("data set", "class", "clips"), rows)
+    click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
+
+
+def show_preview(found: Mapping[str, Any], as_json: bool) -> None:
+    """What an extraction would do."""
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        show_mapping("Would do (nothing was written)", found)
+
+
+def show_demo(done: Any) -> None:
+    """What a demo holds, and the commands that come next."""
+    from flowkit.demo import SHOWN
+
+    show_mapping("", {name: done.found[name] for name in SHOWN})
+    click.echo(f"\nReport, for a browser:\n  {done.report}")
+    click.echo("\nNext:")
+    for step in done.steps:
+        click.echo(f"  {step.about}:")
+        for command in step.commands:
+            click.echo(f"    {command}")
+
+
+def show_summary(found: Mapping[str, Any]) -> None:
+    """What an extraction did, and what bounded it."""
+    of = f"Share {found['shard']}, " if found["shard"] else ""
+    click.echo(
+        f"{of}{found['planned']} clips: {found['ok']} ok, {found['failed']} failed, {found['not_started']} not done. "
+        f"Computed now: {found['computed']} in {found['seconds']:.1f} s ({_rate(found['clips_per_s'])} clips/s)."
+    )
+    if found["compile_seconds"]:
+        click.echo(f"Before that, kernels were compiled, once per machine: {found['compile_seconds']:.1f} s.")
+    clips = found["stage_clips"]
+    if any(clips.values()):
+        per_clip = (f"{name} {1000 * s / clips[name]:.0f}" for name, s in found["stage_seconds"].items() if clips[name])
+        click.echo(f"Milliseconds a clip, added up over processes: {', '.join(per_clip)}.")
+    if found["bound_by"]:
+        click.echo(_bottleneck(found))
+    if found["phases_invalid"]:
+        click.echo(f"Clips with an invalid phase: {found['phases_invalid']} (see phase_valid).")
+    for code, count in found["failure_codes"].items():
+        click.echo(f"  {count} x {code}")
+    for path in (Path(found["out"]) / name for name in ("shards", "failures.csv", "report.html")):
+        if path.exists():
+            click.echo(str(path))
+
+
+def _bottleneck(found: Mapping[str, Any]) -> str:
+    """Which stage bounds the run, and what the others could do."""
+    from flowkit.extraction.options import FEED
+
+    bound, rates = found["bound_by"], found["stage_clips_per_s"]
+    staff = {FEED: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}
+    others = [f"{name} {_rate(rate)}{staff.get(name, '')}" for name, rate in rates.items() if name != bound]
+    return (
+        "; ".join([f"Bound by {bound}: {_rate(rates[bound])} clips/s{staff.get(bound, '')}", ", ".join(others)]) + "."
+    )
+
+
+def _rate(value: float) -> str:
+    """Two digits at least, and all before the point: 153, 3.0, 0.015."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:#.2g}"
+
+
+def show_check(report: Any) -> None:
+    """Counts, classes, what is expected, problems and notes, each a table; long ones are cut and say so."""
+    counts = ("clips", "subjects", "datasets", "labels", "sizes", "rates")
+    found = {name: getattr(report, name) for name in counts}
+    kinds = Counter(str(note.kind) for note in report.notes)
+    show_mapping("flowkit check", {**found, "problems": len(report.problems), "notes": dict(kinds)})
+    show_census(report.census)
+    if report.problems:
+        rows = [(str(p.line), p.clip_id, str(p.code), p.message) for p in report.problems]
+        show_rows(f"\n{len(rows)} problems", ("line", "clip", "code", "what"), rows)
+    if report.notes:
+        rows = [(str(n.line), n.clip_id, str(n.kind), n.message) for n in report.notes[:MAX_LISTED]]
+        show_rows(f"\n{len(report.notes)} notes", ("line", "clip", "kind", "what"), rows)
+    if len(report.notes) > MAX_LISTED:
+        click.echo(f"... and {len(report.notes) - MAX_LISTED} more notes; --json has them all.")
+
+
+def show_census(census: Any) -> None:
+    """Clips of each class, and of known data sets beside what they should hold."""
+    from flowkit.checking.expected_counts import CHECKED
+
+    rows = [
+        (dataset, name, n)
+        for dataset, counts in census.classes.items()
+        if any(counts.values())
+        for name, n in counts.items()
+    ]
+    for what, counts_of in (("left out", census.left_out), ("not known", census.unknown)):
+        rows += [(dataset, f"{what}: {name}", n) for dataset, counts in counts_of.items() for name, n in counts.items()]
+    rows += [(dataset, "no label", n) for dataset, n in census.unlabelled.items()]
+    show_rows(
+        f"\nClasses ({census.grouping})",
+        ("data set", "class", "clips"),
+        [tuple(map(str, row)) for row in rows[: 2 * MAX_LISTED]],
+    )
+    if len(rows) > 2 * MAX_LISTED:
+        click.echo(f"... and {len(rows) - 2 * MAX_LISTED} more; --json has them all.")
+    for text in census.why_unknown[:MAX_LISTED]:
+        click.echo(f"Not known: {text}")
+    for comparison in census.expected:
+        edition = comparison.edition
+        click.echo(f"\n{comparison.dataset} beside {edition.name}: {edition.about} ({CHECKED[edition.checked]})")
+        lines = [("clips", comparison.clips, edition.clips), ("subjects", comparison.subjects, edition.subjects)]
+        lines += [(name, found, wanted) for name, (found, wanted) in comparison.counts.items()]
+        cells = [(name, str(found), "?" if wanted is None else str(wanted)) for name, found, wanted in lines]
+        show_rows("", ("", "found", "expected"), cells)
+        click.echo("\n".join(comparison.explanations) or "As expected.")
+
+
+def show_completion(done: Any) -> None:
+    """How many apexes were found, and which clips failed."""
+    kept = done.clips - len(done.spotted) - len(done.failed)
+    click.echo(f"{done.clips} clips: {kept} had an apex, {len(done.spotted)} spotted, {len(done.failed)} failed.")
+    if done.spotted:
+        ranked = sorted((found.confidence, clip_id) for clip_id, found in done.spotted.items())
+        middle = ranked[len(ranked) // 2][0]
+        click.echo(f"Confidence: median {middle:.2f}, lowest {ranked[0][0]:.2f} ({ranked[0][1]}).")
+    if done.failed:
+        rows = [(str(clip.line), clip.clip_id, str(error.code), error.message) for clip, error in done.failed]
+        show_rows("", ("line", "clip", "code", "what"), rows)
+    click.echo(done.out)
+
+
+def show_unfinished(result: Mapping[str, Any], as_json: bool) -> None:
+    """What was measured of a benchmark that was stopped."""
+    if as_json and result:
+        click.echo(json.dumps(result, indent=1))
+    elif result.get("rows") or result.get("end_to_end"):
+        show_bench(result, None)
+
+
+def show_bench(result: Mapping[str, Any], compared: Any) -> None:
+    """A benchmark's table, and how it compares with an earlier one."""
+    from flowkit.bench import measure as benchmark
+
+    machine = result["machine"]
+    gpus = "".join(f", {name}: {device.get('name', '?')}" for name, device in machine["devices"].items())
+    stopped = ", stopped before its end" if result["interrupted"] else ""
+    click.echo(f"flowkit bench, {machine['processor']}, {machine['cores']} cores{gpus}{stopped}")
+    if "end_to_end" in result:
+        show_rows("", benchmark.END_TO_END_COLUMNS, benchmark.end_to_end_table(result), whole=True)
+        notes = benchmark.end_to_end_notes(result)
+    else:
+        show_rows("", benchmark.COLUMNS, benchmark.table(result), whole=True)
+        notes = benchmark.notes(result)
+    click.echo("\n".join(notes))
+    if compared is not None:
+        click.echo("\nCompared")
+        show_rows("", benchmark.COMPARED_COLUMNS, benchmark.comparison_table(compared), whole=True)
+        click.echo("\n".join(benchmark.comparison_notes(compared)))

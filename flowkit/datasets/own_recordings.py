@@ -1,0 +1,59 @@
+"""Own recordings, without any annotation: a row for each video and each folder of frames under a root, marked as unlabelled."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from flowkit.datasets.base import UNLABELLED, Event
+from flowkit.datasets.folders import FolderIndex
+from flowkit.errors import ManifestError
+from flowkit.inputs.manifest import Clip, path_problem
+
+NAME: Final = "videos"
+"""Of the data set in the manifest, and for `flowkit manifest`."""
+SUFFIXES: Final = (".mp4", ".avi", ".mov", ".mkv")
+
+
+def list_videos(root: str | Path) -> tuple[list[Clip], list[Event]]:
+    """Every recording under a root, from its first frame to its last.
+
+    Parameters
+    ----------
+    root : str or Path
+
+    Returns
+    -------
+    list of Clip
+        `onset` is the first frame; apex and offset are empty, for `completion.complete` to find. The label is UNLABELLED. Who is
+        seen nobody says: the subject is the folder that a recording lies in, or its own name where it lies in the root.
+    list of Event
+        What was left out.
+
+    Raises
+    ------
+    ManifestError
+        The root is no folder, or holds no recording.
+    """
+    root = Path(root)
+    index = FolderIndex.scan(root, SUFFIXES)
+    found = [(path, 0) for path in index.files]
+    found += [(folder.path, folder.first) for folder in index.folders if folder.path != "."]
+    clips, events = [], []
+    for path, first in sorted(found):
+        if problem := path_problem(path):
+            events.append(Event("left out", path, f"path must be plain; got {problem}. Rename it."))
+            continue
+        clips.append(_clip(path, first))
+    if not clips:
+        raise ManifestError(
+            f"{root}: folder must hold videos ({', '.join(SUFFIXES)}) or folders of numbered images; got none. Check the path."
+        )
+    return clips, events
+
+
+def _clip(path: str, first: int) -> Clip:
+    place = PurePosixPath(unicodedata.normalize("NFC", path))
+    subject = place.parent.as_posix() if place.parent != PurePosixPath() else place.stem
+    return Clip(f"{NAME}/{place}", path, first, None, None, subject, NAME, UNLABELLED)

@@ -1,0 +1,1 @@
+"""`flowkit extract`: from a manifest to committed shards. `pipeline.extract` is the entry."""

@@ -1,0 +1,1 @@
+"""Alignment: landmarks, registration, and the motion of the head told apart from the expression."""

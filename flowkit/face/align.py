@@ -1,0 +1,667 @@
+"""One aligned face a clip: canonical crop, head motion taken out, light matched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from flowkit.config import AlignConfig
+from flowkit.errors import ClipError, FailureCode
+from flowkit.face.contrast import Signal
+from flowkit.face.head_motion import sampled
+from flowkit.face.head_shape import STEADY, HeadShape
+from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, scaling, turned
+from flowkit.face.landmarks import (
+    BROWS,
+    CANONICAL,
+    EYES,
+    FACE_OVAL,
+    LEFT_EYE,
+    LIPS,
+    POINTS,
+    RIGHT_EYE,
+    FaceLandmarker,
+    check_landmarker,
+    read_landmarks_file,
+)
+from flowkit.face.registration import (
+    LOST_BELOW,
+    Image,
+    Reference,
+    Transform,
+    compose,
+    fit_similarity,
+    invert,
+    is_blank,
+    mapped,
+    match_light,
+)
+from flowkit.face.shading import match_shading
+from flowkit.inputs.frames import Frames
+from flowkit.inputs.manifest import Clip
+from flowkit.storage.action_units import DEPTH_MODES
+
+Landmarks = npt.NDArray[np.float32]
+Regions = npt.NDArray[np.uint8]
+
+FACE, RIGID = 1, 2
+"""Bits of `Face.regions`: inside the face; the part of it that expressions move least."""
+MIN_EYE_DISTANCE_PX = 12.0
+"""Outer eye corners closer than this: a tenth of a pixel of motion in the crop would be a hundredth in the frame."""
+
+_ELLIPSE = (0.50, 0.47), (0.30, 0.40)
+"""Centre and half axes, in crops, of the face where no landmarks are known."""
+_FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
+"""How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
+_MIN_RIGID = 0.01
+"""Least share of the crop that the rigid part must cover."""
+LANDMARKS_BELOW = 0.95
+"""Quality of a registration below which the frame's own landmarks are looked for: a detection costs as much as all the rest."""
+_CUBIC_REACH_PX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """Onset, apex and offset on one grid of N x N pixels, and how they got there.
+
+    Attributes
+    ----------
+    pixels : (3, N, N) float32 in [0, 1]
+        Grey onset, apex, offset.
+    regions : (N, N) uint8
+        Bits FACE and RIGID; 0 beyond the edge of the frame, where there is nothing to see.
+    transform : (2, 3) float64
+        T0: onset image pixels -> crop pixels.
+    registration : (2, 2, 3) float64
+        S of apex and offset: onset crop pixels -> crop pixels of that frame under T0, after the turn. Identity without
+        stabilisation.
+    turn : (2, 2) float64
+        Yaw and pitch of the head at apex and offset relative to the onset that were undone in `pixels`, degrees; 0 but with "head".
+    landmark_start : bool
+        Whether registration of apex or offset began from that frame's own landmarks.
+    depth_cm : (DEPTH_MODES,) float64
+        Correction of the depth of the face: see `head_shape`.
+    light : (2, 2) float64
+        Gain and offset (grey in [0, 1]) that were applied to apex and offset; (1, 0) without matching. Where the head turned, the
+        shading was matched too (`shading.py`); that is not kept.
+    landmarks : (478, 2) float32
+        Of the onset, in onset image pixels (x, y); NaN where there are none.
+    n_faces : int
+        Faces found in the onset image; 0 if none was looked for.
+    signal : Signal
+        Noise and contrast of the crops, and how the solver sees them.
+    """
+
+    pixels: npt.NDArray[np.float32]
+    regions: npt.NDArray[np.uint8]
+    transform: npt.NDArray[np.float64]
+    registration: npt.NDArray[np.float64]
+    light: npt.NDArray[np.float64]
+    landmarks: npt.NDArray[np.float32]
+    n_faces: int
+    signal: Signal
+    turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
+    depth_cm: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(DEPTH_MODES))
+    landmark_start: bool = False
+
+    @property
+    def shape(self) -> HeadShape:
+        """The face as a surface over the crop, its depth corrected."""
+        return HeadShape.of(self.landmarks, self.transform, self.pixels.shape[-1]).corrected(self.depth_cm)
+
+    @property
+    def is_blank(self) -> npt.NDArray[np.bool_]:
+        """Whether onset, apex and offset show no texture inside the face, (3,)."""
+        inside = (self.regions & FACE) > 0
+        return np.array([is_blank(picture, inside) for picture in self.pixels])
+
+    def comparable(self, valid: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Return which of the valid phases show something at both ends: between the others there is no motion to be found."""
+        onset, apex, offset = ~self.is_blank
+        return bool(valid[0] and onset and apex), bool(valid[1] and apex and offset)
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The onset on the canonical grid: what every other frame of the clip is carried onto.
+
+    Attributes
+    ----------
+    frame : (H, W) float32
+        The onset itself.
+    onset : (N, N) float32
+        Crop of the onset.
+    regions, transform, landmarks, n_faces
+        As in `Face`.
+    """
+
+    frame: Image
+    onset: npt.NDArray[np.float32]
+    regions: npt.NDArray[np.uint8]
+    transform: npt.NDArray[np.float64]
+    landmarks: npt.NDArray[np.float32]
+    n_faces: int
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The onset's rigid part, for other frames to be registered on."""
+        return Reference.of(self.onset, (self.regions & RIGID) > 0)
+
+    @cached_property
+    def shape(self) -> HeadShape:
+        """The face as a surface over the crop."""
+        return HeadShape.of(self.landmarks, self.transform, len(self.onset))
+
+    @cached_property
+    def samples(self) -> npt.NDArray[np.bool_]:
+        """Where head motion and expression are fitted: see `head_motion.sampled`."""
+        return fit_samples(self.regions, self.landmarks, self.transform)
+
+
+class _Start(NamedTuple):
+    """Where a frame lies, found from its grey values and, if need be, its landmarks.
+
+    Attributes
+    ----------
+    similarity : (2, 3) float64
+        As a row of `Face.registration`.
+    turn : (2,) float64
+        As a row of `Face.turn`.
+    from_landmarks : bool
+    is_blank : bool
+        Whether that frame, or the onset, shows nothing that could be registered.
+    """
+
+    similarity: Transform
+    turn: npt.NDArray[np.float64]
+    from_landmarks: bool = False
+    is_blank: bool = False
+
+
+def check_needs(config: AlignConfig) -> None:
+    """Whether an `Aligner` could start here, at little cost: what must hold before a run touches its folder.
+
+    Raises
+    ------
+    EnvironmentMissing, ManifestError
+        As `Aligner`.
+    """
+    if config.method == "mediapipe":
+        check_landmarker(config.face_model)
+    elif config.method == "landmarks":
+        read_landmarks_file(config.landmarks)
+
+
+class Aligner:
+    """Maker of aligned faces; holds the landmark model, so one a process. Close it, or use it in a `with` block.
+
+    Parameters
+    ----------
+    config : AlignConfig
+
+    Raises
+    ------
+    EnvironmentMissing
+        Method "mediapipe": its model, its package or a system library is missing.
+    ManifestError
+        Method "landmarks": the file cannot be used.
+    """
+
+    def __init__(self, config: AlignConfig) -> None:
+        self.config = config
+        self._landmarker = FaceLandmarker(config.face_model) if config.method == "mediapipe" else None
+        self._given = read_landmarks_file(config.landmarks) if config.method == "landmarks" else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the landmark model."""
+        if self._landmarker is not None:
+            self._landmarker.close()
+
+    def align(self, frames: Frames) -> Face:
+        """The three frames on one canonical grid, with the head's motion and the change of light taken out.
+
+        Parameters
+        ----------
+        frames : Frames
+            Of one size.
+
+        Returns
+        -------
+        Face
+            A phase that is not valid has the same picture at both ends. Each picture was resampled once, or not at all where
+            frames are cropped already and nothing moves.
+
+        Raises
+        ------
+        ClipError
+            SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING, IMAGE_TOO_SMALL, FACE_LOST or REGISTRATION_FAILED.
+        """
+        source = frames.source
+        _check_sizes(frames)
+        anchor = self.anchor(source.clip, frames.grey[0], frames.onset_rgb)
+        return self.carry(anchor, frames.grey[1:], source.key.phase_valid, source.clip.where)
+
+    def anchor(self, clip: Clip, onset: Image, onset_rgb: npt.NDArray[np.uint8], size: int = 0) -> Anchor:
+        """The onset of a clip on the canonical grid.
+
+        Parameters
+        ----------
+        clip : Clip
+        onset : (H, W) float32 in [0, 1]
+        onset_rgb : (H, W, 3) uint8
+            What a face detector looks at.
+        size : int
+            Side of the crop, px; 0 for that of the settings.
+
+        Raises
+        ------
+        ClipError
+            SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING or IMAGE_TOO_SMALL.
+        """
+        size = size or self.config.size
+        landmarks, n_faces = self._locate(clip, onset_rgb)
+        cropped = self.config.method == "none"
+        transform = _whole_frame(clip, onset, size) if cropped else _canonical_crop(clip, onset, landmarks, size)
+        areas = regions(landmarks, transform, size) * _shown(onset, transform, size)
+        _check_regions(clip, areas)
+        return Anchor(onset, face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
+
+    def carry(self, anchor: Anchor, frames: tuple[Image, Image], valid: tuple[bool, bool], where: str) -> Face:
+        """Apex and offset on the grid of their onset.
+
+        Parameters
+        ----------
+        anchor : Anchor
+        frames : two (H, W) float32
+            Apex and offset, of the onset's size.
+        valid : (bool, bool)
+            Rise, fall; the frame that ends a phase which is not valid is replaced by the one before it.
+        where : str
+            What messages call the clip.
+
+        Returns
+        -------
+        Face
+
+        Raises
+        ------
+        ClipError
+            FACE_LOST or REGISTRATION_FAILED.
+        """
+        starts: list[_Start] = []
+        for name, grey, is_valid in zip(("apex", "offset"), frames, valid, strict=True):
+            before = starts[-1] if starts else _Start(np.eye(2, 3), np.zeros(2))
+            starts.append(self._start(anchor, grey, f"{where}: {name}") if is_valid else before)
+        track = self._track(anchor, frames, valid, starts)
+        shape = anchor.shape.corrected(track.depth_cm)
+        pixels, light = [anchor.onset], [(1.0, 0.0)]
+        for k in (0, 1):
+            if valid[k]:
+                picture, gain, offset = self._picture(anchor, shape, frames[k], track.similarity[k], track.turn[k])
+            else:
+                picture, (gain, offset) = pixels[-1], light[-1]
+            pixels.append(picture)
+            light.append((gain, offset))
+        # Cubic resampling and a gain can leave [0, 1] by a little.
+        clipped = np.clip(np.stack(pixels), 0, 1)
+        face = (anchor.regions & FACE) > 0
+        return Face(
+            pixels=clipped,
+            regions=anchor.regions,
+            transform=anchor.transform,
+            registration=track.similarity,
+            light=np.array(light[1:]),
+            landmarks=anchor.landmarks,
+            n_faces=anchor.n_faces,
+            signal=Signal.of(clipped, face, valid, _scale(anchor.transform), self.config.match_contrast),
+            turn=np.degrees(track.turn),
+            depth_cm=track.depth_cm,
+            landmark_start=any(start.from_landmarks for start in starts),
+        )
+
+    def _locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
+        """Points of the onset, and how many faces were found."""
+        if self._landmarker is not None:
+            faces = self._landmarker.detect(onset_rgb)
+            if not faces:
+                height, width = onset_rgb.shape[:2]
+                raise ClipError(
+                    FailureCode.FACE_NOT_FOUND,
+                    f"{clip.where}: onset frame must show a face; got none in {width} x {height} pixels. Check the onset number, "
+                    "or set align.method to none or landmarks.",
+                    clip.path,
+                )
+            return faces[0], len(faces)
+        if self.config.method == "landmarks":
+            return self._look_up(clip), 0
+        return np.full((POINTS, 2), np.nan, np.float32), 0
+
+    def _look_up(self, clip: Clip) -> Landmarks:
+        points = self._given.get(clip.clip_id)
+        missing = list(CANONICAL) if points is None else [i for i in CANONICAL if np.isnan(points[i]).any()]
+        if points is None or missing:
+            raise ClipError(
+                FailureCode.LANDMARKS_MISSING,
+                f"{clip.where}: {self.config.landmarks} must give the points {', '.join(map(str, CANONICAL))}; got none for "
+                f"{', '.join(map(str, missing))}. Add them.",
+                clip.path,
+            )
+        return points
+
+    def _start(self, anchor: Anchor, grey: Image, where: str) -> _Start:
+        """Find the face in a frame: by registration, and by the frame's own landmarks where that does not suffice."""
+        crop = face_crop(grey, anchor.transform, len(anchor.onset))
+        finest = 1 if self.config.stabilise in ("register", "similarity", "affine") else 4
+        transform, quality = anchor.reference.register(crop, where, finest=finest)
+        start = _Start(transform, np.zeros(2), is_blank=bool(np.isnan(quality)))
+        if self._landmarker is not None and not quality >= LANDMARKS_BELOW:
+            faces = self._landmarker.detect(np.repeat(_whole_levels(grey)[..., None], 3, axis=2))
+            if not faces and not quality >= LOST_BELOW:
+                raise _no_face(where, quality)
+            for points in _nearest(faces, anchor.landmarks):
+                other, other_quality = self._start_from(anchor, points, grey, where, finest)
+                if other_quality > quality:
+                    start, quality = other, other_quality
+        if quality < LOST_BELOW:
+            raise _lost(where, quality)
+        return start
+
+    def _start_from(
+        self, anchor: Anchor, points: Landmarks, grey: Image, where: str, finest: int
+    ) -> tuple[_Start, float]:
+        """Registration that begins where the landmarks of a frame lie."""
+        size = len(anchor.onset)
+        turns = self.config.stabilise == "head"
+        similarity, turn = placed(anchor.shape, HeadShape.of(points, anchor.transform, size), size, turns)
+        places = mapped(similarity, turned(anchor.shape, turn, size))
+        motion, quality = anchor.reference.register(
+            face_crop(grey, anchor.transform, size, places), where, finest=finest
+        )
+        return _Start(compose(similarity, motion), turn, True), quality
+
+    def _track(
+        self, anchor: Anchor, frames: tuple[Image, Image], valid: tuple[bool, bool], starts: list[_Start]
+    ) -> HeadTrack:
+        """The motion of the head that is undone in the pictures."""
+        similarity, turn = (np.stack([start[i] for start in starts]) for i in (0, 1))
+        if self.config.stabilise == "none":
+            similarity = np.stack([np.eye(2, 3)] * 2)
+        if self.config.stabilise != "head":
+            return HeadTrack(similarity, turn, np.zeros(DEPTH_MODES))
+        size = len(anchor.onset)
+        factor, side = COARSE / size, COARSE + 2 * MARGIN
+        smaller = scaling(factor)
+        smaller[:, 2] += MARGIN
+        # The onset takes the same way as the other frames: what is the same stays the same to the last bit.
+        onset, apex, offset = (
+            face_crop(grey, compose(smaller, compose(invert(moved), anchor.transform)), side)
+            for grey, moved in zip((anchor.frame, *frames), (np.eye(2, 3), *similarity), strict=True)
+        )
+        onset = onset[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        face = cv2.resize(anchor.regions & FACE, (COARSE, COARSE), interpolation=cv2.INTER_NEAREST) > 0
+        apex_seen, offset_seen = (not start.is_blank for start in starts)
+        comparable = valid[0] and apex_seen, valid[1] and apex_seen and offset_seen
+        track = follow(onset, (apex, offset), anchor.shape, anchor.samples, face, comparable, turn)
+        small = [rescaled(moved, 1 / factor) for moved in track.similarity]
+        moved = [compose(*pair) for pair in zip(similarity, small, strict=True)]
+        return HeadTrack(np.stack(moved), track.turn, track.depth_cm)
+
+    def _picture(
+        self, anchor: Anchor, shape: HeadShape, grey: Image, similarity: Transform, turn: npt.NDArray[np.float64]
+    ) -> tuple[Image, float, float]:
+        """One frame on the grid of the onset, with the head's motion undone and the light matched; gain and offset."""
+        onset, size = anchor.onset, len(anchor.onset)
+        if turn.any():
+            crop = face_crop(grey, anchor.transform, size, mapped(similarity, turned(shape, turn, size)))
+        else:
+            crop = face_crop(grey, compose(invert(similarity), anchor.transform), size)
+        if not self.config.match_light:
+            return crop, 1.0, 0.0
+        lit, gain, offset = match_light(onset, crop, (anchor.regions & FACE) > 0)
+        return match_shading(onset, lit, anchor.shape, anchor.samples, turn), gain, offset
+
+
+def _nearest(faces: list[Landmarks], landmarks: Landmarks) -> list[Landmarks]:
+    """The face that is nearest to where one was, if there is any."""
+    apart = [float(np.linalg.norm((points - landmarks)[list(STEADY)].mean(axis=0))) for points in faces]
+    return [faces[int(np.argmin(apart))]] if faces else []
+
+
+def _whole_levels(grey: Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.rint(np.clip(grey, 0, 1) * 255), np.uint8)
+
+
+def _no_face(where: str, quality: float) -> ClipError:
+    found = "it is blank" if np.isnan(quality) else f"the correlation of their grey values is {quality:.2f}"
+    return ClipError(
+        FailureCode.FACE_LOST,
+        f"{where}: no face was found in this frame, and it does not match the onset: {found}. Something hides the face, or the "
+        "frame shows another scene. Check the frame numbers and the picture.",
+    )
+
+
+def _lost(where: str, quality: float) -> ClipError:
+    return ClipError(
+        FailureCode.REGISTRATION_FAILED,
+        f"{where}: the face could not be registered on that of the onset: under the best motion found, the correlation of "
+        f"their grey values is {quality:.2f} and must be at least {LOST_BELOW:g}. The head moved or turned too far, "
+        "something hides the face, or the frame shows another scene: check the frame numbers and the picture.",
+    )
+
+
+def face_crop(grey: Image, transform: Transform, size: int, places: npt.NDArray[np.float32] | None = None) -> Image:
+    """Square crop of a frame: resampled once, cubically, after a blur where pixels are merged.
+
+    Parameters
+    ----------
+    grey : (H, W) float32
+    transform : (2, 3) float64
+        Frame px -> crop px.
+    size : int
+    places : (2, size, size) float32, optional
+        Where in that crop each pixel is taken from; by default where it lies.
+
+    Returns
+    -------
+    (size, size) float32
+        The frame's edge goes on beyond it. The frame itself, unchanged, if it has that size and the transform is the identity.
+    """
+    if places is None and grey.shape == (size, size) and np.array_equal(transform, np.eye(2, 3)):
+        return grey.copy()
+    scale = _scale(transform)
+    sigma = max(0.5 * np.sqrt(scale**-2 - 1), 0.2) if scale < 1 else 0.0
+    corners = np.array([[0, size, 0, size], [0, 0, size, size]]) - 0.5
+    if places is not None:
+        (left, top), (right, bottom) = places.min(axis=(1, 2)), places.max(axis=(1, 2))
+        corners = np.array([[left, right, left, right], [top, top, bottom, bottom]])
+    part, corner = _part_seen(grey, transform, corners.T, margin_px=4 * sigma + _CUBIC_REACH_PX)
+    if sigma:
+        part = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    shifted = compose(transform, np.column_stack([np.eye(2), corner]))
+    how = {"flags" if places is None else "interpolation": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
+    if places is None:
+        return np.asarray(cv2.warpAffine(part, shifted, (size, size), **how), np.float32)
+    return np.asarray(cv2.remap(part, *mapped(invert(shifted), places), **how), np.float32)
+
+
+def _shown(grey: Image, transform: Transform, size: int) -> npt.NDArray[np.uint8]:
+    """1 where a crop shows a pixel of the frame, 0 beyond the frame's edge, (size, size)."""
+    return np.asarray(cv2.warpAffine(np.ones(grey.shape, np.uint8), transform, (size, size), flags=cv2.INTER_NEAREST))
+
+
+def _scale(transform: Transform) -> float:
+    """Crop px per frame px."""
+    return float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+
+
+def _part_seen(
+    grey: Image, transform: Transform, corners: npt.NDArray[np.floating], margin_px: float
+) -> tuple[Image, npt.NDArray[np.float64]]:
+    """The part of a frame that lies between corners of a crop (4, 2), at least a pixel of it, and its upper left corner (x, y)."""
+    inverse = invert(transform)
+    seen = corners @ inverse[:, :2].T + inverse[:, 2]
+    limits = np.array(grey.shape[::-1])
+    low = np.clip(np.floor(seen.min(axis=0) - margin_px), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(seen.max(axis=0) + margin_px), low + 1, limits).astype(int)
+    return grey[low[1] : high[1], low[0] : high[0]], low.astype(np.float64)
+
+
+def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
+    """Which pixels of a crop belong to the face, and to the part of it that expressions move least.
+
+    Parameters
+    ----------
+    landmarks : (478, 2) float32
+        In frame px. Unless all outlines are given, a fixed ellipse stands for both regions.
+    transform : (2, 3) float64
+        Frame px -> crop px.
+    size : int
+
+    Returns
+    -------
+    (size, size) uint8
+        Bits FACE (hull of the face's oval) and RIGID (the same without its rim, eyes, brows and lips).
+    """
+    outlines = _outlines(landmarks, transform)
+    if not outlines:
+        return _ellipse(size) * np.uint8(FACE | RIGID)
+    face = _filled(outlines[:1], size, hull=True)
+    rim = round(_FACE_MARGIN * size)
+    inner = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
+    areas: Regions = face * np.uint8(FACE) | (inner & ~_mobile(outlines, size) & 1) * np.uint8(RIGID)
+    return areas
+
+
+def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> npt.NDArray[np.bool_]:
+    """Where head motion and expression are fitted: inside the face and not in the openings of the eyes, (GRID, GRID)."""
+    outlines = _outlines(landmarks, transform)
+    openings = _filled(outlines[2:4], len(areas))
+    return sampled((areas & FACE) > 0, openings > 0)
+
+
+def mobile_region(landmarks: Landmarks, transform: Transform, size: int) -> npt.NDArray[np.bool_]:
+    """Which pixels of a crop expressions move most: brows, eyes and mouth, and what lies close to them.
+
+    Parameters
+    ----------
+    landmarks, transform, size
+        As of `regions`.
+
+    Returns
+    -------
+    (size, size) bool
+        Unless all outlines are given, the fixed ellipse.
+    """
+    outlines = _outlines(landmarks, transform)
+    region: npt.NDArray[np.bool_] = (_mobile(outlines, size) if outlines else _ellipse(size)) > 0
+    return region
+
+
+def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
+    """Oval, lips, eyes and brows in crop px, or nothing where some point of them is not given."""
+    points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
+    outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]
+    return outlines if all(np.isfinite(outline).all() for outline in outlines) else []
+
+
+def _mobile(outlines: list[npt.NDArray[np.float64]], size: int) -> Regions:
+    _, lips, *eyes_and_brows = outlines
+    mobile = _grown(_filled(eyes_and_brows, size), _EYE_MARGIN * size)
+    return mobile | _grown(_filled([lips], size, hull=True), _LIP_MARGIN * size)
+
+
+def _ellipse(size: int) -> Regions:
+    centre, half_axes = _ELLIPSE
+    unit = (np.arange(size) + 0.5) / size
+    across, down = ((unit - centre[axis]) / half_axes[axis] for axis in (0, 1))
+    return (across**2 + down[:, None] ** 2 <= 1).astype(np.uint8)
+
+
+def _filled(outlines: list[npt.NDArray[np.float64]], size: int, hull: bool = False) -> Regions:
+    """1 inside polygons, or inside their convex hulls."""
+    image = np.zeros((size, size), np.uint8)
+    for outline in outlines:
+        corners = np.rint(np.clip(outline, -size, 2 * size)).astype(np.int32)
+        cv2.fillPoly(image, [cv2.convexHull(corners) if hull else corners], 1)
+    return image
+
+
+def _grown(image: Regions, margin_px: float) -> Regions:
+    side = 2 * round(margin_px) + 1
+    grown: Regions = cv2.dilate(image, np.ones((side, side), np.uint8))
+    return grown
+
+
+def _check_sizes(frames: Frames) -> None:
+    sizes = [f"{grey.shape[1]} x {grey.shape[0]}" for grey in frames.grey]
+    if len(set(sizes)) > 1:
+        clip = frames.source.clip
+        raise ClipError(
+            FailureCode.SIZE_MISMATCH,
+            f"{clip.where}: the three frames must have one size; got {', '.join(sizes)}. Use frames of one recording.",
+            clip.path,
+        )
+
+
+def _whole_frame(clip: Clip, onset: Image, size: int) -> Transform:
+    """The transform that takes a square frame for the crop."""
+    height, width = onset.shape
+    if height != width:
+        raise ClipError(
+            FailureCode.SIZE_MISMATCH,
+            f"{clip.where}: cropped frames must be square; got {width} x {height} pixels. Crop them square, or set "
+            "align.method=mediapipe.",
+            clip.path,
+        )
+    scale = size / width
+    return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+
+
+def _canonical_crop(clip: Clip, onset: Image, landmarks: Landmarks, size: int) -> Transform:
+    """T0: the similarity that best puts the onset's points where the canonical crop has them."""
+    height, width = onset.shape
+    points = landmarks[list(CANONICAL)].astype(np.float64)
+    distance = float(np.linalg.norm(landmarks[RIGHT_EYE] - landmarks[LEFT_EYE]))
+    if distance < MIN_EYE_DISTANCE_PX:
+        raise ClipError(
+            FailureCode.IMAGE_TOO_SMALL,
+            f"{clip.where}: outer eye corners must be at least {MIN_EYE_DISTANCE_PX:g} px apart; got {distance:.1f} px in "
+            f"{width} x {height} pixels. Use frames of higher resolution.",
+            clip.path,
+        )
+    transform = fit_similarity(points, np.array(list(CANONICAL.values())) * size - 0.5)
+    x, y = points.mean(axis=0)
+    scale = np.hypot(transform[0, 0], transform[1, 0])
+    if not (0 <= x <= width and 0 <= y <= height and size <= scale * 4 * max(width, height)):
+        raise ClipError(
+            FailureCode.LANDMARKS_MISSING,
+            f"{clip.where}: landmarks must lie on a face in the onset frame; got a mean of ({x:.1f}, {y:.1f}) and a crop of "
+            f"{size / scale:.0f} px in {width} x {height} pixels. Check that they are those of this frame, in pixels.",
+            clip.path,
+        )
+    return transform
+
+
+def _check_regions(clip: Clip, areas: Regions) -> None:
+    share = float(np.mean((areas & RIGID) > 0))
+    if share < _MIN_RIGID:
+        raise ClipError(
+            FailureCode.LANDMARKS_MISSING,
+            f"{clip.where}: face without eyes, brows and lips must cover at least {_MIN_RIGID:.0%} of the crop; got {share:.2%}. "
+            "Check the outlines in the landmarks.",
+            clip.path,
+        )

@@ -1,0 +1,302 @@
+"""Where the parts of a face lie: MediaPipe's 478 points, found in a picture or read from a file.
+
+Points are numbered as in MediaPipe's face mesh; coordinates are (x, y) in pixels of the image. Left is the image's left.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import math
+import os
+import re
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowkit.errors import EnvironmentMissing, ManifestError
+from flowkit.inputs.manifest import MAX_LISTED
+from flowkit.storage.safe_files import lines, read_regular, regular
+from flowkit.system_libraries import install_line, missing_system_libraries
+
+POINTS = 478
+MAX_MODEL_BYTES = 1 << 28
+LEFT_EYE, RIGHT_EYE = 33, 263
+"""Outer eye corners."""
+CANONICAL = {
+    33: (0.278, 0.296),  # eye corners: outer left, inner left, inner right, outer right
+    133: (0.415, 0.304),
+    362: (0.585, 0.304),
+    263: (0.722, 0.296),
+    168: (0.5, 0.278),  # nose ridge, downwards from between the eyes
+    6: (0.5, 0.317),
+    197: (0.5, 0.351),
+    195: (0.5, 0.381),
+    5: (0.5, 0.413),
+}
+"""Points that place the crop, and where they lie in it (unit square): the mirrored mean of five faces."""
+
+FACE_OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+EYES = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+)
+BROWS = (
+    (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
+    (336, 296, 334, 293, 300, 276, 283, 282, 295, 285),
+)
+LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+
+MAX_FACES = 4
+MODEL = resources.files("flowkit.assets") / "face_landmarker.task"
+MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+
+_NEEDED = frozenset({"libEGL.so.1", "libGLESv2.so.2"})
+_CHATTER = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog|INFO: Created TensorFlow Lite|[IW][0-9]{4} [0-9:. ]+[a-z_]+\.cc:"
+    rb"|mkdir -p failed for path .*matplotlib|Matplotlib created a temporary cache directory"
+)
+"""What MediaPipe prints on stderr when all is well: information and warnings, never errors. It imports Matplotlib, which says so
+where the user's home cannot be written."""
+
+
+class FaceLandmarker:
+    """Finder of faces in single pictures; close it, or use it in a `with` block.
+
+    Parameters
+    ----------
+    model : str
+        A face landmarker file of MediaPipe; empty for the bundled one, whose content is checked.
+
+    Raises
+    ------
+    EnvironmentMissing
+        The model, mediapipe or a system library is missing or damaged.
+
+    Notes
+    -----
+    Pictures are independent of each other (MediaPipe's IMAGE mode): its VIDEO mode smooths over time and lags behind the head.
+    """
+
+    def __init__(self, model: str = "") -> None:
+        content = _read_model(model)
+        _require_libraries()
+        with _without_chatter():
+            self._mediapipe, self._landmarker = _start(content, model or str(MODEL))
+            self.detect(np.zeros((64, 64, 3), np.uint8))  # some of the chatter comes with the first picture
+
+    def __enter__(self) -> FaceLandmarker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the model."""
+        self._landmarker.close()
+
+    def detect(self, rgb: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Points of every face in a picture, at most `MAX_FACES`, the largest face first.
+
+        Parameters
+        ----------
+        rgb : (H, W, 3) uint8
+
+        Returns
+        -------
+        list of (478, 2) float32
+            Pixels (x, y). Largest: by the area of the points' bounding box.
+        """
+        image = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb, np.uint8)
+        )
+        size = np.array(rgb.shape[1::-1], np.float32)
+        found = self._landmarker.detect(image).face_landmarks
+        faces = [np.array([(point.x, point.y) for point in face], np.float32) * size for face in found]
+        return sorted(faces, key=lambda points: -float(np.prod(np.ptp(points, axis=0))))
+
+
+def read_landmarks_file(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Points of the onset of each clip, from a CSV file with the columns clip_id, point, x, y.
+
+    Parameters
+    ----------
+    path : str or Path
+        One row a point: its number, 0 to 477, and its place in pixels of the onset image.
+
+    Returns
+    -------
+    dict of str to (478, 2) float32
+        NaN for points the file does not give.
+
+    Raises
+    ------
+    ManifestError
+        Listing what is wrong, with the line.
+    """
+    path = Path(path)
+    problems: list[str] = []
+    clips: dict[str, npt.NDArray[np.float32]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
+            _read_rows(csv.reader(lines(file), skipinitialspace=True, strict=True), path.name, clips, problems)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"{path}: landmarks must be a readable CSV file in UTF-8; got {error}. Correct the file.")
+    if problems:
+        more = f"\n... and {len(problems) - MAX_LISTED} more." if len(problems) > MAX_LISTED else ""
+        raise ManifestError("\n".join(problems[:MAX_LISTED]) + more)
+    return clips
+
+
+def _read_rows(rows: Any, name: str, clips: dict[str, npt.NDArray[np.float32]], problems: list[str]) -> None:
+    header = [cell.strip() for cell in next(rows, [])]
+    if any(header.count(column) != 1 for column in ("clip_id", "point", "x", "y")):
+        problems.append(
+            f"{name}:1: header must name clip_id, point, x, y once each; got {', '.join(header) or 'nothing'}. Correct it."
+        )
+        return
+    columns = [header.index(column) for column in ("clip_id", "point", "x", "y")]
+    for row in rows:
+        if len(row) != len(header):
+            problems.append(
+                f"{name}:{rows.line_num}: row must have {len(header)} fields; got {len(row)}. Check the commas."
+            )
+            continue
+        problem = _add_point([row[column].strip() for column in columns], clips)
+        if problem:
+            problems.append(f"{name}:{rows.line_num}: {problem}")
+
+
+def _add_point(cells: list[str], clips: dict[str, npt.NDArray[np.float32]]) -> str:
+    """Put one row's point in its place; returns what is wrong with it, or an empty string."""
+    clip_id, point, x, y = cells
+    if not clip_id:
+        return "clip_id must not be empty; got an empty cell. Fill it in."
+    if not (point.isascii() and point.isdecimal() and int(point) < POINTS):
+        return f"point must be a whole number from 0 to {POINTS - 1}; got {point!r}. Correct the cell."
+    place = _pixel(x), _pixel(y)
+    if not all(math.isfinite(pixel) for pixel in place):
+        return f"x and y must be numbers of pixels; got {x!r}, {y!r}. Correct the cells."
+    clip_id = unicodedata.normalize("NFC", clip_id)
+    points = clips.get(clip_id)
+    if points is None:
+        points = clips[clip_id] = np.full((POINTS, 2), np.nan, np.float32)
+    if not np.isnan(points[int(point), 0]):
+        return f"point must stand once a clip; got {point} of {clip_id} a second time. Remove one."
+    points[int(point)] = place
+    return ""
+
+
+def _pixel(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if abs(value) < 1e6 else math.nan
+
+
+def check_landmarker(model: str = "") -> None:
+    """Whether a `FaceLandmarker` could start here, without the second that starting one takes.
+
+    Raises
+    ------
+    EnvironmentMissing
+        As `FaceLandmarker`.
+    """
+    _read_model(model)
+    _require_libraries()
+    if importlib.util.find_spec("mediapipe") is None:
+        raise _no_mediapipe("no such package")
+
+
+def _no_mediapipe(found: object) -> EnvironmentMissing:
+    return EnvironmentMissing(
+        f"mediapipe: package must be installed for align.method=mediapipe; got {found}. Install flowkit with its "
+        "dependencies, or set align.method to landmarks or none."
+    )
+
+
+def _read_model(file: str) -> bytes:
+    """Content of the model: the bundled one only as it was shipped."""
+    source = Path(file) if file else MODEL
+    try:
+        content = read_regular(Path(file), MAX_MODEL_BYTES) if file else MODEL.read_bytes()
+    except OSError as error:
+        step = "Check align.face_model" if file else "Install flowkit again, or set align.face_model"
+        raise EnvironmentMissing(
+            f"{source}: face model must be a readable file; got {error.strerror}. {step}."
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if not file and digest != MODEL_SHA256:
+        raise EnvironmentMissing(
+            f"{source}: bundled face model must have the sha256 {MODEL_SHA256}; got {digest}. Install flowkit again, or set "
+            "align.face_model."
+        )
+    return content
+
+
+def _require_libraries() -> None:
+    missing = [(library, package) for library, package in missing_system_libraries() if library in _NEEDED]
+    if missing:
+        names = ", ".join(library for library, _ in missing)
+        raise EnvironmentMissing(
+            f"mediapipe: system libraries must be installed; got no {names}. Run {install_line(missing)}, or "
+            "set align.method to landmarks or none."
+        )
+
+
+def _start(content: bytes, name: str) -> tuple[Any, Any]:
+    """The module mediapipe and a running landmarker."""
+    try:
+        import mediapipe  # takes a second, and only pictures without given landmarks need it
+        from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError as error:
+        raise _no_mediapipe(error) from error
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_buffer=content),
+        running_mode=vision.RunningMode.IMAGE,
+        num_faces=MAX_FACES,
+    )
+    try:
+        return mediapipe, vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        raise EnvironmentMissing(
+            f"{name}: face model must be a face landmarker of MediaPipe; got one it refuses ({error}). Check align.face_model."
+        ) from error
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep MediaPipe's start-up lines off stderr; every other line appears there when the block ends.
+
+    They come from C++, so the file descriptor itself is turned aside.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            aside.seek(0)
+            for line in aside:
+                if not _CHATTER.match(line):
+                    os.write(2, line)

@@ -1,0 +1,1 @@
+"""Which labels of which data set form which class."""

@@ -1,0 +1,1 @@
+"""Synthetic faces whose motion is known exactly: scenes, recordings, and samples of flow."""

@@ -1,0 +1,90 @@
+"""The CPU backend: pairs shared out over threads that do not hold the interpreter lock, one pair a thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser, tvl1
+from flowkit_kernels.cpu import mmcof as cpu_mmcof
+from flowkit_kernels.cpu.code_cache import Entry
+from flowkit_kernels.mmcof import MMCOFParams
+from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return what the operations below, registration and the head fit call, with the types of the arguments.
+
+    One each: all arrays are plain.
+    """
+    image = np.zeros((MIN_SIZE, MIN_SIZE), np.float32)
+    flow, combined = np.zeros((2, 2, *image.shape), np.float32), np.zeros((3, *image.shape), np.float32)
+    level = gauss_newton.Level(image, 1.0, 0j, 1.0, 1.0)
+    triangles, inside, sums = np.zeros((1, 3), np.int32), np.zeros((1, 1, 2), np.float32), np.zeros((1, 1))
+    calls = (
+        (
+            tvl1.solve,
+            (image, image, flow[0], tvl1.Settings.of(TVL1Params()), tvl1.Workspace.of(*image.shape)),
+        ),
+        (cpu_mmcof.combine, (flow, image > 0, combined, cpu_mmcof.Settings.of(MMCOFParams()))),
+        (gauss_newton.make_level, (image, 1, image > 0, 1, 1)),
+        (gauss_newton.register_level, (level, image, (0j, 0j), 1)),
+        (rasteriser.rasterise, (image, triangles, triangles, inside, image)),
+        (rasteriser.interpolate, (triangles, inside, triangles, image, combined)),
+        (least_squares.normal_equations, (sums, sums[0], sums[0], sums, sums[0])),
+        (least_squares.partly_nonnegative, (sums, sums[0], 1, sums[0], 1)),
+    )
+    return tuple((function, tuple(map(numba.typeof, arguments))) for function, arguments in calls)
+
+
+def tvl1_flow(
+    stacks: Sequence[npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_], params: TVL1Params, threads: int
+) -> npt.NDArray[np.float32]:
+    """As `backend.Operations` says; one workspace a thread, whatever N is."""
+    images = [image for stack in stacks for image in stack.swapaxes(0, 1)]  # image s of every item
+    height, width = images[0].shape[1:]
+    flow = np.zeros((*valid.shape, 2, height, width), np.float32)
+    pairs = np.argwhere(valid)
+    settings = tvl1.Settings.of(params)
+
+    def work_off(indices: Iterator[int]) -> None:
+        work = tvl1.Workspace.of(height, width)
+        for i in indices:
+            n, phase = pairs[i]
+            tvl1.solve(images[phase][n], images[phase + 1][n], flow[n, phase], settings, work)
+
+    _share_out(work_off, len(pairs), threads)
+    return flow
+
+
+def mmcof(
+    flow: npt.NDArray[np.float32], params: MMCOFParams, region: npt.NDArray[np.bool_], threads: int
+) -> npt.NDArray[np.float32]:
+    """(N, 2, 2, H, W), (N, H, W) -> (N, 3, H, W)."""
+    combined = np.empty((len(flow), 3, *flow.shape[-2:]), np.float32)
+    settings = cpu_mmcof.Settings.of(params)
+
+    def work_off(clips: Iterator[int]) -> None:
+        for n in clips:
+            cpu_mmcof.combine(
+                flow[n], np.array(region[n]), combined[n], settings
+            )  # which may be one for all, read-only
+
+    _share_out(work_off, len(flow), threads)
+    return combined
+
+
+def _share_out(work_off: Callable[[Iterator[int]], None], count: int, threads: int) -> None:
+    """Run `work_off` in each thread over one common iterator: whoever is free takes the next pair."""
+    indices = iter(range(count))
+    workers = min(threads, count)
+    if workers <= 1:
+        work_off(indices)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(work_off, indices) for _ in range(workers)]:
+            future.result()

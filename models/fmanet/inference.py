@@ -1,0 +1,97 @@
+"""Classes of clips that nobody has labelled: the mean of what all networks of a run say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flowkit.errors import ConfigError
+from flowkit.storage import commit
+from fmanet import checkpoint, run_folder
+from fmanet.alignment import refuse_unknown
+from fmanet.dataset import Clips, ShardDataset
+from fmanet.errors import CheckpointRefused
+from fmanet.results import require_records
+from fmanet.settings import TrainSettings
+from fmanet.train import predict
+
+COLUMNS = ("clip_id", "subject", "dataset", "prediction")
+NO_GPU = "This run was trained on a GPU and none is here: probabilities come from the CPU, which rounds otherwise."
+
+
+def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignment: bool = False) -> list[str]:
+    """Write a table of predictions of every clip of some shard folders.
+
+    Columns: clip_id, subject, dataset, prediction, and p:CLASS for each class, averaged over all folds and seeds of the run.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder, every fold of which was trained.
+    shards : sequence of Path
+        Labels need not be known.
+    out : Path
+        CSV file; replaced if it exists, and its folder is made if need be.
+    mixed_alignment : bool
+        Take shards that are aligned otherwise than those that the run was trained on.
+
+    Returns
+    -------
+    list of str
+        What a reader of the table should know.
+
+    Raises
+    ------
+    FoldsMissing, CheckpointRefused, ShardCorrupt, ConfigError
+    """
+    facts, settings, plan = run_folder.open_run(run)
+    records = require_records(run, facts, settings, plan)
+    clips = ShardDataset(shards, None, size=facts["clips"]["shape"][-1], mixed_alignment=True).clips()
+    if clips.units != facts["clips"]["units"]:
+        raise ConfigError(
+            f"predict: flow must be in {facts['clips']['units']!r}, as the run was trained on; got {clips.units!r}. Extract alike."
+        )
+    known = facts["clips"].get("alignment")
+    if known and not mixed_alignment:
+        refuse_unknown(shards, known)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    here = _on_this_machine(settings.train)
+    classes = tuple(facts["clips"]["classes"])
+    total = np.zeros((len(clips), settings.network.classes))
+    for member in records:
+        loaded = checkpoint.load(run_folder.record_path(run, plan, member))
+        if loaded.classes != classes:
+            raise CheckpointRefused(
+                f"{run_folder.record_path(run, plan, member)}: classes must be those of the run ({', '.join(classes)}); got "
+                f"{', '.join(loaded.classes)}. Do not trust this folder."
+            )
+        total += predict(loaded.model, clips, here)
+    shares = total / len(records)
+    rows = (
+        [clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())], *own.tolist()]
+        for n, own in enumerate(shares)
+    )
+    commit.replace_file(out, run_folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
+    elsewhere = here.device != settings.train.device
+    return [*([NO_GPU] if elsewhere else []), *_notes(clips, set(facts["clips"]["subjects"]))]
+
+
+def _on_this_machine(settings: TrainSettings) -> TrainSettings:
+    """The settings, or those of the CPU where the run had a GPU and there is none here."""
+    if settings.device == "cpu" or torch.cuda.is_available():
+        return settings
+    return replace(settings, device="cpu", mixed_precision=False)
+
+
+def _notes(clips: Clips, known: set[str]) -> list[str]:
+    trained_on = sum(subject in known for subject in clips.subject)
+    if not trained_on:
+        return []
+    return [
+        f"{trained_on} of {len(clips)} clips are of subjects of the run itself: some networks were trained on them, so these "
+        "predictions say nothing about accuracy. For that, see predictions.csv of the run."
+    ]

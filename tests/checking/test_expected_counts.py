@@ -1,0 +1,148 @@
+"""What known data sets should hold: the file is sound, agrees with classes.toml, and its reasons explain exactly what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from flowkit.checking.expected_counts import CHECKED, compare, expectations, frame_rates
+from flowkit.inputs.manifest import Clip
+from flowkit.labels.groupings import grouping, label_name
+
+
+def clips(dataset: str, counts: dict[str, int], subjects: int, prefix: str = "x") -> list[Clip]:
+    """So many clips of each label, dealt out to the subjects."""
+    labels = [label for label, number in counts.items() for _ in range(number)]
+    return [
+        Clip(f"{prefix}{i}", f"{dataset}/{prefix}{i}", 1, 2, 3, f"s{i % subjects}", dataset, label)
+        for i, label in enumerate(labels)
+    ]
+
+
+def named(rows: list[Clip], label: str, *names: str) -> list[Clip]:
+    """The same clips, of which as many as there are names have this label and these ids."""
+    ids = iter(names)
+    return [
+        Clip(next(ids, c.clip_id), c.path, 1, 2, 3, c.subject, c.dataset, c.label) if c.label == label else c
+        for c in rows
+    ]
+
+
+CASME2 = {"disgust": 61, "repression": 27, "happiness": 32, "surprise": 25}
+SMIC = {"negative": 70, "positive": 51, "surprise": 43}
+SAMM = {"anger": 57, "contempt": 12, "disgust": 9, "fear": 8, "sadness": 6, "happiness": 26, "surprise": 15}
+
+
+def editions() -> Iterator[tuple[str, object]]:
+    for dataset, known in expectations()[0].items():
+        yield from ((dataset, edition) for edition in known.editions)
+
+
+@pytest.mark.parametrize(("dataset", "edition"), list(editions()), ids=lambda value: getattr(value, "name", value))
+def test_each_edition_adds_up_and_uses_the_words_of_the_groupings(dataset: str, edition) -> None:
+    assert dataset in grouping("3-class").datasets
+    assert edition.checked in CHECKED
+    if edition.counts:
+        assert sum(edition.counts.values()) == edition.clips
+        words = (
+            grouping(edition.grouping).classes if edition.grouping else grouping("3-class").datasets[dataset].classes
+        )
+        assert set(edition.counts) <= set(words)
+
+
+def test_each_reason_belongs_to_an_edition_and_uses_its_words() -> None:
+    for known in expectations()[0].values():
+        for reason in known.reasons:
+            (edition,) = [one for one in known.editions if one.name == reason.edition]
+            assert reason.checked in CHECKED
+            assert isinstance(reason.change, int) or set(reason.change) <= set(edition.counts)
+
+
+def test_the_composite_is_the_sum_of_its_members() -> None:
+    known, composites = expectations()
+    for composite in composites:
+        parts = [next(e for e in known[name].editions if e.name == part) for name, part in composite.members.items()]
+        assert sum(part.clips for part in parts) == composite.edition.clips
+        assert sum(part.subjects or 0 for part in parts) == composite.edition.subjects
+        for name, number in composite.edition.counts.items():
+            assert sum(part.counts[name] for part in parts) == number
+
+
+@pytest.mark.parametrize(
+    ("dataset", "groups", "number"),
+    [
+        ("casme2", "casme2-5", 246),
+        ("casme2", "casme2-7", 255),
+        ("samm", "samm-5", 136),
+        ("samm", "samm-8", 159),
+        ("mmew", "mmew-7", 300),
+        ("mmew", "mmew-6", 234),
+        ("mmew", "mmew-4", 263),
+    ],
+)
+def test_groupings_give_the_counts_that_the_field_reports(dataset: str, groups: str, number: int) -> None:
+    edition = expectations()[0][dataset].editions[0]
+    placed = [count for label, count in edition.counts.items() if grouping(groups).of(dataset, label) is not None]
+    assert sum(placed) == number
+
+
+def test_whole_data_sets_are_as_expected_however_their_names_are_written() -> None:
+    edition = expectations()[0]["casme2"].editions[0]
+    (found,) = compare(clips("CASME II", {label.title(): n for label, n in edition.counts.items()}, 26))
+    assert (found.dataset, found.edition.name, found.as_expected) == ("casme2", "2014-05-08", True)
+
+
+def test_the_composite_of_442_and_the_435_of_capsulenet() -> None:
+    casme2, samm, smic = clips("casme2", CASME2, 24, "c"), clips("samm", SAMM, 28, "m"), clips("smic-hs", SMIC, 16, "h")
+    *parts, whole = compare([*casme2, *samm, *smic])
+    assert [part.edition.name for part in parts] == ["MEGC2019"] * 3
+    assert (whole.dataset, whole.clips, whole.subjects, whole.as_expected) == ("MEGC2019", 442, 68, True)
+    fewer = clips("smic-hs", {"negative": 65, "positive": 51, "surprise": 41}, 16, "h")
+    *_, whole = compare([*casme2, *samm, *fewer])
+    assert whole.clips == 435
+    assert whole.counts == {"negative": (245, 250), "positive": (109, 109), "surprise": (81, 83)}
+    (text,) = whole.explanations
+    assert text.startswith("-7 clips (negative -5, surprise -2): ")
+    assert "CapsuleNet therefore scored 435 clips, not 442" in text
+
+
+def test_a_reason_whose_clips_are_there_explains_nothing() -> None:
+    counts = {"negative": 65, "positive": 51, "surprise": 41}
+    there = named(clips("smic-hs", counts, 16), "negative", "s1/micro/negative/s1_ne_02")
+    (found,) = compare(there)
+    assert found.explanations == ("-7 clips (negative -5, surprise -2): no known reason fits.",)
+
+
+def test_reasons_add_up_and_clips_that_must_be_there_are_looked_for() -> None:
+    both = {"negative": 69, "positive": 51, "surprise": 41}
+    (found,) = compare(clips("smic-hs", both, 16))
+    assert len(found.explanations) == 2
+    two_more = clips("casme2", CASME2 | {"disgust": 63}, 24)
+    assert "no known reason" in compare(two_more)[0].explanations[0]
+    (found,) = compare(named(two_more, "disgust", "casme2/sub04/EP12_01f", "sub5_EP9_05f"))
+    assert "+2 clips (negative +2): the official list leaves out two disgust clips" in found.explanations[0]
+
+
+def test_differences_in_number_alone_and_in_subjects_are_told() -> None:
+    labels = dict(expectations()[0]["casme2"].editions[0].counts)
+    (found,) = compare(clips("casme2", labels | {"others": 100}, 25))
+    assert "256 rows" in found.explanations[0]
+    assert "read in a public program" in found.explanations[0]
+    assert found.explanations[1] == "-1 subjects."
+
+
+def test_part_of_a_data_set_unknown_and_empty_labels_are_no_error() -> None:
+    (found,) = compare(clips("samm", {"": 2, "boredom": 1, "Other": 1}, 2))
+    assert found.counts["no label"] == (2, 0)
+    assert found.counts["boredom"] == (1, 0)
+    assert compare(clips("mine", {"joy": 3}, 2)) == ()
+    assert compare([]) == ()
+    assert [c.dataset for c in compare(clips("smic-nir", {"negative": 3}, 2))] == []
+
+
+def test_rates_and_labels_by_any_name() -> None:
+    assert frame_rates("CASME II") == (200,)
+    assert frame_rates("mine") == ()
+    assert label_name("MMEW", " Repression ") == "others"
+    assert label_name("mine", "Joy") == "joy"
