@@ -60,10 +60,11 @@ import machine
 import scene_sets
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
-from flowkit.face.align import FACE, Aligner, Anchor, Face
+from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.registration import compose, invert
 from flowkit.inputs.manifest import Clip
 from flowkit.motion.flow import solve, stabilised
+from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.scenes import LABELS, SynthConfig, Truth, make_scene, make_subject
 from flowkit_kernels import TVL1Params

@@ -29,12 +29,13 @@ import flowkit_kernels
 import machine
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError
-from flowkit.face.align import FACE, RIGID, Aligner, Face, Regions, face_crop, regions
+from flowkit.face.align import Aligner, Face, Regions, face_crop, regions
 from flowkit.face.landmarks import CANONICAL, FaceLandmarker
 from flowkit.face.registration import Image, fit_similarity, match_light
 from flowkit.inputs.frames import Frames, read_frames
 from flowkit.inputs.manifest import Clip
 from flowkit.motion.flow import dual_phase_flow
+from flowkit.storage.schema import FACE, RIGID
 from flowkit_kernels import TVL1Params
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces"

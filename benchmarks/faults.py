@@ -35,7 +35,7 @@ import numpy as np
 
 import machine
 from flowkit.storage import commit
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 SIZE = 64

@@ -47,13 +47,14 @@ import scene_sets
 from accuracy import CLIP, DEFAULT, FACES, SIZE, TITLES, carried, grey, judged, markdown, parsed
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
-from flowkit.face.align import FACE, RIGID, Aligner, Anchor, Face, fit_samples
+from flowkit.face.align import Aligner, Anchor, Face, fit_samples
 from flowkit.face.head_motion import motion_of, tell_apart
 from flowkit.face.head_tracking import turned
 from flowkit.face.registration import fit_similarity, invert, mapped, remove_motion
 from flowkit.inputs import images
 from flowkit.inputs.videos import open_reel
 from flowkit.motion.flow import solve
+from flowkit.storage.schema import FACE, RIGID
 from flowkit.synthetic.face_scenes import FaceScene, FaceSubject, Moment, motion
 from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject
 from flowkit_kernels import TVL1Params

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import flowkit
 from flowkit.face.registration import invert
 from flowkit.reports.pictures import clip_panels, colour_wheel, flow_picture, png_bytes
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import read_truth, synthesise
 from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject
 

@@ -36,7 +36,8 @@ from flowkit.storage import commit
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.quality import Flag
-from flowkit.storage.shards import COLUMNS, SHARD_SCHEMA, SIZE, TEXT, sample_bytes, shard_image
+from flowkit.storage.schema import COLUMNS, SHARD_SCHEMA, SIZE, TEXT, sample_bytes
+from flowkit.storage.shard_writer import shard_image
 
 CONFIG = ExtractConfig(align=AlignConfig(method="none"), shard=ShardConfig(compress="zstd"), backend="cpu")
 FLAGS = ("--align", "none", "--compress", "zstd", "--backend", "cpu")

@@ -36,10 +36,11 @@ import numpy.typing as npt
 
 import machine
 from flowkit.config import AlignConfig
-from flowkit.face.align import FACE, Aligner, face_crop
+from flowkit.face.align import Aligner, face_crop
 from flowkit.inputs.frames import Sequence
 from flowkit.inputs.manifest import Clip
 from flowkit.motion.spotting import SIZE, Spotted, spot_sequence
+from flowkit.storage.schema import FACE
 from flowkit.synthetic.scenes import Scene, SynthConfig, scenes
 
 FPS = 200.0

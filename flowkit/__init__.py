@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from flowkit.execution.stop import Stop
     from flowkit.extraction.options import RunOptions, Summary
     from flowkit.extraction.pipeline import extract
-    from flowkit.storage.shards import Shard, ShardFolder
+    from flowkit.storage.folder import ShardFolder
+    from flowkit.storage.shard_reader import Shard
 
 __version__ = "0.2.0"
 
@@ -26,8 +27,8 @@ _HOME = {
     "ExtractConfig": "flowkit.config",
     "LoggingReporter": "flowkit.execution.progress",
     "RunOptions": "flowkit.extraction.options",
-    "Shard": "flowkit.storage.shards",
-    "ShardFolder": "flowkit.storage.shards",
+    "Shard": "flowkit.storage.shard_reader",
+    "ShardFolder": "flowkit.storage.folder",
     "Stop": "flowkit.execution.stop",
     "Summary": "flowkit.extraction.options",
     "extract": "flowkit.extraction.pipeline",

@@ -114,7 +114,8 @@ def _shards(folder: Path, vouched: bool) -> Callable[[int], str]:
     """Damaged shards: behind the record of the honest one, or with nothing to hold libhdf5 back."""
     from flowkit.errors import ShardCorrupt
     from flowkit.storage.commit import Record
-    from flowkit.storage.shards import Shard, ShardFolder
+    from flowkit.storage.folder import ShardFolder
+    from flowkit.storage.shard_reader import Shard
 
     honest = ShardFolder.open(folder)
     shard = next(iter(honest.shards()))

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.align import FACE, RIGID, regions
+from flowkit.face.align import regions
 from flowkit.face.landmarks import CANONICAL
 from flowkit.face.registration import Transform, fit_similarity, invert
 from flowkit.inputs.frames import Frames, Source
 from flowkit.inputs.manifest import Clip, KeyFrames
+from flowkit.storage.schema import FACE, RIGID
 
 Array = npt.NDArray[np.float64]
 Field = Callable[[Array], Array]

@@ -17,10 +17,11 @@ from flowkit.errors import FailureCode
 from flowkit.extraction.plan import Task, make_plan, publish_generation
 from flowkit.inputs.manifest import Clip
 from flowkit.storage import commit
-from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.index import finalise
 from flowkit.storage.quality import Flag
-from flowkit.storage.shards import RUN_FILE, SHARD_SCHEMA, Sample, shard_image
+from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, SHARD_SCHEMA, Sample
+from flowkit.storage.shard_writer import shard_image
 
 DATASETS = ("alpha", "beta")
 LABELS = ("happiness", "surprise", "disgust")

@@ -91,7 +91,8 @@ def kernels(folder: Path) -> str:
 def shard(folder: Path) -> str:
     """Make one shard of one clip, write it durably, and read it back."""
     from flowkit.storage import commit
-    from flowkit.storage.shards import COLUMNS, SIZE, TEXT, shard_image
+    from flowkit.storage.schema import COLUMNS, SIZE, TEXT
+    from flowkit.storage.shard_writer import shard_image
 
     side = 16
     settings = ExtractConfig().to_dict()

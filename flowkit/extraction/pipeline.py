@@ -45,10 +45,11 @@ from flowkit.inputs.manifest import read_manifest
 from flowkit.provenance import other_devices, refuse_windows
 from flowkit.settings_io import differences
 from flowkit.storage import commit
+from flowkit.storage.folder import ShardFolder, read_run, refuse_older
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.row_table import column
-from flowkit.storage.shards import SHARD_SCHEMA, ShardFolder, read_run, refuse_older, sample_bytes
+from flowkit.storage.schema import SHARD_SCHEMA, sample_bytes
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
 

@@ -28,7 +28,8 @@ from flowkit.motion.flow import Flow, solve, stabilised
 from flowkit.motion.mmcof import combine
 from flowkit.storage import commit
 from flowkit.storage.quality import EXPLAINED_LIMIT_PX, RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag
-from flowkit.storage.shards import Sample, shard_image
+from flowkit.storage.schema import Sample
+from flowkit.storage.shard_writer import shard_image
 
 Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
 """Gives each clip of a task, in its order, with the outcome of reading and aligning it."""

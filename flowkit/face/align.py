@@ -45,13 +45,11 @@ from flowkit.face.registration import (
 from flowkit.face.shading import match_shading
 from flowkit.inputs.frames import Frames
 from flowkit.inputs.manifest import Clip
-from flowkit.storage.action_units import DEPTH_MODES
+from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID
 
 Landmarks = npt.NDArray[np.float32]
 Regions = npt.NDArray[np.uint8]
 
-FACE, RIGID = 1, 2
-"""Bits of `Face.regions`: inside the face; the part of it that expressions move least."""
 MIN_EYE_DISTANCE_PX = 12.0
 """Outer eye corners closer than this: a tenth of a pixel of motion in the crop would be a hundredth in the frame."""
 

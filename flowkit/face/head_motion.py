@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from flowkit.face.head_shape import CAMERA_CM, GRID, REFERENCE, HeadShape
 from flowkit.face.registration import Transform
-from flowkit.storage.action_units import DEPTH_MODES
+from flowkit.storage.schema import DEPTH_MODES
 
 Array = npt.NDArray[np.float64]
 Flow = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ import flowkit_kernels
 from flowkit.face.head_motion import similarity_of, tell_apart
 from flowkit.face.head_shape import CAMERA_CM, REFERENCE, STEADY, HeadShape
 from flowkit.face.registration import Image, Transform, compose, fit_similarity, mapped, match_light
-from flowkit.storage.action_units import DEPTH_MODES
+from flowkit.storage.schema import DEPTH_MODES
 from flowkit_kernels import TVL1Params
 
 Array = npt.NDArray[np.float64]

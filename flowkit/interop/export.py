@@ -25,8 +25,10 @@ from flowkit.extraction.plan import read_generations
 from flowkit.interop.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.settings_io import differences
 from flowkit.storage import commit
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.safe_files import read_regular
-from flowkit.storage.shards import Sample, Shard, ShardFolder
+from flowkit.storage.schema import Sample
+from flowkit.storage.shard_reader import Shard
 
 FormatName = Literal["stst", "png", "npz"]
 MARKER: Final = "export.json"

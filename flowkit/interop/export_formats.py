@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ConfigError
-from flowkit.face.align import FACE
 from flowkit.inputs.manifest import MAX_TEXT
 from flowkit.interop.stst_import import DATASETS, LABELS, LIST_FILE, PICTURE_FOLDERS, SIDE, SUFFIXES
 from flowkit.labels.groupings import dataset_name, grouping
 from flowkit.reports.pictures import mmcof_picture, png_bytes
-from flowkit.storage.shards import Sample
+from flowkit.storage.schema import FACE, Sample
 
 GREYS: Final = 255
 STILL_GREY: Final = 127

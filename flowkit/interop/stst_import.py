@@ -45,17 +45,17 @@ from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, S
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.extraction.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.extraction.task import record_content
-from flowkit.face.align import FACE
 from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT, Clip
 from flowkit.provenance import processor, versions
 from flowkit.reports.shard_report import refresh_report
 from flowkit.settings_io import differences
 from flowkit.storage import commit
-from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.storage.folder import read_run, refuse_older
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.quality import Flag
 from flowkit.storage.safe_files import lines, regular
-from flowkit.storage.shards import SHARD_SCHEMA, Sample, read_run, refuse_older, shard_image
+from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, FACE, SHARD_SCHEMA, Sample
+from flowkit.storage.shard_writer import shard_image
 from flowkit_kernels import MMCOFParams, mmcof
 
 Zero = Literal["mode", "median"]

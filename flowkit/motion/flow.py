@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 import flowkit_kernels
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import RIGID, Face, fit_samples
+from flowkit.face.align import Face, fit_samples
 from flowkit.face.head_motion import motion_of, similarity_of, tell_apart
 from flowkit.face.head_shape import REFERENCE
 from flowkit.face.registration import FlowModel, remove_motion, residual_px
-from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, RIGID
 from flowkit_kernels import TVL1Params
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 import flowkit_kernels
-from flowkit.face.align import FACE, Face
+from flowkit.face.align import Face
 from flowkit.motion.flow import Flow
+from flowkit.storage.schema import FACE
 from flowkit_kernels import MMCOFParams
 
 

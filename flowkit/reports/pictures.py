@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowkit.face.align import FACE
 from flowkit.motion.head_removed import RemovedMotion
+from flowkit.storage.schema import FACE
 
 RGB = npt.NDArray[np.uint8]
 """(H, W, 3)."""

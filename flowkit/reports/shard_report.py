@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from flowkit.errors import FailureCode, ShardCorrupt
 from flowkit.execution.progress import Reporter
-from flowkit.face.align import FACE
 from flowkit.motion.head_removed import RemovedMotion, removed_motion
 from flowkit.reports.html import Html, document, element, facts, histogram, joined, table
 from flowkit.reports.pictures import RGB, clip_panels, colour_wheel, data_uri, head_panels, mmcof_wheel, png_bytes
 from flowkit.storage import commit
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.quality import (
     EXPLAINED_LIMIT_PX,
     RESIDUAL_LIMIT_PX,
@@ -32,7 +32,8 @@ from flowkit.storage.quality import (
     names,
     residual_limit_px,
 )
-from flowkit.storage.shards import Shard, ShardFolder
+from flowkit.storage.schema import FACE
+from flowkit.storage.shard_reader import Shard
 
 FILE = "report.html"
 MAX_ROWS = 200

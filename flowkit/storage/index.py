@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from flowkit.extraction.plan import read_generations
 from flowkit.storage import commit
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.row_table import column
 from flowkit.storage.safe_files import regular
-from flowkit.storage.shards import ShardFolder
 
 INDEX_FILE: Final = "index.npz"
 FORMAT: Final = 1

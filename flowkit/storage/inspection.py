@@ -12,10 +12,10 @@ from flowkit.config import ExtractConfig
 from flowkit.errors import ConfigError, ShardCorrupt
 from flowkit.extraction.plan import read_generations, unplanned
 from flowkit.storage.commit import RUN_FILE
+from flowkit.storage.folder import ShardFolder, stored_run
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.quality import Flag
 from flowkit.storage.row_table import column
-from flowkit.storage.shards import ShardFolder, stored_run
 
 
 def inspect(out: str | Path, tell: Callable[[str], None] = lambda note: None) -> dict[str, Any]:

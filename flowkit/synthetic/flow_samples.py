@@ -45,12 +45,13 @@ from flowkit.errors import ConfigError, EnvironmentMissing, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
-from flowkit.face.align import RIGID, regions
+from flowkit.face.align import regions
 from flowkit.face.head import SKIN, Array, Head, canonical_head
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.face.registration import fit_similarity
 from flowkit.labels.groupings import grouping
 from flowkit.storage import commit
+from flowkit.storage.schema import RIGID
 from flowkit.synthetic.degradation import Flow, degrade, nearest_similarity
 from flowkit.synthetic.draws import generator
 from flowkit.synthetic.expressions import EMOTIONS, Movement, Weights, draw_movement

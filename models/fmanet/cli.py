@@ -385,7 +385,7 @@ NETWORK_CLASSES = "network.classes"
 def _settings(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
     """Settings from a file, assignments and flags; what is wrong with them or with the folders of the shards is found here."""
     from flowkit.settings_io import load_values
-    from flowkit.storage.shards import ShardFolder
+    from flowkit.storage.folder import ShardFolder
 
     values = load_values(given.pop("config_file"), given.pop("assignments"), **given)
     network = values.get("network")
@@ -413,7 +413,7 @@ def _check_run(run: Path) -> None:
 
 
 def _check_shards(shards: Sequence[Path]) -> None:
-    from flowkit.storage.shards import stored_run
+    from flowkit.storage.folder import stored_run
 
     for path in shards:
         stored_run(path)

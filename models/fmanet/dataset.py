@@ -24,7 +24,9 @@ from flowkit.errors import ConfigError, ShardCorrupt
 from flowkit.labels.groupings import dataset_name, preview
 from flowkit.labels.groupings import grouping as class_grouping
 from flowkit.storage.commit import Record
-from flowkit.storage.shards import Shard, ShardFolder, verify_file
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.shard_checks import verify_file
+from flowkit.storage.shard_reader import Shard
 from fmanet.alignment import refuse_mixed
 
 Units = Literal["px", "minmax"]

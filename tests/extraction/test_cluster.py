@@ -35,8 +35,8 @@ from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.run_local import Job, Placed
 from flowkit.inputs.manifest import Clip, read_manifest
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import verify
-from flowkit.storage.shards import ShardFolder
 
 CONFIG = load_config(None, align__method="none", align__size=SIZE, shard__clips=1, backend="cpu")
 """As `SMALL`, but a task a clip: there is more to be lost."""

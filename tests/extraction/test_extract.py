@@ -19,7 +19,7 @@ from conftest import SIZE, SMALL, Done, flowkit, shard_bytes, start
 from flowkit.config import load_config
 from flowkit.errors import BackendUnavailable
 from flowkit.extraction import pipeline
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 
 
 def extract(manifest: Path, out: Path, *more: str | Path, **environment: str) -> Done:

@@ -28,9 +28,9 @@ from flowkit.extraction import pipeline, read_and_align
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.inputs.frames import read_frames
 from flowkit.inputs.manifest import Clip, read_manifest
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect
 from flowkit.storage.quality import Flag
-from flowkit.storage.shards import ShardFolder
 
 NAMES = ("1.png", "2.png", "3.png")
 SICK = Path(__file__).parent / "sick"

@@ -20,7 +20,7 @@ import pytest
 
 from conftest import SMALL, flowkit, shard_bytes, start
 from flowkit.storage import commit
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SOURCE = Path(commit.__file__).read_text(encoding="utf-8")

@@ -38,8 +38,8 @@ from flowkit.extraction.task import StageSeconds
 from flowkit.inputs.manifest import read_manifest
 from flowkit.provenance import describe_devices
 from flowkit.reports.shard_report import write_report
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect
-from flowkit.storage.shards import ShardFolder
 
 CONFIG = load_config(None, align__method="none", align__size=SIZE, shard__clips=5, backend="cpu")
 """As `SMALL` of conftest: the shards are those of `undisturbed`."""

@@ -21,7 +21,7 @@ from flowkit.extraction.shares import Share, array_warning, parse_share
 from flowkit.inputs.manifest import read_manifest, write_manifest
 from flowkit.storage import commit
 from flowkit.storage.index import Index
-from flowkit.storage.shards import sample_bytes
+from flowkit.storage.schema import sample_bytes
 
 TINY = (*SMALL, "--shard-clips", "2")
 """Flags that cut `cropped` into six shards."""

@@ -16,10 +16,11 @@ import pytest
 import portrait
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import FACE, RIGID, Aligner, Face, face_crop, regions
+from flowkit.face.align import Aligner, Face, face_crop, regions
 from flowkit.face.landmarks import BROWS, CANONICAL, EYES, FACE_OVAL, LIPS
 from flowkit.face.registration import compose, fit_similarity, invert
 from flowkit.inputs.frames import Frames
+from flowkit.storage.schema import FACE, RIGID
 
 SIZE = 128
 MOTIONS = (portrait.drift(4, 1, size=SIZE), portrait.drift(-5, -0.5, 1.01, size=SIZE))

@@ -12,9 +12,10 @@ import pytest
 import flowkit_kernels
 import portrait
 from flowkit.config import AlignConfig
-from flowkit.face.align import FACE, Aligner, Face
+from flowkit.face.align import Aligner, Face
 from flowkit.face.contrast import MAX_WEIGHT, MIN_WEIGHT, Signal, blur_px, data_weight, measure_noise
 from flowkit.motion.flow import solve
+from flowkit.storage.schema import FACE
 from flowkit_kernels import TVL1Params
 
 SIZE = 96

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import flowkit
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "faces"

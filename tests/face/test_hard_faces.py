@@ -14,10 +14,11 @@ import pytest
 import portrait
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import FACE, Aligner, Face
+from flowkit.face.align import Aligner, Face
 from flowkit.face.landmarks import CANONICAL
 from flowkit.face.registration import invert
 from flowkit.motion.flow import Flow, dual_phase_flow
+from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.scenes import SynthConfig, make_scene, make_subject
 from flowkit_kernels import TVL1Params

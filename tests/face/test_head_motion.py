@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 
 import portrait
-from flowkit.face.align import FACE, fit_samples, regions
+from flowkit.face.align import fit_samples, regions
 from flowkit.face.head_motion import HeadFit, head_fields, motion_of, similarity_of, tell_apart
 from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
-from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, FACE
 
 Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import portrait
 from flowkit.face.head import CONTROL_POINTS, action_unit_fields, cage
 from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
 from flowkit.face.landmarks import CANONICAL, POINTS
-from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
+from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES
 from flowkit.synthetic.face_scenes import rotation
 
 Array = npt.NDArray[np.float64]

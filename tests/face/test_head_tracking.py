@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 import portrait
-from flowkit.face.align import FACE, Aligner, Anchor, Face
+from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.head import CONTROL_POINTS, cage
 from flowkit.face.head_motion import head_fields
 from flowkit.face.head_shape import REFERENCE, HeadShape
@@ -17,6 +17,7 @@ from flowkit.face.head_tracking import placed, rescaled, turned
 from flowkit.face.landmarks import POINTS
 from flowkit.face.registration import compose, mapped
 from flowkit.inputs.manifest import Clip
+from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import rotation
 from sitter import AT_REST, SMILE, Sitter, landmark_settings
 

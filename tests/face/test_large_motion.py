@@ -14,7 +14,7 @@ from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
 from flowkit.face.head_tracking import turned
 from flowkit.face.landmarks import POINTS
 from flowkit.face.shading import match_shading
-from flowkit.storage.action_units import DEPTH_MODES
+from flowkit.storage.schema import DEPTH_MODES
 
 SIZE = 64
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -13,7 +13,9 @@ import torch
 
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
 from flowkit.storage import commit
-from flowkit.storage.shards import RUN_FILE, SHARD_SCHEMA, shard_image
+from flowkit.storage.commit import RUN_FILE
+from flowkit.storage.schema import SHARD_SCHEMA
+from flowkit.storage.shard_writer import shard_image
 from fmanet.dataset import Clips
 from shard_builder import of_schema_2
 

@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
-from flowkit.storage import commit, shards
+from flowkit.storage import commit, schema
 from fmanet import checkpoint, run_folder
 from fmanet.ablation import LADDER
 from fmanet.alignment import alignments
@@ -284,13 +284,13 @@ def _nan(file: Any) -> None:
 
 
 def _newer(file: Any) -> None:
-    file.attrs["schema"] = shards.SHARD_SCHEMA + 1
+    file.attrs["schema"] = schema.SHARD_SCHEMA + 1
 
 
 def _empty(out: Path) -> Path:
     commit.probe(out)
     whole = made_shards(out.with_name("whole"), subjects=1)
-    shutil.copy(whole / shards.RUN_FILE, out)
+    shutil.copy(whole / commit.RUN_FILE, out)
     return out
 
 

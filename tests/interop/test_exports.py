@@ -36,7 +36,8 @@ from flowkit.interop.export_formats import (
 )
 from flowkit.interop.stst_import import LIST_FILE, SIDE, import_stst
 from flowkit.storage import commit
-from flowkit.storage.shards import COLUMNS, ShardFolder
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.schema import COLUMNS
 from shard_builder import LABELS, build_folder
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "megc-flow28"

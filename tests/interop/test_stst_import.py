@@ -20,8 +20,8 @@ from flowkit.errors import ConfigError, FlowkitError, ManifestError, SettingsCha
 from flowkit.interop.stst_import import LIST_FILE, SIDE, import_stst
 from flowkit.reports.shard_report import write_report
 from flowkit.storage import commit
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect, verify
-from flowkit.storage.shards import ShardFolder
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "megc-flow28"
 CLIPS = (

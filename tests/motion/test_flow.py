@@ -14,9 +14,10 @@ import flowkit_kernels
 import portrait
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import FACE, RIGID, Aligner, Face, regions
+from flowkit.face.align import Aligner, Face, regions
 from flowkit.motion.flow import Flow, check_flow, dual_phase_flow
 from flowkit.motion.mmcof import combine
+from flowkit.storage.schema import FACE, RIGID
 from flowkit_kernels import MMCOFParams, TVL1Params
 
 SIZE = 128

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowkit.face.align import FACE, POINTS, Face, regions
+from flowkit.face.align import POINTS, Face, regions
 from flowkit.face.contrast import UNMATCHED
 from flowkit.face.head_motion import motion_of
 from flowkit.motion.flow import Flow, stabilised
 from flowkit.motion.head_removed import RemovedMotion, removed_motion
-from flowkit.storage.action_units import DEPTH_MODES
+from flowkit.storage.schema import DEPTH_MODES, FACE
 
 SIZE = 96
 TURN_DEG = np.array([[3.0, -1.0], [1.0, 2.0]])

@@ -22,7 +22,7 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Aligner
 from flowkit.inputs.manifest import Clip, read_manifest
 from flowkit.motion.spotting import Spotted, spot
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 WHOLE = SynthConfig(

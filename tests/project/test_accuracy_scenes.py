@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from flowkit.config import AlignConfig
-from flowkit.face.align import FACE, Aligner, Anchor
+from flowkit.face.align import Aligner, Anchor
+from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.scene_settings import Truth
 from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject

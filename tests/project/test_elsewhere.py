@@ -39,7 +39,7 @@ READERS = """
 import sys
 import flowkit_kernels, flowkit.labels.groupings, flowkit.cli, fmanet.cli, fmanet.training_run
 from flowkit.storage.index import Index
-from flowkit.storage.shards import ShardFolder
+from flowkit import ShardFolder
 from fmanet.dataset import ShardDataset
 
 out = sys.argv[1]

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import SMALL, shard_bytes
 from flowkit.storage import commit
-from flowkit.storage.shards import ShardFolder
+from flowkit.storage.folder import ShardFolder
 
 FULL = "/dev/full"
 NAME = "sub01/Señor 顔"

@@ -17,7 +17,8 @@ from PIL import Image
 
 from conftest import SIZE, SMALL, flowkit
 from flowkit.inputs.manifest import read_manifest
-from flowkit.storage.shards import COLUMNS, ShardFolder
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.schema import COLUMNS
 
 ALIKE = 0.9
 """Correlation above which a picture shows the face: of frames of one clip it is above 0.99."""

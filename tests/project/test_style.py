@@ -103,7 +103,7 @@ def test_library_code_is_short_and_says_nothing_by_itself(path: Path) -> None:
 
 def test_reading_shards_costs_neither_numba_nor_mediapipe_nor_opencv() -> None:
     code = (
-        "import sys, flowkit.storage.shards, flowkit.errors, flowkit.execution.supervised_pool, flowkit.settings_io\n"
+        "import sys, flowkit.storage.folder, flowkit.errors, flowkit.execution.supervised_pool, flowkit.settings_io\n"
         "heavy = {'numba', 'mediapipe', 'cv2', 'torch', 'av', 'click'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

@@ -14,7 +14,8 @@ import numpy as np
 
 from flowkit.storage import commit
 from flowkit.storage.commit import Record
-from flowkit.storage.shards import SHARD_SCHEMA, Shard
+from flowkit.storage.schema import SHARD_SCHEMA
+from flowkit.storage.shard_reader import Shard
 
 CLIPS, SIZE = 2, 32
 """Of each shard of `build_folder`."""

@@ -28,10 +28,12 @@ from flowkit.extraction.pipeline import preview
 from flowkit.inputs.manifest import write_manifest
 from flowkit.interop.export import export
 from flowkit.reports.shard_report import write_report
-from flowkit.storage import commit
-from flowkit.storage import shards as shards_module
+from flowkit.storage import commit, shard_checks
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect, verify
-from flowkit.storage.shards import COLUMNS, Shard, ShardFolder, shard_image
+from flowkit.storage.schema import COLUMNS
+from flowkit.storage.shard_reader import Shard
+from flowkit.storage.shard_writer import shard_image
 from fmanet.dataset import ShardDataset
 from hostile_files import KINDS, little_memory, no_file
 from json_mutations import mutations
@@ -169,7 +171,7 @@ READ_WITH_PLUGINS = """
 import pathlib, sys
 import h5py
 from flowkit.errors import ShardCorrupt
-from flowkit.storage.shards import Shard, ShardFolder
+from flowkit import Shard, ShardFolder
 path, out, loaded = map(pathlib.Path, sys.argv[1:])
 folder = ShardFolder.open(out)
 for checked in (True, False):
@@ -215,8 +217,8 @@ def test_libhdf5_has_no_folder_of_plugins_while_a_shard_is_opened(
     folder: ShardFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    check = shards_module._check_columns
-    monkeypatch.setattr(shards_module, "_check_columns", lambda *given: sizes.append(h5py.h5pl.size()) or check(*given))
+    check = shard_checks.check_columns
+    monkeypatch.setattr(shard_checks, "check_columns", lambda *given: sizes.append(h5py.h5pl.size()) or check(*given))
     before = [h5py.h5pl.get(number) for number in range(h5py.h5pl.size())]
     first(folder).sample(0)
     assert (sizes, bool(before)) == ([0], True)

@@ -16,9 +16,9 @@ import pytest
 from conftest import flowkit
 from flowkit.extraction.plan import Generation, publish_generation, read_generations
 from flowkit.storage import commit
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.inspection import inspect
-from flowkit.storage.shards import ShardFolder
 from shard_builder import build_folder
 
 CLIPS = 9
@@ -181,7 +181,7 @@ def test_a_record_that_comes_while_others_are_read_makes_the_index_stale(
         record.write_bytes(kept)
         return scan(folder)
 
-    monkeypatch.setattr("flowkit.storage.shards.scan", scan_late)
+    monkeypatch.setattr("flowkit.storage.folder.scan", scan_late)
     finalise(out)
     monkeypatch.undo()
     notes: list[str] = []

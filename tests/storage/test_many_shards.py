@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from flowkit.storage import commit
-from flowkit.storage.shards import Shard, ShardFolder
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.shard_reader import Shard
 from shard_builder import build_folder
 
 QUICK, ALL = 140, 1000
@@ -23,7 +24,7 @@ READ = """
 import sys
 from pathlib import Path
 from torch.utils.data import DataLoader, Subset
-from flowkit.storage.shards import ShardFolder
+from flowkit import ShardFolder
 from fmanet.dataset import ShardDataset
 out, count, methods = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 step = max(1, count // 300)

@@ -10,14 +10,13 @@ import pytest
 
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.task import _quality, _sample
-from flowkit.face.align import FACE, Face
+from flowkit.face.align import Face
 from flowkit.face.contrast import Signal
 from flowkit.inputs.frames import Source
 from flowkit.inputs.manifest import Clip, KeyFrames
 from flowkit.motion.flow import Flow
-from flowkit.storage.action_units import ACTION_UNITS, DEPTH_MODES
 from flowkit.storage.quality import Flag
-from flowkit.storage.shards import COLUMNS
+from flowkit.storage.schema import ACTION_UNITS, COLUMNS, DEPTH_MODES, FACE
 
 SIDE = 32
 TOLD_APART = {"au_hint": np.zeros((2, len(ACTION_UNITS)), np.float32)}

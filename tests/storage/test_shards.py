@@ -13,8 +13,10 @@ import pytest
 from hostile_shards import recommitted
 
 from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.storage.action_units import ACTION_UNITS
-from flowkit.storage.shards import COLUMNS, SHARD_SCHEMA, Shard, ShardFolder, sample_bytes, shard_image
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.schema import ACTION_UNITS, COLUMNS, SHARD_SCHEMA, sample_bytes
+from flowkit.storage.shard_reader import Shard
+from flowkit.storage.shard_writer import shard_image
 from shard_builder import build_folder, of_schema_2
 
 CLIPS = 2

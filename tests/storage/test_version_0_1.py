@@ -17,9 +17,10 @@ from conftest import SMALL, flowkit
 from flowkit.config import ExtractConfig
 from flowkit.errors import SchemaTooNew
 from flowkit.inputs.manifest import Clip
-from flowkit.storage import commit, shards
+from flowkit.storage import commit, folder, schema
+from flowkit.storage.folder import ShardFolder
 from flowkit.storage.index import Index
-from flowkit.storage.shards import COLUMNS, HASHED, ShardFolder
+from flowkit.storage.schema import COLUMNS, HASHED
 from fmanet.dataset import ShardDataset
 from shard_builder import build_folder
 
@@ -94,20 +95,20 @@ def test_a_setting_that_came_later_has_the_value_of_then_in_an_old_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = build_folder(tmp_path / "out")
-    monkeypatch.setitem(shards.NEWER_SETTINGS, "align", {"size": 1, "halo": "none"})
+    monkeypatch.setitem(schema.NEWER_SETTINGS, "align", {"size": 1, "halo": "none"})
     settings = ShardFolder.open(out).run["settings"]
     assert (settings["align"]["size"], settings["align"]["halo"]) == (32, "none")
-    assert shards.completed({"import": {}, "align": {}}) == {"import": {}, "align": {}}
+    assert folder.completed({"import": {}, "align": {}}) == {"import": {}, "align": {}}
 
 
 def test_the_values_of_then_are_settings_of_today() -> None:
-    ExtractConfig.from_dict(shards.NEWER_SETTINGS)
+    ExtractConfig.from_dict(schema.NEWER_SETTINGS)
 
 
 def test_a_folder_of_newer_shards_is_refused_before_anything_is_written(cropped: Path, tmp_path: Path) -> None:
     out = build_folder(tmp_path / "out")
     run = ShardFolder.open(out).run
-    (out / "run.json").write_bytes(commit.encode({**run, "shard_schema": shards.SHARD_SCHEMA + 1}))
+    (out / "run.json").write_bytes(commit.encode({**run, "shard_schema": schema.SHARD_SCHEMA + 1}))
     for command in (("inspect", out), ("verify", out), ("extract", cropped, "--out", out)):
         done = flowkit(*command)
         assert (done.code, "schema of the shards must be at most 2; got 3. Use the newer flowkit" in done.err) == (
