@@ -29,8 +29,10 @@ import flowkit_kernels
 import machine
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError
-from flowkit.face.align import Aligner, Face, Regions, face_crop, regions
+from flowkit.face.align import Aligner, Face
+from flowkit.face.crops import face_crop
 from flowkit.face.landmarks import CANONICAL, FaceLandmarker
+from flowkit.face.regions import Regions, regions
 from flowkit.face.registration import Image, fit_similarity, match_light
 from flowkit.inputs.frames import Frames, read_frames
 from flowkit.inputs.manifest import Clip

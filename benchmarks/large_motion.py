@@ -47,9 +47,10 @@ import scene_sets
 from accuracy import CLIP, DEFAULT, FACES, SIZE, TITLES, carried, grey, judged, markdown, parsed
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
-from flowkit.face.align import Aligner, Anchor, Face, fit_samples
+from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.head_motion import motion_of, tell_apart
 from flowkit.face.head_tracking import turned
+from flowkit.face.regions import fit_samples
 from flowkit.face.registration import fit_similarity, invert, mapped, remove_motion
 from flowkit.inputs import images
 from flowkit.inputs.videos import open_reel

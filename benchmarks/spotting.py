@@ -36,7 +36,8 @@ import numpy.typing as npt
 
 import machine
 from flowkit.config import AlignConfig
-from flowkit.face.align import Aligner, face_crop
+from flowkit.face.align import Aligner
+from flowkit.face.crops import face_crop
 from flowkit.inputs.frames import Sequence
 from flowkit.inputs.manifest import Clip
 from flowkit.motion.spotting import SIZE, Spotted, spot_sequence

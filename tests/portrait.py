@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.align import regions
 from flowkit.face.landmarks import CANONICAL
+from flowkit.face.regions import regions
 from flowkit.face.registration import Transform, fit_similarity, invert
 from flowkit.inputs.frames import Frames, Source
 from flowkit.inputs.manifest import Clip, KeyFrames

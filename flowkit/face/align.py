@@ -14,29 +14,17 @@ import numpy.typing as npt
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.contrast import Signal
-from flowkit.face.head_motion import sampled
+from flowkit.face.crops import canonical_crop, crop_scale, face_crop, shown, whole_frame
 from flowkit.face.head_shape import STEADY, HeadShape
 from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, scaling, turned
-from flowkit.face.landmarks import (
-    BROWS,
-    CANONICAL,
-    EYES,
-    FACE_OVAL,
-    LEFT_EYE,
-    LIPS,
-    POINTS,
-    RIGHT_EYE,
-    FaceLandmarker,
-    check_landmarker,
-    read_landmarks_file,
-)
+from flowkit.face.landmarks import CANONICAL, POINTS, FaceLandmarker, Landmarks, check_landmarker, read_landmarks_file
+from flowkit.face.regions import Regions, fit_samples, regions
 from flowkit.face.registration import (
     LOST_BELOW,
     Image,
     Reference,
     Transform,
     compose,
-    fit_similarity,
     invert,
     is_blank,
     mapped,
@@ -47,21 +35,10 @@ from flowkit.inputs.frames import Frames
 from flowkit.inputs.manifest import Clip
 from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID
 
-Landmarks = npt.NDArray[np.float32]
-Regions = npt.NDArray[np.uint8]
-
-MIN_EYE_DISTANCE_PX = 12.0
-"""Outer eye corners closer than this: a tenth of a pixel of motion in the crop would be a hundredth in the frame."""
-
-_ELLIPSE = (0.50, 0.47), (0.30, 0.40)
-"""Centre and half axes, in crops, of the face where no landmarks are known."""
-_FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
-"""How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
 _MIN_RIGID = 0.01
 """Least share of the crop that the rigid part must cover."""
 LANDMARKS_BELOW = 0.95
 """Quality of a registration below which the frame's own landmarks are looked for: a detection costs as much as all the rest."""
-_CUBIC_REACH_PX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +250,8 @@ class Aligner:
         size = size or self.config.size
         landmarks, n_faces = self._locate(clip, onset_rgb)
         cropped = self.config.method == "none"
-        transform = _whole_frame(clip, onset, size) if cropped else _canonical_crop(clip, onset, landmarks, size)
-        areas = regions(landmarks, transform, size) * _shown(onset, transform, size)
+        transform = whole_frame(clip, onset, size) if cropped else canonical_crop(clip, onset, landmarks, size)
+        areas = regions(landmarks, transform, size) * shown(onset, transform, size)
         _check_regions(clip, areas)
         return Anchor(onset, face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
 
@@ -325,7 +302,7 @@ class Aligner:
             light=np.array(light[1:]),
             landmarks=anchor.landmarks,
             n_faces=anchor.n_faces,
-            signal=Signal.of(clipped, face, valid, _scale(anchor.transform), self.config.match_contrast),
+            signal=Signal.of(clipped, face, valid, crop_scale(anchor.transform), self.config.match_contrast),
             turn=np.degrees(track.turn),
             depth_cm=track.depth_cm,
             landmark_start=any(start.from_landmarks for start in starts),
@@ -461,149 +438,6 @@ def _lost(where: str, quality: float) -> ClipError:
     )
 
 
-def face_crop(grey: Image, transform: Transform, size: int, places: npt.NDArray[np.float32] | None = None) -> Image:
-    """Square crop of a frame: resampled once, cubically, after a blur where pixels are merged.
-
-    Parameters
-    ----------
-    grey : (H, W) float32
-    transform : (2, 3) float64
-        Frame px -> crop px.
-    size : int
-    places : (2, size, size) float32, optional
-        Where in that crop each pixel is taken from; by default where it lies.
-
-    Returns
-    -------
-    (size, size) float32
-        The frame's edge goes on beyond it. The frame itself, unchanged, if it has that size and the transform is the identity.
-    """
-    if places is None and grey.shape == (size, size) and np.array_equal(transform, np.eye(2, 3)):
-        return grey.copy()
-    scale = _scale(transform)
-    sigma = max(0.5 * np.sqrt(scale**-2 - 1), 0.2) if scale < 1 else 0.0
-    corners = np.array([[0, size, 0, size], [0, 0, size, size]]) - 0.5
-    if places is not None:
-        (left, top), (right, bottom) = places.min(axis=(1, 2)), places.max(axis=(1, 2))
-        corners = np.array([[left, right, left, right], [top, top, bottom, bottom]])
-    part, corner = _part_seen(grey, transform, corners.T, margin_px=4 * sigma + _CUBIC_REACH_PX)
-    if sigma:
-        part = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    shifted = compose(transform, np.column_stack([np.eye(2), corner]))
-    how = {"flags" if places is None else "interpolation": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
-    if places is None:
-        return np.asarray(cv2.warpAffine(part, shifted, (size, size), **how), np.float32)
-    return np.asarray(cv2.remap(part, *mapped(invert(shifted), places), **how), np.float32)
-
-
-def _shown(grey: Image, transform: Transform, size: int) -> npt.NDArray[np.uint8]:
-    """1 where a crop shows a pixel of the frame, 0 beyond the frame's edge, (size, size)."""
-    return np.asarray(cv2.warpAffine(np.ones(grey.shape, np.uint8), transform, (size, size), flags=cv2.INTER_NEAREST))
-
-
-def _scale(transform: Transform) -> float:
-    """Crop px per frame px."""
-    return float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
-
-
-def _part_seen(
-    grey: Image, transform: Transform, corners: npt.NDArray[np.floating], margin_px: float
-) -> tuple[Image, npt.NDArray[np.float64]]:
-    """The part of a frame that lies between corners of a crop (4, 2), at least a pixel of it, and its upper left corner (x, y)."""
-    inverse = invert(transform)
-    seen = corners @ inverse[:, :2].T + inverse[:, 2]
-    limits = np.array(grey.shape[::-1])
-    low = np.clip(np.floor(seen.min(axis=0) - margin_px), 0, limits - 1).astype(int)
-    high = np.clip(np.ceil(seen.max(axis=0) + margin_px), low + 1, limits).astype(int)
-    return grey[low[1] : high[1], low[0] : high[0]], low.astype(np.float64)
-
-
-def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
-    """Which pixels of a crop belong to the face, and to the part of it that expressions move least.
-
-    Parameters
-    ----------
-    landmarks : (478, 2) float32
-        In frame px. Unless all outlines are given, a fixed ellipse stands for both regions.
-    transform : (2, 3) float64
-        Frame px -> crop px.
-    size : int
-
-    Returns
-    -------
-    (size, size) uint8
-        Bits FACE (hull of the face's oval) and RIGID (the same without its rim, eyes, brows and lips).
-    """
-    outlines = _outlines(landmarks, transform)
-    if not outlines:
-        return _ellipse(size) * np.uint8(FACE | RIGID)
-    face = _filled(outlines[:1], size, hull=True)
-    rim = round(_FACE_MARGIN * size)
-    inner = cv2.erode(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
-    areas: Regions = face * np.uint8(FACE) | (inner & ~_mobile(outlines, size) & 1) * np.uint8(RIGID)
-    return areas
-
-
-def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> npt.NDArray[np.bool_]:
-    """Where head motion and expression are fitted: inside the face and not in the openings of the eyes, (GRID, GRID)."""
-    outlines = _outlines(landmarks, transform)
-    openings = _filled(outlines[2:4], len(areas))
-    return sampled((areas & FACE) > 0, openings > 0)
-
-
-def mobile_region(landmarks: Landmarks, transform: Transform, size: int) -> npt.NDArray[np.bool_]:
-    """Which pixels of a crop expressions move most: brows, eyes and mouth, and what lies close to them.
-
-    Parameters
-    ----------
-    landmarks, transform, size
-        As of `regions`.
-
-    Returns
-    -------
-    (size, size) bool
-        Unless all outlines are given, the fixed ellipse.
-    """
-    outlines = _outlines(landmarks, transform)
-    region: npt.NDArray[np.bool_] = (_mobile(outlines, size) if outlines else _ellipse(size)) > 0
-    return region
-
-
-def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
-    """Oval, lips, eyes and brows in crop px, or nothing where some point of them is not given."""
-    points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
-    outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]
-    return outlines if all(np.isfinite(outline).all() for outline in outlines) else []
-
-
-def _mobile(outlines: list[npt.NDArray[np.float64]], size: int) -> Regions:
-    _, lips, *eyes_and_brows = outlines
-    mobile = _grown(_filled(eyes_and_brows, size), _EYE_MARGIN * size)
-    return mobile | _grown(_filled([lips], size, hull=True), _LIP_MARGIN * size)
-
-
-def _ellipse(size: int) -> Regions:
-    centre, half_axes = _ELLIPSE
-    unit = (np.arange(size) + 0.5) / size
-    across, down = ((unit - centre[axis]) / half_axes[axis] for axis in (0, 1))
-    return (across**2 + down[:, None] ** 2 <= 1).astype(np.uint8)
-
-
-def _filled(outlines: list[npt.NDArray[np.float64]], size: int, hull: bool = False) -> Regions:
-    """1 inside polygons, or inside their convex hulls."""
-    image = np.zeros((size, size), np.uint8)
-    for outline in outlines:
-        corners = np.rint(np.clip(outline, -size, 2 * size)).astype(np.int32)
-        cv2.fillPoly(image, [cv2.convexHull(corners) if hull else corners], 1)
-    return image
-
-
-def _grown(image: Regions, margin_px: float) -> Regions:
-    side = 2 * round(margin_px) + 1
-    grown: Regions = cv2.dilate(image, np.ones((side, side), np.uint8))
-    return grown
-
-
 def _check_sizes(frames: Frames) -> None:
     sizes = [f"{grey.shape[1]} x {grey.shape[0]}" for grey in frames.grey]
     if len(set(sizes)) > 1:
@@ -613,45 +447,6 @@ def _check_sizes(frames: Frames) -> None:
             f"{clip.where}: the three frames must have one size; got {', '.join(sizes)}. Use frames of one recording.",
             clip.path,
         )
-
-
-def _whole_frame(clip: Clip, onset: Image, size: int) -> Transform:
-    """The transform that takes a square frame for the crop."""
-    height, width = onset.shape
-    if height != width:
-        raise ClipError(
-            FailureCode.SIZE_MISMATCH,
-            f"{clip.where}: cropped frames must be square; got {width} x {height} pixels. Crop them square, or set "
-            "align.method=mediapipe.",
-            clip.path,
-        )
-    scale = size / width
-    return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
-
-
-def _canonical_crop(clip: Clip, onset: Image, landmarks: Landmarks, size: int) -> Transform:
-    """T0: the similarity that best puts the onset's points where the canonical crop has them."""
-    height, width = onset.shape
-    points = landmarks[list(CANONICAL)].astype(np.float64)
-    distance = float(np.linalg.norm(landmarks[RIGHT_EYE] - landmarks[LEFT_EYE]))
-    if distance < MIN_EYE_DISTANCE_PX:
-        raise ClipError(
-            FailureCode.IMAGE_TOO_SMALL,
-            f"{clip.where}: outer eye corners must be at least {MIN_EYE_DISTANCE_PX:g} px apart; got {distance:.1f} px in "
-            f"{width} x {height} pixels. Use frames of higher resolution.",
-            clip.path,
-        )
-    transform = fit_similarity(points, np.array(list(CANONICAL.values())) * size - 0.5)
-    x, y = points.mean(axis=0)
-    scale = np.hypot(transform[0, 0], transform[1, 0])
-    if not (0 <= x <= width and 0 <= y <= height and size <= scale * 4 * max(width, height)):
-        raise ClipError(
-            FailureCode.LANDMARKS_MISSING,
-            f"{clip.where}: landmarks must lie on a face in the onset frame; got a mean of ({x:.1f}, {y:.1f}) and a crop of "
-            f"{size / scale:.0f} px in {width} x {height} pixels. Check that they are those of this frame, in pixels.",
-            clip.path,
-        )
-    return transform
 
 
 def _check_regions(clip: Clip, areas: Regions) -> None:

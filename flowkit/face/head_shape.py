@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.head import CONTROL_POINTS, action_unit_fields, cage, canonical_mesh
-from flowkit.face.landmarks import CANONICAL, FACE_OVAL
+from flowkit.face.landmarks import CANONICAL, FACE_OVAL, Landmarks
 from flowkit.face.registration import Transform, fit_similarity
 
 Array = npt.NDArray[np.float64]
-Landmarks = npt.NDArray[np.float32]
 
 REFERENCE = 224
 GRID = 28

@@ -60,6 +60,8 @@ BROWS = (
 )
 LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 
+Landmarks = npt.NDArray[np.float32]
+"""(478, 2) of a frame, px (x, y); NaN where a point is not given."""
 MAX_FACES = 4
 MODEL = resources.files("flowkit.assets") / "face_landmarker.task"
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 import flowkit_kernels
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import Face, fit_samples
+from flowkit.face.align import Face
 from flowkit.face.head_motion import motion_of, similarity_of, tell_apart
 from flowkit.face.head_shape import REFERENCE
+from flowkit.face.regions import fit_samples
 from flowkit.face.registration import FlowModel, remove_motion, residual_px
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, RIGID
 from flowkit_kernels import TVL1Params

@@ -28,8 +28,10 @@ import numpy.typing as npt
 
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError
-from flowkit.face.align import Aligner, Anchor, Face, face_crop, mobile_region
+from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.contrast import UNMATCHED
+from flowkit.face.crops import face_crop
+from flowkit.face.regions import mobile_region
 from flowkit.face.registration import Image, compose, mapped
 from flowkit.inputs.frames import Sequence, nothing_to_search, open_sequence
 from flowkit.inputs.manifest import Clip

@@ -45,9 +45,9 @@ from flowkit.errors import ConfigError, EnvironmentMissing, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
-from flowkit.face.align import regions
 from flowkit.face.head import SKIN, Array, Head, canonical_head
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
+from flowkit.face.regions import regions
 from flowkit.face.registration import fit_similarity
 from flowkit.labels.groupings import grouping
 from flowkit.storage import commit

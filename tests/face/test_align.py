@@ -16,8 +16,10 @@ import pytest
 import portrait
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import Aligner, Face, face_crop, regions
+from flowkit.face.align import Aligner, Face
+from flowkit.face.crops import face_crop
 from flowkit.face.landmarks import BROWS, CANONICAL, EYES, FACE_OVAL, LIPS
+from flowkit.face.regions import regions
 from flowkit.face.registration import compose, fit_similarity, invert
 from flowkit.inputs.frames import Frames
 from flowkit.storage.schema import FACE, RIGID

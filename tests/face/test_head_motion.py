@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 import portrait
-from flowkit.face.align import fit_samples, regions
 from flowkit.face.head_motion import HeadFit, head_fields, motion_of, similarity_of, tell_apart
 from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
+from flowkit.face.regions import fit_samples, regions
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, FACE
 
 Array = npt.NDArray[np.float64]

@@ -14,7 +14,8 @@ import flowkit_kernels
 import portrait
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.align import Aligner, Face, regions
+from flowkit.face.align import Aligner, Face
+from flowkit.face.regions import regions
 from flowkit.motion.flow import Flow, check_flow, dual_phase_flow
 from flowkit.motion.mmcof import combine
 from flowkit.storage.schema import FACE, RIGID
