@@ -34,8 +34,8 @@ from flowkit.face.crops import face_crop
 from flowkit.face.landmarks import CANONICAL, FaceLandmarker
 from flowkit.face.regions import Regions, regions
 from flowkit.face.registration import Image, fit_similarity, match_light
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames, read_frames
-from flowkit.inputs.manifest import Clip
 from flowkit.motion.flow import dual_phase_flow
 from flowkit.storage.schema import FACE, RIGID
 from flowkit_kernels import TVL1Params

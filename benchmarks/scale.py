@@ -31,7 +31,8 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.extraction.plan import Task, make_plan, publish_generation
 from flowkit.extraction.sites import Here
 from flowkit.extraction.task import record_content
-from flowkit.inputs.manifest import REQUIRED, Clip, read_manifest
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import REQUIRED, read_manifest
 from flowkit.storage import commit
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.index import INDEX_FILE, Index, finalise

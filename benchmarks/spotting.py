@@ -38,8 +38,8 @@ import machine
 from flowkit.config import AlignConfig
 from flowkit.face.align import Aligner
 from flowkit.face.crops import face_crop
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence
-from flowkit.inputs.manifest import Clip
 from flowkit.motion.spotting import SIZE, Spotted, spot_sequence
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.scenes import Scene, SynthConfig, scenes

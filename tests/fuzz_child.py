@@ -193,8 +193,8 @@ def _media(folder: Path) -> Callable[[int], str]:
     """Damaged images and videos."""
     from flowkit.config import FrameConfig
     from flowkit.errors import ClipError
+    from flowkit.inputs.clip import Clip
     from flowkit.inputs.frames import read_frames
-    from flowkit.inputs.manifest import Clip
 
     honest = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from flowkit.face.landmarks import CANONICAL
 from flowkit.face.regions import regions
 from flowkit.face.registration import Transform, fit_similarity, invert
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames, Source
-from flowkit.inputs.manifest import Clip, KeyFrames
+from flowkit.inputs.key_frames import KeyFrames
 from flowkit.storage.schema import FACE, RIGID
 
 Array = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ from PIL import Image
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig, ShardConfig
 from flowkit.errors import FailureCode
 from flowkit.extraction.plan import Task, make_plan, publish_generation
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
 from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.index import finalise

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import xxhash
 
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
 
 COLUMNS = (

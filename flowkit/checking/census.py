@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flowkit.checking.expected_counts import Comparison, compare
 from flowkit.errors import ConfigError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.labels.groupings import dataset_name, default_grouping, grouping
 
 

@@ -17,8 +17,10 @@ from flowkit.checking.census import Census, take_census
 from flowkit.checking.expected_counts import frame_rates
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames, nothing_to_search, numbered_images, open_sequence, read_frames
-from flowkit.inputs.manifest import Clip, KeyFrames, key_frames, read_manifest
+from flowkit.inputs.key_frames import KeyFrames, key_frames
+from flowkit.inputs.manifest import read_manifest
 
 LONG_S: Final = 1.0
 """A micro-expression that lasts longer is worth a note."""

@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.labels.groupings import dataset_name, grouping, label_name
 
 FILE: Final = "expected.toml"

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from flowkit.datasets.folders import FolderIndex
 from flowkit.datasets.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 FIRST: Final = "first"
 LAST: Final = "last"

@@ -16,7 +16,7 @@ from typing import Any, Final
 from flowkit.datasets.base import Event, Reading, layout
 from flowkit.datasets.folders import fold_path
 from flowkit.errors import ConfigError, ManifestError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
 
 NAME: Final = "megc2019"

@@ -9,7 +9,7 @@ from typing import Final
 from flowkit.datasets.base import FIRST, LAST, Annotation, Source
 from flowkit.datasets.folders import Folder, fold_path
 from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 NAMES: Final = ("onset", "apex", "offset")
 MEND: Final = "Correct a copy of the file, and name it with --workbook."

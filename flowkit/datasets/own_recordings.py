@@ -9,7 +9,8 @@ from typing import Final
 from flowkit.datasets.base import UNLABELLED, Event
 from flowkit.datasets.folders import FolderIndex
 from flowkit.errors import ManifestError
-from flowkit.inputs.manifest import Clip, path_problem
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import path_problem
 
 NAME: Final = "videos"
 """Of the data set in the manifest, and for `flowkit manifest`."""

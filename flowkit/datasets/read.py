@@ -17,7 +17,7 @@ from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading
 from flowkit.datasets.folders import Folder, fold_path, gaps, layout_of, several_layouts, some_folders
 from flowkit.datasets.numbering import impossible, to_clip
 from flowkit.errors import ClipError, ConfigError, ManifestError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
 
 

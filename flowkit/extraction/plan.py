@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ManifestError, ShardCorrupt
-from flowkit.inputs.manifest import MAX_LISTED, Clip
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import MAX_LISTED
 from flowkit.storage.commit import SCHEMA, Record, decode, encode, publish_file
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.record_forms import is_generation

@@ -15,8 +15,8 @@ from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.execution.supervised_pool import Outcome
 from flowkit.face.align import Aligner, Face
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Source, read_frames
-from flowkit.inputs.manifest import Clip
 from flowkit.motion.spotting import Spotted, spot
 
 _OUT_OF_MEMORY = ("SIGKILL", "SIGABRT")

@@ -23,7 +23,7 @@ from flowkit.execution.supervised_pool import Handler, Outcome, Submission, Supe
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.task import StageSeconds, TaskWork, run_task
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
 
 

@@ -18,7 +18,7 @@ from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, Outcome, SupervisedPool, WorkerStartError
 from flowkit.extraction.plan import Task
 from flowkit.extraction.run_local import Job, Placed, carry_out, feeds
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
 
 MAX_DEATHS = 2

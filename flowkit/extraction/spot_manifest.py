@@ -22,7 +22,8 @@ from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.read_and_align import clip_error
 from flowkit.face.align import check_needs
-from flowkit.inputs.manifest import APEX_SOURCE, Clip, read_manifest
+from flowkit.inputs.clip import APEX_SOURCE, Clip
+from flowkit.inputs.manifest import read_manifest
 from flowkit.motion.spotting import Spotted, spotter
 from flowkit.provenance import refuse_windows
 from flowkit.storage import commit

@@ -23,7 +23,7 @@ from flowkit.execution.supervised_pool import Outcome
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip, clip_error, internal_error
 from flowkit.face.align import Face
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.motion.flow import Flow, solve, stabilised
 from flowkit.motion.mmcof import combine
 from flowkit.storage import commit

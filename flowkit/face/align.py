@@ -31,8 +31,8 @@ from flowkit.face.registration import (
     match_light,
 )
 from flowkit.face.shading import match_shading
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames
-from flowkit.inputs.manifest import Clip
 from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID
 
 _MIN_RIGID = 0.01

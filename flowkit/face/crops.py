@@ -9,7 +9,7 @@ import numpy.typing as npt
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE, Landmarks
 from flowkit.face.registration import Image, Transform, compose, fit_similarity, invert, mapped
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 MIN_EYE_DISTANCE_PX = 12.0
 """Outer eye corners closer than this: a tenth of a pixel of motion in the crop would be a hundredth in the frame."""

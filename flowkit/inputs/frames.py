@@ -24,8 +24,10 @@ import xxhash
 
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.images import MAX_PIXELS, MIN_SIDE, Picture, decode_image, full_scale, grey, rgb
-from flowkit.inputs.manifest import Clip, KeyFrames, key_frames, path_problem
+from flowkit.inputs.key_frames import KeyFrames, key_frames
+from flowkit.inputs.manifest import path_problem
 from flowkit.inputs.videos import Reel, open_reel, read_footage
 
 __all__ = [

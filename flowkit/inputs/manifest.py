@@ -1,15 +1,14 @@
-"""The manifest: which clips there are, and which three frames of each matter.
+"""The manifest: which clips there are.
 
 A manifest is a CSV file with a header, `clip_id, path, onset, apex, offset, subject, dataset, label`; optional `fps` and
 `source_hash`; further columns are carried into the shard. This module reads it as a whole (every problem is
-listed at once), writes one, and turns one row into its three key frames (a problem there is a failure of that clip alone).
+listed at once) and writes one.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import io
 import itertools
 import math
@@ -19,12 +18,10 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from json.encoder import encode_basestring as _quoted
 from pathlib import Path
-from typing import Literal
 
-from flowkit.errors import ClipError, FailureCode, ManifestError
+from flowkit.errors import ManifestError
+from flowkit.inputs.clip import Clip, Draft
 from flowkit.storage.commit import publish_file, replace_file
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.safe_files import MAX_LINE, lines, regular
@@ -41,190 +38,10 @@ MAX_DIGITS = 9
 """Longest frame number."""
 MAX_TEXT = 512
 """Longest text of a field, in UTF-8 bytes: shards store fixed-length strings."""
-
 _TEXT = f"at most {MAX_TEXT} bytes of text without control characters"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _PROTOCOL = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")  # and drive letters
 _PATTERN = re.compile("%[0-9]*d")
-
-ApexSource = Literal["annotated", "midpoint", "offset", "spotted"]
-APEX_SOURCE = "apex_source"
-"""Further column in which a manifest may say so where an apex was not annotated: `flowkit spot` writes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One row of the manifest.
-
-    Frame numbers are those in the file names (folder of frames) or count from `frames.index_base` (video); `apex` and
-    `offset` are None where the cell is empty. `extra` holds the further columns as sorted (name, text) pairs.
-    """
-
-    clip_id: str
-    path: str
-    onset: int
-    apex: int | None
-    offset: int | None
-    subject: str
-    dataset: str
-    label: str
-    fps: float = math.nan
-    source_hash: str = ""
-    extra: tuple[tuple[str, str], ...] = ()
-    line: int = 0
-
-    @property
-    def where(self) -> str:
-        """How messages name this clip."""
-        return f"line {self.line} ({self.clip_id})" if self.line else self.clip_id
-
-    def row_hash(self) -> str:
-        """16 hex digits over everything in the row but its place in the file."""
-        apex = "null" if self.apex is None else self.apex
-        offset = "null" if self.offset is None else self.offset
-        fields = (  # JSON, as json.dumps would write it in four times as long
-            f"[{_quoted(self.clip_id)}, {_quoted(self.path)}, {self.onset}, {apex}, {offset}, "
-            f"{_quoted_kind(self.subject, self.dataset, self.label, self.fps)}, {_quoted(self.source_hash)}, "
-            f"{_quoted_pairs(self.extra)}]"
-        )
-        return hashlib.sha256(fields.encode()).hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=1 << 14)  # one text for many clips
-def _quoted_kind(subject: str, dataset: str, label: str, fps: float) -> str:
-    texts = (subject, dataset, label, "" if math.isnan(fps) else repr(fps))
-    return ", ".join(map(_quoted, texts))
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _quoted_pairs(pairs: tuple[tuple[str, str], ...]) -> str:
-    return f"[{', '.join([f'[{_quoted(name)}, {_quoted(text)}]' for name, text in pairs])}]"
-
-
-class _Draft:
-    """A clip in the making: of the same layout, but not frozen yet, which lets it be filled in a quarter of the time."""
-
-    __slots__ = Clip.__slots__
-
-    def __init__(
-        self,
-        clip_id: str,
-        path: str,
-        onset: int,
-        apex: int | None,
-        offset: int | None,
-        subject: str,
-        dataset: str,
-        label: str,
-        fps: float,
-        source_hash: str,
-        extra: tuple[tuple[str, str], ...],
-        line: int,
-    ) -> None:
-        self.clip_id = clip_id
-        self.path = path
-        self.onset = onset
-        self.apex = apex
-        self.offset = offset
-        self.subject = subject
-        self.dataset = dataset
-        self.label = label
-        self.fps = fps
-        self.source_hash = source_hash
-        self.extra = extra
-        self.line = line
-
-    def frozen(self) -> Clip:
-        """The clip that it now is."""
-        self.__class__ = Clip  # type: ignore[assignment]
-        return self  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFrames:
-    """The frame numbers that will be read, and what they mean.
-
-    `phase_valid` is (rise, fall): False where the phase has no length, or its frame is missing under
-    `missing_offset="invalid"`; `offset` is then None or the number that made it so.
-    """
-
-    onset: int
-    apex: int
-    offset: int | None
-    apex_source: ApexSource
-    phase_valid: tuple[bool, bool]
-
-
-def key_frames(
-    clip: Clip,
-    missing_apex: str = "fail",
-    missing_offset: str = "fail",
-    strict_phases: bool = False,
-    spotted: int | None = None,
-) -> KeyFrames:
-    """Onset, apex and offset of a clip after the declared policies.
-
-    Parameters
-    ----------
-    clip : Clip
-    missing_apex : {"fail", "midpoint", "offset", "spot"}
-        What an empty apex means.
-    missing_offset : {"fail", "invalid"}
-        What an empty offset means.
-    strict_phases : bool
-        Whether a phase of no length fails the clip.
-    spotted : int, optional
-        The apex that was found, for "spot".
-
-    Returns
-    -------
-    KeyFrames
-
-    Raises
-    ------
-    ClipError
-        ANNOTATION_RANGE, APEX_MISSING, OFFSET_MISSING or PHASE_INVALID.
-    """
-    if clip.offset is None and missing_offset == "fail":
-        raise ClipError(
-            FailureCode.OFFSET_MISSING,
-            f"{clip.where}: offset must be a frame number; got an empty cell. Fill it in, or extract into a new folder with "
-            "frames.missing_offset=invalid.",
-        )
-    apex, source = _apex(clip, missing_apex, spotted)
-    end = apex if clip.offset is None else clip.offset
-    if not clip.onset <= apex <= end:
-        raise ClipError(
-            FailureCode.ANNOTATION_RANGE,
-            f"{clip.where}: apex must lie between onset and offset; got onset={clip.onset}, apex={apex}, "
-            f"offset={clip.offset}. Correct the manifest.",
-        )
-    valid = (apex > clip.onset, clip.offset is not None and clip.offset > apex)
-    if strict_phases and not all(valid):
-        phase = "rise" if not valid[0] else "fall"
-        raise ClipError(
-            FailureCode.PHASE_INVALID,
-            f"{clip.where}: {phase} must have a length under frames.strict_phases; got onset={clip.onset}, apex={apex}, "
-            f"offset={clip.offset}. Correct the manifest, or leave that setting out.",
-        )
-    return KeyFrames(clip.onset, apex, clip.offset, source, valid)
-
-
-def _apex(clip: Clip, missing_apex: str, spotted: int | None) -> tuple[int, ApexSource]:
-    if clip.apex is not None:
-        stated = dict(clip.extra).get(APEX_SOURCE)
-        return clip.apex, "spotted" if stated == "spotted" else "annotated"
-    if spotted is not None:
-        return spotted, "spotted"
-    if missing_apex in ("fail", "spot") or clip.offset is None:
-        raise ClipError(
-            FailureCode.APEX_MISSING,
-            f"{clip.where}: apex must be a frame number; got an empty cell. Fill it in, or extract into a new folder with "
-            "frames.missing_apex=spot, midpoint or offset (the last two need an offset).",
-        )
-    if missing_apex == "offset":
-        return clip.offset, "offset"
-    return (clip.onset + clip.offset) // 2, "midpoint"
 
 
 def read_manifest(path: str | Path) -> list[Clip]:
@@ -471,7 +288,7 @@ def _clip(cells: Sequence[str], header: _Header, line: int) -> Clip:
     clip_id, path, onset, apex, offset, subject, dataset, label = header.required(cells)
     if not (clip_id and path and subject and dataset) or path_problem(path):
         raise ValueError
-    return _Draft(
+    return Draft(
         clip_id,
         path,
         _frame_number(onset),

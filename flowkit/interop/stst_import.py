@@ -45,7 +45,8 @@ from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, S
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.extraction.plan import Plan, Task, make_plan, publish_generation, read_generations
 from flowkit.extraction.task import record_content
-from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT, Clip
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT
 from flowkit.provenance import processor, versions
 from flowkit.reports.shard_report import refresh_report
 from flowkit.settings_io import differences

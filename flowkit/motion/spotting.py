@@ -33,8 +33,8 @@ from flowkit.face.contrast import UNMATCHED
 from flowkit.face.crops import face_crop
 from flowkit.face.regions import mobile_region
 from flowkit.face.registration import Image, compose, mapped
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence, nothing_to_search, open_sequence
-from flowkit.inputs.manifest import Clip
 from flowkit.motion.flow import dual_phase_flow
 from flowkit.motion.peak_search import Curve, find_movement, find_peak, refine
 from flowkit_kernels import TVL1Params

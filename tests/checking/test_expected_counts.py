@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from flowkit.checking.expected_counts import CHECKED, compare, expectations, frame_rates
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.labels.groupings import grouping, label_name
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from flowkit.datasets import Reading, read_dataset
 from flowkit.errors import ManifestError
-from flowkit.inputs.manifest import Clip, read_manifest, write_manifest
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import read_manifest, write_manifest
 
 
 def by_name(reading: Reading) -> dict[str, Clip]:

@@ -10,7 +10,7 @@ import pytest
 
 from flowkit.datasets import Reading, read_dataset
 from flowkit.errors import ManifestError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 HEADER = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
 V2 = "annotation/partA/cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx"

@@ -10,7 +10,7 @@ import pytest
 
 from flowkit.datasets import Reading, read_dataset
 from flowkit.errors import ManifestError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 ROWS: tuple[tuple[made_up.Value, ...], ...] = (
     (1, "anger1_1", 57, 62, 72, "4", "negative", "macro-expression", "anger"),

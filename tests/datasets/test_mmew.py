@@ -11,7 +11,7 @@ import pytest
 
 from flowkit.datasets import Reading, read_dataset
 from flowkit.errors import ManifestError
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 HEADER = (
     "Subject",

@@ -8,7 +8,7 @@ import made_up
 import pytest
 
 from flowkit.datasets import Reading, read_dataset
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 
 def by_name(reading: Reading) -> dict[str, Clip]:

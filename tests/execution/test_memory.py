@@ -14,7 +14,7 @@ from conftest import SMALL, flowkit
 from flowkit.execution.memory import NEEDED_BYTES, _group_limits, memory_advice
 from flowkit.execution.supervised_pool import Outcome, SupervisedPool, WorkerStartError
 from flowkit.extraction.read_and_align import clip_error
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 
 
 @contextmanager

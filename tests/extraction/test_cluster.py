@@ -34,7 +34,8 @@ from flowkit.extraction import pipeline, read_and_align, sites, task
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.run_local import Job, Placed
-from flowkit.inputs.manifest import Clip, read_manifest
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import read_manifest
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import verify
 

@@ -26,8 +26,9 @@ from conftest import SIZE, SMALL, flowkit
 from flowkit.config import AlignConfig, FrameConfig, load_config
 from flowkit.extraction import pipeline, read_and_align
 from flowkit.extraction.read_and_align import AlignedClip
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import read_frames
-from flowkit.inputs.manifest import Clip, read_manifest
+from flowkit.inputs.manifest import read_manifest
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect
 from flowkit.storage.quality import Flag

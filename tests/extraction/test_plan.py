@@ -10,7 +10,7 @@ import pytest
 
 from flowkit.errors import ManifestError, ShardCorrupt
 from flowkit.extraction.plan import Generation, Plan, Task, make_plan, publish_generation, read_generations
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage.commit import Record
 
 

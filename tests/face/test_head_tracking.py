@@ -16,7 +16,7 @@ from flowkit.face.head_shape import REFERENCE, HeadShape
 from flowkit.face.head_tracking import placed, rescaled, turned
 from flowkit.face.landmarks import POINTS
 from flowkit.face.registration import compose, mapped
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import rotation
 from sitter import AT_REST, SMILE, Sitter, landmark_settings

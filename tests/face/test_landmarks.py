@@ -16,8 +16,8 @@ from flowkit.config import FrameConfig
 from flowkit.errors import EnvironmentMissing, ManifestError
 from flowkit.face import landmarks
 from flowkit.face.landmarks import FaceLandmarker, read_landmarks_file
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import read_frames
-from flowkit.inputs.manifest import Clip
 
 VIDEOS = Path(__file__).parents[3] / "shared" / "data" / "faces"
 MODEL = resources.files("flowkit.assets") / "face_landmarker.task"

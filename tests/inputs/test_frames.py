@@ -18,8 +18,8 @@ from PIL import Image
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.inputs import frames as frames_module
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames, frame_numbers, numbered_images, read_frames
-from flowkit.inputs.manifest import Clip
 from flowkit.storage.safe_files import stays_below
 
 SIDE = 40

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from flowkit.config import load_config
 from flowkit.errors import ConfigError, ManifestError
 from flowkit.face.landmarks import POINTS, read_landmarks_file
-from flowkit.inputs.manifest import OPTIONAL, REQUIRED, Clip, read_manifest, write_manifest
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import OPTIONAL, REQUIRED, read_manifest, write_manifest
 
 FUZZ = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 TEXTS = st.text(max_size=20) | st.sampled_from(

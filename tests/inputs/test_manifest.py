@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from flowkit.errors import ClipError, FailureCode, ManifestError
-from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT, REQUIRED, Clip, key_frames, path_problem, read_manifest
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.key_frames import key_frames
+from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT, REQUIRED, path_problem, read_manifest
 
 HEADER = ",".join(REQUIRED)
 GOOD = {

@@ -20,7 +20,8 @@ from flowkit.checking.check import check_manifest
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Aligner
-from flowkit.inputs.manifest import Clip, read_manifest
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import read_manifest
 from flowkit.motion.spotting import Spotted, spot
 from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import SynthConfig, synthesise

@@ -24,8 +24,9 @@ import pytest
 from conftest import SMALL, flowkit, shard_bytes
 from flowkit import system_libraries
 from flowkit.config import FrameConfig
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import read_frames
-from flowkit.inputs.manifest import Clip, read_manifest
+from flowkit.inputs.manifest import read_manifest
 from flowkit.interop.export import export
 from flowkit.interop.stst_import import import_stst
 from flowkit.storage import commit, safe_files

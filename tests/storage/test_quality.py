@@ -12,8 +12,9 @@ from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.task import _quality, _sample
 from flowkit.face.align import Face
 from flowkit.face.contrast import Signal
+from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Source
-from flowkit.inputs.manifest import Clip, KeyFrames
+from flowkit.inputs.key_frames import KeyFrames
 from flowkit.motion.flow import Flow
 from flowkit.storage.quality import Flag
 from flowkit.storage.schema import ACTION_UNITS, COLUMNS, DEPTH_MODES, FACE

@@ -16,7 +16,7 @@ import version_0_1
 from conftest import SMALL, flowkit
 from flowkit.config import ExtractConfig
 from flowkit.errors import SchemaTooNew
-from flowkit.inputs.manifest import Clip
+from flowkit.inputs.clip import Clip
 from flowkit.storage import commit, folder, schema
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.index import Index
