@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import FlowkitError
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 
 CONTENT = {"key": "k", "clips": [], "failures": [], "began": 0.0, "ended": 1.0, "host": "h"}
 DIED = 137
@@ -26,11 +26,11 @@ FAILED = 1
 def commit_one_of_each(out: Path) -> None:
     """What `flowkit extract` does to the disk."""
     commit.probe(out)
-    commit.remove_stale_temporaries(out)
-    commit.publish_file(out / commit.RUN_FILE, commit.encode({"schema": commit.SCHEMA}))
-    commit.publish_file(out / "plan" / "000000.json", commit.encode({"schema": commit.SCHEMA}))
+    durable_files.remove_stale_temporaries(out)
+    durable_files.publish_file(out / commit.RUN_FILE, hashed_json.encode({"schema": hashed_json.SCHEMA}))
+    durable_files.publish_file(out / "plan" / "000000.json", hashed_json.encode({"schema": hashed_json.SCHEMA}))
     commit.publish(out, 0, b"numbers", CONTENT)
-    commit.replace_file(out / "index.npz", b"{}")
+    durable_files.replace_file(out / "index.npz", b"{}")
 
 
 def commit_or_say_why(out: Path) -> int:

@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 import machine
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files
 from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import SynthConfig, synthesise
 
@@ -307,7 +307,9 @@ def two_at_once(bench: Bench, tally: Tally, kills: int, draw: random.Random) -> 
             bench.rerun(out, tally)
         else:
             tally.wrong_exits += sum(run.wait(LONGEST_S) != 0 for run in runs if run not in victims)
-            commit.remove_stale_temporaries(out)  # what the victim left goes with the next run, not with this one
+            durable_files.remove_stale_temporaries(
+                out
+            )  # what the victim left goes with the next run, not with this one
             bench.judge(out, tally, before)
         both = not both
 

@@ -33,7 +33,7 @@ from flowkit.extraction.sites import Here
 from flowkit.extraction.task import record_content
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import REQUIRED, read_manifest
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.quality import Flag
@@ -86,11 +86,11 @@ def build(manifest: Path, out: Path, tasks: int) -> None:
     """Plan the clips of a manifest and commit the first tasks, as `flowkit extract` with `FLAGS` would."""
     commit.probe(out)
     run = {
-        **{"schema": commit.SCHEMA, "shard_schema": SHARD_SCHEMA},
+        **{"schema": hashed_json.SCHEMA, "shard_schema": SHARD_SCHEMA},
         **{"fingerprint": CONFIG.fingerprint(), "settings": CONFIG.to_dict()},
         **{"backend": CONFIG.backend, "versions": {}, "device": {}, "machine": {}},
     }
-    commit.publish_file(out / commit.RUN_FILE, commit.encode(run))
+    durable_files.publish_file(out / commit.RUN_FILE, hashed_json.encode(run))
     clips = read_manifest(manifest)
     plan = make_plan(clips, [], [], fingerprint=CONFIG.fingerprint(), shard_clips=CONFIG.shard.clips)
     if plan.new is not None:
@@ -114,8 +114,8 @@ def _commit(out: Path, task: Task) -> None:
     with (folder / str(file["name"])).open("wb") as opened:
         opened.truncate(length)
     content = record_content(task, samples, failures, began=1.0e9)
-    record = {"schema": commit.SCHEMA, "task": task.index, "file": file, **content}
-    commit.record_path(out, task.index).write_bytes(commit.encode(record))
+    record = {"schema": hashed_json.SCHEMA, "task": task.index, "file": file, **content}
+    commit.record_path(out, task.index).write_bytes(hashed_json.encode(record))
 
 
 def _sample(clip: Clip) -> dict[str, Any]:
@@ -329,7 +329,7 @@ def record_bytes(clips: int) -> int:
     ]
     content = record_content(Task(0, tuple(rows), "0" * 64), [_sample(clip) for clip in rows], [], began=time.time())
     file = {"name": f"{0:06d}-{'0' * 12}.h5", "bytes": 10**8, "sha256": "0" * 64}
-    return len(commit.encode({"schema": commit.SCHEMA, "task": 0, "file": file, **content}))
+    return len(hashed_json.encode({"schema": hashed_json.SCHEMA, "task": 0, "file": file, **content}))
 
 
 def capacity() -> str:

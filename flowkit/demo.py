@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowkit.errors import ConfigError, EnvironmentMissing
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.storage.safe_files import NotRegular, read_regular
 from flowkit.system_libraries import install_line, missing_system_libraries
 
@@ -198,7 +198,7 @@ def _take_folder(out: Path, overwrite: bool) -> None:
             "flowkit demo --out DIR"
         )
     out.mkdir(parents=True, exist_ok=True)
-    commit.replace_file(out / README, _TEXT.encode())
+    durable_files.replace_file(out / README, _TEXT.encode())
 
 
 def _is_demo(readme: Path) -> bool:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowkit.errors import ConfigError, DiskFull
-from flowkit.storage.commit import FULL, replace_file
+from flowkit.storage.durable_files import FULL, replace_file
 from flowkit.storage.safe_files import read_regular
 
 MAX_CONFIG_BYTES = 1 << 20

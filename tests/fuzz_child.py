@@ -158,7 +158,7 @@ def _json(folder: Path) -> Callable[[int], str]:
     import json
 
     from flowkit.errors import ShardCorrupt
-    from flowkit.storage import commit
+    from flowkit.storage import hashed_json
     from flowkit.storage.inspection import inspect, verify
     from json_mutations import mutations
 
@@ -174,7 +174,7 @@ def _json(folder: Path) -> Callable[[int], str]:
             text = mutated(honest[name], draw)
         else:
             content = draw.choice(changes[name])
-            text = commit.encode(content)
+            text = hashed_json.encode(content)
         (folder / name).write_bytes(text)
         try:
             found = inspect(folder), len(verify(folder).problems)

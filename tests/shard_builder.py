@@ -16,7 +16,7 @@ from flowkit.config import AlignConfig, ExtractConfig, FrameConfig, ShardConfig
 from flowkit.errors import FailureCode
 from flowkit.extraction.plan import Task, make_plan, publish_generation
 from flowkit.inputs.clip import Clip
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.index import finalise
 from flowkit.storage.quality import Flag
@@ -56,7 +56,7 @@ def build_folder(
     )
     settings = config.to_dict()
     run = {
-        "schema": commit.SCHEMA,
+        "schema": hashed_json.SCHEMA,
         "shard_schema": SHARD_SCHEMA,
         "fingerprint": config.fingerprint(),
         "settings": settings,
@@ -65,7 +65,7 @@ def build_folder(
         "machine": {"processor": "a processor", "system": "Linux"},
     }
     commit.probe(out)
-    commit.publish_file(out / RUN_FILE, commit.encode(run))
+    durable_files.publish_file(out / RUN_FILE, hashed_json.encode(run))
     names = clip_ids or [f"{prefix}-{i:03d}" for i in range(clips)]
     good = [_clip(name, i, labels, datasets) for i, name in enumerate(names)]
     bad = [_clip(f"fail-{i:03d}", i, labels, datasets) for i in range(failures)]

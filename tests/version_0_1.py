@@ -13,7 +13,7 @@ import h5py
 import xxhash
 
 from flowkit.inputs.clip import Clip
-from flowkit.storage import commit
+from flowkit.storage import commit, hashed_json
 
 COLUMNS = (
     *(
@@ -58,7 +58,7 @@ def row_hash(clip: Clip) -> str:
 def write_anew(out: Path) -> None:
     """Turn a folder of today into one of version 0.1: the same contents, its layout, its columns, its index."""
     for path in [out / commit.RUN_FILE, *out.glob("plan/*.json"), *out.glob("shards/*/*.json")]:
-        content = commit.decode(path.read_bytes())
+        content = hashed_json.decode(path.read_bytes())
         if content is None:
             raise ValueError(f"{path} is damaged")
         if content.pop("shard_schema", None):

@@ -28,7 +28,7 @@ from flowkit.execution.memory import memory_advice
 from flowkit.execution.progress import WARNING, StderrProgress, WarningsOnly
 from flowkit.execution.stop import Stop
 from flowkit.settings_io import listing, to_toml, write_settings
-from flowkit.storage.commit import FULL, disk_full
+from flowkit.storage.durable_files import FULL, disk_full
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)

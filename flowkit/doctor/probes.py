@@ -90,7 +90,7 @@ def kernels(folder: Path) -> str:
 
 def shard(folder: Path) -> str:
     """Make one shard of one clip, write it durably, and read it back."""
-    from flowkit.storage import commit
+    from flowkit.storage import durable_files
     from flowkit.storage.schema import COLUMNS, SIZE, TEXT
     from flowkit.storage.shard_writer import shard_image
 
@@ -105,7 +105,7 @@ def shard(folder: Path) -> str:
     }
     content = shard_image([sample], settings)  # compares with what it was given
     path = folder / "shard.h5"
-    commit.publish_file(path, content)
+    durable_files.publish_file(path, content)
     if path.read_bytes() != content:
         raise ProbeFailed(f"{path}: the file does not read back as written. Check the disk.")
     return f"a shard of {len(content)} bytes is written and reads back"

@@ -44,7 +44,7 @@ from flowkit.inputs.frames import read_frames
 from flowkit.inputs.manifest import read_manifest
 from flowkit.provenance import other_devices, refuse_windows
 from flowkit.settings_io import differences
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.folder import ShardFolder, read_run, refuse_older
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.index import Index, finalise
@@ -227,14 +227,14 @@ class _Run:
         if self.fresh:
             commit.discard(self.out)
         commit.probe(self.out)
-        commit.remove_stale_temporaries(self.out)
+        durable_files.remove_stale_temporaries(self.out)
         self._store_run()
         self.fresh = False
         records, invalid = commit.scan(self.out)
         for path in invalid:
             if self.options.share is not None and not self.options.share.takes_record(path):
                 continue  # on a network file system it may be one that another share is just publishing
-            moved = commit.quarantine(path)
+            moved = durable_files.quarantine(path)
             self.reporter.note(
                 f"{moved}: a damaged commit record, or one whose shard is damaged, was moved here; its task runs again."
             )
@@ -246,7 +246,7 @@ class _Run:
             self._verify_sources(plan)
         self.pending = self.summary.not_started
         if self.config.shard.compress == "none":  # how far zstd gets is not known beforehand
-            commit.check_space(
+            durable_files.check_space(
                 self.out, self.pending * sample_bytes(self.config.align.size, self.config.shard.keep_faces)
             )
         return plan
@@ -254,7 +254,7 @@ class _Run:
     def _store_run(self) -> None:
         versions_now, devices = self.survey.versions, self.survey.devices
         run = {
-            "schema": commit.SCHEMA,
+            "schema": hashed_json.SCHEMA,
             "shard_schema": SHARD_SCHEMA,
             "fingerprint": self.fingerprint,
             "settings": self.settings,
@@ -263,7 +263,7 @@ class _Run:
             "device": devices,
             "machine": self.survey.machine,
         }
-        if not commit.publish_file(self.out / commit.RUN_FILE, commit.encode(run)):
+        if not durable_files.publish_file(self.out / commit.RUN_FILE, hashed_json.encode(run)):
             stored = read_run(self.out)
             if stored is None or _refuse_changes(self.settings, stored, self.out):
                 raise SettingsChanged(

@@ -18,8 +18,10 @@ from typing import Any
 from flowkit.errors import ManifestError, ShardCorrupt
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import MAX_LISTED
-from flowkit.storage.commit import SCHEMA, Record, decode, encode, publish_file
+from flowkit.storage.commit import Record
+from flowkit.storage.durable_files import publish_file
 from flowkit.storage.garbage import no_garbage_collection
+from flowkit.storage.hashed_json import SCHEMA, decode, encode
 from flowkit.storage.record_forms import is_generation
 from flowkit.storage.row_table import column
 from flowkit.storage.safe_files import NotRegular, read_regular

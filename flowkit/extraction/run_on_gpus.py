@@ -19,7 +19,7 @@ from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, Outcome
 from flowkit.extraction.plan import Task
 from flowkit.extraction.run_local import Job, Placed, carry_out, feeds
 from flowkit.inputs.clip import Clip
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 
 MAX_DEATHS = 2
 """After so many deaths in a row of the process on a GPU, its task is done clip by clip; after so many with the same clip
@@ -68,7 +68,7 @@ class OnDevices:
         if len(tasks) < self.processes:
             reporter.note(_idle_note(len(tasks), self.processes))
         with ExitStack() as stack:
-            stack.callback(commit.remove_stale_temporaries, job.out)  # of processes that ended amid a commit
+            stack.callback(durable_files.remove_stale_temporaries, job.out)  # of processes that ended amid a commit
             devices = [
                 stack.enter_context(_Device(index, self._use, share, tally, changed))
                 for index, share in zip(self._indices, _shares(job, self.processes, len(tasks)), strict=True)

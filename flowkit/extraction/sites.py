@@ -19,7 +19,7 @@ from flowkit.extraction.plan import Task
 from flowkit.extraction.run_local import InProcess, Job, Placed, Placement, carry_out, feeds
 from flowkit.extraction.run_on_gpus import OnDevices, is_spent
 from flowkit.provenance import describe_devices, versions
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files
 from flowkit_kernels import is_compiled, resolve_backend, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
 from flowkit_kernels.host import cores, processor
@@ -199,7 +199,7 @@ class _OnWorkers:
         """
         given_up = []
         with ExitStack() as stack:
-            stack.callback(commit.remove_stale_temporaries, job.out)
+            stack.callback(durable_files.remove_stale_temporaries, job.out)
             pool = stack.enter_context(self._pool(tasks, job, reporter))
             for task, outcome in pool.submit(tasks).outcomes(stop.check):
                 placed: Placed | None = outcome.value
@@ -249,7 +249,7 @@ def _given_up(tasks: Sequence[Task]) -> ClusterLost:
 @contextmanager
 def _on_worker(job: Job) -> Iterator[Callable[[Task], Placed]]:
     """Life of a process of a crew: a feed of its own, and one task after the other."""
-    commit.remove_stale_temporaries(job.out)  # of processes that were lost on this machine
+    durable_files.remove_stale_temporaries(job.out)  # of processes that were lost on this machine
     name = ""
     if job.config.backend in GPU_BACKENDS:
         use_device(job.config.backend, 0)

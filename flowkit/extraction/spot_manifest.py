@@ -26,7 +26,7 @@ from flowkit.inputs.clip import APEX_SOURCE, Clip
 from flowkit.inputs.manifest import read_manifest
 from flowkit.motion.spotting import Spotted, spotter
 from flowkit.provenance import refuse_windows
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit_kernels import warm_up
 
 APEX_CONFIDENCE = "apex_confidence"
@@ -171,8 +171,8 @@ def _check_out(out: Path, manifest: Path, overwrite: bool) -> None:
 
 def _store(out: Path, content: bytes, overwrite: bool) -> None:
     if overwrite:
-        commit.replace_file(out, content)
-    elif not commit.publish_file(out, content):
+        durable_files.replace_file(out, content)
+    elif not durable_files.publish_file(out, content):
         raise ConfigError(f"{out}: --out must not exist yet; got a file that has just appeared. Choose another name.")
 
 

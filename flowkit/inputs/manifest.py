@@ -22,7 +22,7 @@ from pathlib import Path
 
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip, Draft
-from flowkit.storage.commit import publish_file, replace_file
+from flowkit.storage.durable_files import publish_file, replace_file
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.safe_files import MAX_LINE, lines, regular
 

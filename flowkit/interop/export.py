@@ -24,7 +24,7 @@ from flowkit.execution.stop import Stop
 from flowkit.extraction.plan import read_generations
 from flowkit.interop.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.settings_io import differences
-from flowkit.storage import commit
+from flowkit.storage import durable_files, hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.safe_files import read_regular
 from flowkit.storage.schema import Sample
@@ -135,7 +135,7 @@ def export(
             _export_shard(shard, form, done, rows, reporter, stop)
     finally:
         reporter.finish()
-    commit.replace_file(out / form.list_file, _csv([form.columns, *sorted(rows, key=str)]))
+    durable_files.replace_file(out / form.list_file, _csv([form.columns, *sorted(rows, key=str)]))
     if isinstance(form, Stst) and folds:
         done.folds = _link_folds(out, [form.rise(row) for row in rows])
     return done
@@ -168,7 +168,7 @@ def _export_clip(sample: Sample, units: str, form: Format, done: Exported) -> tu
     else:
         for path, content in zip(paths, form.contents(sample, units), strict=True):
             if not path.exists():
-                commit.replace_file(path, content)
+                durable_files.replace_file(path, content)
         done.written += 1
     return form.row(sample, units)
 
@@ -192,7 +192,7 @@ def _take_folder(out: Path, source: ShardFolder, form: Format, format_name: str)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: --out must be a folder; got a file. Choose another.")
     if marker.exists():
-        content = commit.decode(read_regular(marker))
+        content = hashed_json.decode(read_regular(marker))
         if content is None or not isinstance(content.get("export"), dict):
             raise ConfigError(f"{marker}: file must be as it was written; got something else. Use another --out.")
         if changes := differences(content["export"], wanted):
@@ -205,9 +205,9 @@ def _take_folder(out: Path, source: ShardFolder, form: Format, format_name: str)
             "--out."
         )
     (out / form.folder).mkdir(parents=True, exist_ok=True)
-    commit.remove_stale_temporaries(out, (".", form.folder))
+    durable_files.remove_stale_temporaries(out, (".", form.folder))
     if not marker.exists():
-        commit.replace_file(marker, commit.encode({"schema": commit.SCHEMA, "export": wanted}))
+        durable_files.replace_file(marker, hashed_json.encode({"schema": hashed_json.SCHEMA, "export": wanted}))
 
 
 def _identity(source: ShardFolder) -> str:

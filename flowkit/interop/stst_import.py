@@ -50,7 +50,7 @@ from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT
 from flowkit.provenance import processor, versions
 from flowkit.reports.shard_report import refresh_report
 from flowkit.settings_io import differences
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.folder import read_run, refuse_older
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.quality import Flag
@@ -356,10 +356,10 @@ def _prepare(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path, retr
     """Take the folder, or take it up again, and freeze which clips form which shard."""
     _refuse_others(out, settings)
     commit.probe(out)
-    commit.remove_stale_temporaries(out)
+    durable_files.remove_stale_temporaries(out)
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     run = {
-        "schema": commit.SCHEMA,
+        "schema": hashed_json.SCHEMA,
         "shard_schema": SHARD_SCHEMA,
         "fingerprint": fingerprint,
         "settings": settings,
@@ -368,11 +368,11 @@ def _prepare(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path, retr
         "device": {},
         "machine": {"processor": processor(), "system": platform.platform()},
     }
-    if not commit.publish_file(out / commit.RUN_FILE, commit.encode(run)):
+    if not durable_files.publish_file(out / commit.RUN_FILE, hashed_json.encode(run)):
         _refuse_others(out, settings)
     records, invalid = commit.scan(out)
     for path in invalid:
-        commit.quarantine(path)
+        durable_files.quarantine(path)
     while True:
         plan = make_plan(
             clips,

@@ -21,7 +21,7 @@ from flowkit.execution.progress import Reporter
 from flowkit.motion.head_removed import RemovedMotion, removed_motion
 from flowkit.reports.html import Html, document, element, facts, histogram, joined, table
 from flowkit.reports.pictures import RGB, clip_panels, colour_wheel, data_uri, head_panels, mmcof_wheel, png_bytes
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.quality import (
     EXPLAINED_LIMIT_PX,
@@ -182,7 +182,7 @@ def write_report(out: str | Path, *, clips: int = 12) -> ReportResult:
     name = contents.folder.path.resolve().name
     page = document(f"flowkit report: {name}", *_sections(contents, name))
     path = contents.folder.path / FILE
-    commit.replace_file(path, page)
+    durable_files.replace_file(path, page)
     return ReportResult(path, contents.corrupt)
 
 

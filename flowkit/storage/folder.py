@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, SettingsChanged, ShardCorrupt
-from flowkit.storage.commit import RUN_FILE, Record, decode, listing, scan
+from flowkit.storage.commit import RUN_FILE, Record, listing, scan
+from flowkit.storage.hashed_json import decode
 from flowkit.storage.record_forms import is_run
 from flowkit.storage.row_table import column as column_of
 from flowkit.storage.safe_files import NotRegular, read_regular

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.extraction.plan import read_generations
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.row_table import column
@@ -237,8 +237,8 @@ def finalise(out: Path, folder: ShardFolder | None = None) -> Index:
     if folder is None:
         folder = ShardFolder.open(out)
     index = Index.of(folder)
-    commit.replace_file(out / INDEX_FILE, index.to_bytes())
-    commit.replace_file(out / "failures.csv", _failures_csv(folder.failures()))
+    durable_files.replace_file(out / INDEX_FILE, index.to_bytes())
+    durable_files.replace_file(out / "failures.csv", _failures_csv(folder.failures()))
     (out / "index.json").unlink(missing_ok=True)  # of version 0.1: nobody would keep it right
     return index
 

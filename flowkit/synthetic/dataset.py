@@ -19,7 +19,7 @@ import numpy.typing as npt
 from flowkit.errors import ConfigError, DiskFull, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.synthetic.face_scenes import head_of
 from flowkit.synthetic.scenes import LABELS, Scene, SynthConfig, Truth, scenes
 
@@ -67,7 +67,7 @@ def synthesise(
             (out / "truth").mkdir(exist_ok=True)
             reporter.start(config.subjects * len(config.labels) * config.clips)
             rows = _write_clips(out, config, reporter, stop)
-            commit.publish_file(out / "manifest.csv", _manifest(rows))
+            durable_files.publish_file(out / "manifest.csv", _manifest(rows))
     finally:
         reporter.finish()
     return out / "manifest.csv"
@@ -100,7 +100,7 @@ def filling(out: Path, readme: str, last: str) -> Iterator[None]:
             f"{out}: the data set was stopped before its end and has no {last}. Run the same command again: it resumes."
         ) from None
     except OSError as error:
-        if error.errno in commit.FULL:
+        if error.errno in durable_files.FULL:
             raise DiskFull(
                 f"{out}: disk must have room for all clips; got none left. Free some and run the same command again."
             ) from error
@@ -121,7 +121,7 @@ def _take_folder(out: Path, text: str, last: str) -> None:
             f"{out}: --out must be an empty folder; got one with something in it. Delete it or choose another."
         )
     out.mkdir(parents=True, exist_ok=True)
-    commit.replace_file(readme, text.encode())
+    durable_files.replace_file(readme, text.encode())
 
 
 def read_truth(path: str | Path) -> Truth:
@@ -141,7 +141,7 @@ def _write_clips(out: Path, config: SynthConfig, reporter: Reporter, stop: Stop)
         rows.append(_write_clip(out, scene))
         landmarks.writerows((scene.clip_id, i, f"{x:.3f}", f"{y:.3f}") for i, (x, y) in enumerate(scene.landmarks))
         reporter.advance(1, 0)
-    commit.replace_file(out / "landmarks.csv", points.getvalue().encode())
+    durable_files.replace_file(out / "landmarks.csv", points.getvalue().encode())
     return rows
 
 
@@ -160,7 +160,7 @@ def _write_clip(out: Path, scene: Scene) -> dict[str, object]:
             _write_images(path, scene)
         else:
             write_video(path, map(scene.render, _times(scene)), scene.config)
-        commit.replace_file(truth, _packed(scene.truth()))
+        durable_files.replace_file(truth, _packed(scene.truth()))
     first = scene.config.rest_frames + (1 if images else 0)
     return {
         "clip_id": scene.clip_id,

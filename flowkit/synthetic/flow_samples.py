@@ -50,7 +50,7 @@ from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.face.regions import regions
 from flowkit.face.registration import fit_similarity
 from flowkit.labels.groupings import grouping
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.storage.schema import RIGID
 from flowkit.synthetic.degradation import Flow, degrade, nearest_similarity
 from flowkit.synthetic.draws import generator
@@ -505,7 +505,7 @@ def _write_file(job: _Job, poll: Callable[[], None] = lambda: None) -> int:
     for number in numbers:
         poll()
         samples.append(make_sample(number, config))
-    commit.publish_file(path, _image(samples, config))
+    durable_files.publish_file(path, _image(samples, config))
     return len(samples)
 
 
@@ -572,7 +572,7 @@ def _take_folder(out: Path, config: FlowConfig) -> None:
             f"{out}: --out must be an empty folder; got one with something in it. Delete it or choose another."
         )
     out.mkdir(parents=True, exist_ok=True)
-    commit.replace_file(path, settings)
+    durable_files.replace_file(path, settings)
 
 
 def read_samples(folder: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:

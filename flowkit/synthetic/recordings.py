@@ -20,7 +20,7 @@ import numpy.typing as npt
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.face.head import SKIN, Array
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.synthetic.dataset import filling, write_video
 from flowkit.synthetic.face_scenes import (
     FaceSubject,
@@ -200,7 +200,7 @@ def record(
                 _write(out / f"{recording.name}.{config.format}", recording, stop)
                 rows += _rows(recording)
                 reporter.advance(1, 0)
-            commit.publish_file(out / "events.csv", _table(rows))
+            durable_files.publish_file(out / "events.csv", _table(rows))
     finally:
         reporter.finish()
     return out / "events.csv"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
-from flowkit.storage import commit
+from flowkit.storage import durable_files, hashed_json
 from fmanet.metrics import paired_difference
 from fmanet.results import gather, write_results
 from fmanet.settings import RunSettings
@@ -113,8 +113,8 @@ def compare(out: Path, settings: RunSettings) -> dict[str, Any]:
                 "against_fmanet": None if own is whole else asdict(paired_difference(own, whole, classes)),
             }
         )
-    compared = {"schema": commit.SCHEMA, "rows": found}
-    commit.replace_file(out / ABLATION_FILE, json.dumps(compared, indent=1).encode() + b"\n")
+    compared = {"schema": hashed_json.SCHEMA, "rows": found}
+    durable_files.replace_file(out / ABLATION_FILE, json.dumps(compared, indent=1).encode() + b"\n")
     return compared
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ConfigError
-from flowkit.storage import commit
+from flowkit.storage import durable_files, hashed_json
 from flowkit.storage.safe_files import read_regular
 from fmanet.errors import CheckpointRefused
 from fmanet.settings import NetworkConfig
@@ -73,8 +73,8 @@ def save(folder: Path, name: str, state: State, content: Mapping[str, Any]) -> P
     """
     weights = store(folder, f"{name}-{{}}.safetensors", encode_weights(state))
     path = folder / f"{name}.json"
-    side = commit.encode({"schema": commit.SCHEMA, **content, "weights": weights})
-    if not commit.publish_file(path, side) and path.read_bytes() != side:
+    side = hashed_json.encode({"schema": hashed_json.SCHEMA, **content, "weights": weights})
+    if not durable_files.publish_file(path, side) and path.read_bytes() != side:
         raise ConfigError(f"{path}: name must be new; got one of another checkpoint. Choose another name or folder.")
     return path
 
@@ -103,7 +103,7 @@ def store(folder: Path, pattern: str, content: bytes) -> dict[str, Any]:
     """
     digest = hashlib.sha256(content).hexdigest()
     name = pattern.format(digest[:12])
-    commit.publish_file(folder / name, content, replace_damaged=True)
+    durable_files.publish_file(folder / name, content, replace_damaged=True)
     return {"name": name, "bytes": len(content), "sha256": digest}
 
 
@@ -149,7 +149,7 @@ def read_side(path: Path) -> dict[str, Any]:
         text = read_regular(path, MAX_SIDE_BYTES)
     except OSError as error:
         raise _refused(path, "be readable", str(error.strerror)) from error
-    content = commit.decode(text)
+    content = hashed_json.decode(text)
     if content is None:
         raise _refused(path, "be as it was written", "something else")
     return content

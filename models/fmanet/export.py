@@ -27,7 +27,7 @@ from flowkit import __version__
 from flowkit.errors import ConfigError, EnvironmentMissing
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.storage import commit
+from flowkit.storage import durable_files, hashed_json
 from fmanet import checkpoint, run_folder
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
 from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
@@ -213,9 +213,9 @@ def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, memb
     model, side = out / f"{name}.onnx", out / f"{name}.json"
     file = {"name": model.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     check = {"largest_difference": difference, "tolerance": TOLERANCE, "batches": list(CHECKED_BATCHES)}
-    told = {"schema": commit.SCHEMA, "file": file, **facts, "layout": LAYOUT, "check": check}
-    commit.replace_file(model, content)
-    commit.replace_file(side, json.dumps(told, indent=1).encode() + b"\n")
+    told = {"schema": hashed_json.SCHEMA, "file": file, **facts, "layout": LAYOUT, "check": check}
+    durable_files.replace_file(model, content)
+    durable_files.replace_file(side, json.dumps(told, indent=1).encode() + b"\n")
     return Exported(model, side, difference)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from flowkit.errors import ConfigError
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from fmanet import checkpoint, run_folder
 from fmanet.alignment import refuse_unknown
 from fmanet.dataset import Clips, ShardDataset
@@ -75,7 +75,7 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignm
         [clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())], *own.tolist()]
         for n, own in enumerate(shares)
     )
-    commit.replace_file(out, run_folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
+    durable_files.replace_file(out, run_folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
     elsewhere = here.device != settings.train.device
     return [*([NO_GPU] if elsewhere else []), *_notes(clips, set(facts["clips"]["subjects"]))]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ShardCorrupt
-from flowkit.storage import commit
+from flowkit.storage import durable_files, hashed_json
 from flowkit.storage.safe_files import NotRegular, read_regular
 from fmanet.errors import TrainingImpossible
 from fmanet.protocol import Fold, split
@@ -88,7 +88,7 @@ class Plan:
             for fold in self.folds
         ]
         groups = [[[member.fold, member.seed] for member in group] for group in self.groups]
-        return {"schema": commit.SCHEMA, "folds": folds, "groups": groups}
+        return {"schema": hashed_json.SCHEMA, "folds": folds, "groups": groups}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
@@ -178,7 +178,7 @@ def freeze(out: Path, plan: Plan) -> None:
         The folder has another plan, or a damaged one.
     DiskFull
     """
-    if not commit.publish_file(out / PLAN_FILE, commit.encode(plan.to_dict())) and read_plan(out) != plan:
+    if not durable_files.publish_file(out / PLAN_FILE, hashed_json.encode(plan.to_dict())) and read_plan(out) != plan:
         raise ShardCorrupt(
             f"{out / PLAN_FILE}: plan must be that of this run; got another, though settings and clips are the same. Restore "
             "it from a copy, or begin anew with --overwrite."
@@ -194,7 +194,7 @@ def read_plan(out: Path) -> Plan | None:
     """
     path = out / PLAN_FILE
     try:
-        content = commit.decode(read_regular(path))
+        content = hashed_json.decode(read_regular(path))
     except FileNotFoundError:
         return None
     except NotRegular:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from flowkit.storage.commit import replace_file
+from flowkit.storage.durable_files import replace_file
 from flowkit.storage.safe_files import read_regular
 from fmanet.errors import TableDamaged
 

@@ -24,7 +24,7 @@ from flowkit import __version__
 from flowkit.errors import FlowkitError
 from flowkit.reports.html import Html, document, element, facts, table
 from flowkit.reports.pictures import RGB, colour_wheel, data_uri, flow_picture, mmcof_picture, mmcof_wheel, png_bytes
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from fmanet import checkpoint, run_folder
 from fmanet.dataset import Clips
 from fmanet.fold_worker import ClipSource, clips_digest
@@ -167,7 +167,7 @@ def write_report(out: Path, *, clips: int = 12) -> Path:
     """
     contents = _read(out, clips)
     path = out / FILE
-    commit.replace_file(
+    durable_files.replace_file(
         path, document(f"fmanet report: {out.resolve().name}", *_sections(contents, out.resolve().name))
     )
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.storage import commit
+from flowkit.storage import durable_files, hashed_json
 from fmanet import run_folder
 from fmanet.errors import FoldsMissing, IntervalUndefined
 from fmanet.metrics import (
@@ -63,9 +63,9 @@ def write_results(out: Path) -> dict[str, Any]:
     """
     rows, classes = gather(out)
     _, settings, _ = run_folder.open_run(out)
-    scores = {"schema": commit.SCHEMA, "protocol": settings.protocol.name, **_scored(rows, classes)}
+    scores = {"schema": hashed_json.SCHEMA, "protocol": settings.protocol.name, **_scored(rows, classes)}
     write_table(out / run_folder.PREDICTIONS_FILE, rows, classes)
-    commit.replace_file(out / run_folder.SCORES_FILE, json.dumps(scores, indent=1).encode() + b"\n")
+    durable_files.replace_file(out / run_folder.SCORES_FILE, json.dumps(scores, indent=1).encode() + b"\n")
     return scores
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, ShardCorrupt
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.safe_files import NotRegular, read_regular
 from fmanet import checkpoint
 from fmanet.errors import CheckpointRefused
@@ -86,7 +86,7 @@ def commit_fold(
     }
     path = record_path(out, plan, member)
     die_here(plan.folds[member.fold].name, "files")
-    commit.publish_file(path, commit.encode({"schema": commit.SCHEMA, **content, **stored}))
+    durable_files.publish_file(path, hashed_json.encode({"schema": hashed_json.SCHEMA, **content, **stored}))
     die_here(plan.folds[member.fold].name, "record")
     if read_record(out, plan, member, str(content["key"])) is None:
         raise ShardCorrupt(
@@ -99,7 +99,7 @@ def read_record(out: Path, plan: Plan, member: Member, key: str) -> dict[str, An
     """The record of a network, or None if it is missing or torn, of another key, or a file that it names is not there whole."""
     path = record_path(out, plan, member)
     try:
-        content = commit.decode(read_regular(path))
+        content = hashed_json.decode(read_regular(path))
     except (FileNotFoundError, NotRegular):
         return None
     if content is None or content.get("key") != key or not is_record(content):
@@ -137,7 +137,7 @@ def quarantine_invalid(out: Path, plan: Plan, keys: Mapping[Member, str]) -> lis
     for member, key in keys.items():
         path = record_path(out, plan, member)
         if path.exists() and not _is_whole(path.parent, read_record(out, plan, member, key)):
-            moved.append(commit.quarantine(path))
+            moved.append(durable_files.quarantine(path))
     return moved
 
 
@@ -171,7 +171,7 @@ def read_run(out: Path) -> dict[str, Any] | None:
     """
     path = out / commit.RUN_FILE
     try:
-        content = commit.decode(read_regular(path))
+        content = hashed_json.decode(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except NotRegular:
@@ -211,7 +211,7 @@ def prepare(out: Path) -> None:
     """
     try:
         (out / FOLDS).mkdir(parents=True, exist_ok=True)
-        commit.publish_file(out / FOLDS / f".probe-{os.getpid()}", b"fmanet")
+        durable_files.publish_file(out / FOLDS / f".probe-{os.getpid()}", b"fmanet")
         for probe in (out / FOLDS).glob(".probe-*"):  # a killed run may have left one
             probe.unlink(missing_ok=True)
     except DiskFull:
@@ -226,7 +226,7 @@ def prepare(out: Path) -> None:
 def remove_temporaries(out: Path) -> None:
     """Remove what processes that no longer run left half written."""
     for folder in (out, out / FOLDS, *(out / FOLDS).glob("*/")):
-        commit.remove_stale_temporaries(folder)
+        durable_files.remove_stale_temporaries(folder)
 
 
 def discard(out: Path) -> None:

@@ -34,7 +34,7 @@ from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import Outcome, SupervisedPool, WorkerStartError
 from flowkit.provenance import cores, processor
 from flowkit.settings_io import differences
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.safe_files import read_regular
 from fmanet import run_folder
 from fmanet.alignment import alignments
@@ -251,7 +251,7 @@ class _Run:
     def _facts(self) -> dict[str, Any]:
         """What run.json stores."""
         return {
-            "schema": commit.SCHEMA,
+            "schema": hashed_json.SCHEMA,
             "kind": run_folder.KIND,
             "fingerprint": self.settings.fingerprint(),
             "settings": self.settings.to_dict(),
@@ -302,7 +302,7 @@ class _Run:
         )
 
     def _store_facts(self) -> None:
-        if commit.publish_file(self.out / commit.RUN_FILE, commit.encode(self.facts)):
+        if durable_files.publish_file(self.out / commit.RUN_FILE, hashed_json.encode(self.facts)):
             return
         stored = run_folder.read_run(self.out)
         if stored is None or self._begins_anew():
@@ -380,5 +380,5 @@ def _versions() -> dict[str, str]:
 
 
 def _folder_fingerprint(path: Path) -> str:
-    run = commit.decode(read_regular(path / commit.RUN_FILE))
+    run = hashed_json.decode(read_regular(path / commit.RUN_FILE))
     return str(run.get("fingerprint", "")) if run else ""

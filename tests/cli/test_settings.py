@@ -21,7 +21,7 @@ import version_0_1
 from flowkit.config import ExtractConfig, load_config
 from flowkit.errors import ConfigError
 from flowkit.settings_io import build, listing, load_values, to_toml
-from flowkit.storage import commit
+from flowkit.storage import hashed_json
 from flowkit.storage.folder import stored_run
 from fmanet.settings import RunSettings
 from shard_builder import build_folder
@@ -217,7 +217,7 @@ def test_a_file_that_is_known_by_its_content_is_named_for_the_user_to_write(tmp_
     config = load_config(None, align__method="landmarks", align__landmarks=str(points), backend="cpu")
     folder = build_folder(tmp_path / "out")
     stored = {**stored_run(folder), "settings": config.to_dict(), "fingerprint": config.fingerprint()}
-    (folder / "run.json").write_bytes(commit.encode(stored))
+    (folder / "run.json").write_bytes(hashed_json.encode(stored))
     file = tmp_path / "settings.toml"
     done = run("flowkit", "settings", "--of", folder, "--out", file)
     assert done.exit_code == 0
@@ -260,16 +260,16 @@ def test_a_folder_without_settings_of_an_extraction_is_refused_in_words(tmp_path
     out = build_folder(tmp_path / "out")
     stored = stored_run(out)
     imported = {**stored, "settings": {**stored["settings"], "import": {"from": "pictures"}}}
-    (out / "run.json").write_bytes(commit.encode(imported))
+    (out / "run.json").write_bytes(hashed_json.encode(imported))
     assert "was imported, not extracted" in run("flowkit", "settings", "--of", out).stderr
     (out / "run.json").write_bytes((out / "run.json").read_bytes()[:-9])
     damaged = run("flowkit", "settings", "--of", out)
     assert damaged.exit_code == 1
     assert "must be as it was written" in damaged.stderr
-    (out / "run.json").write_bytes(commit.encode({"schema": commit.SCHEMA, "kind": "fmanet run"}))
+    (out / "run.json").write_bytes(hashed_json.encode({"schema": hashed_json.SCHEMA, "kind": "fmanet run"}))
     other = run("flowkit", "settings", "--of", out)
     assert (other.exit_code, "must be one of flowkit extract; got another tool's" in other.stderr) == (2, True)
-    (out / "run.json").write_bytes(commit.encode({"schema": commit.SCHEMA, "settings": 3}))
+    (out / "run.json").write_bytes(hashed_json.encode({"schema": hashed_json.SCHEMA, "settings": 3}))
     assert run("flowkit", "settings", "--of", out).exit_code == 1
 
 

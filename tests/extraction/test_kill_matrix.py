@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL, flowkit, shard_bytes, start
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files
 from flowkit.storage.folder import ShardFolder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SOURCE = Path(commit.__file__).read_text(encoding="utf-8")
+SOURCE = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (commit, durable_files))
 
 
 def commits(*arguments: str | Path) -> str:
@@ -75,7 +75,7 @@ def test_death_at_each_step_of_a_commit_is_all_or_nothing(in_memory: Path) -> No
     commits(in_memory / "undisturbed")
     said = commits(in_memory / "killed", "--at-each-step")
     deaths = re.findall(r"died at (\S+):(\w+)", said)
-    assert {step for _, step in deaths} == set(re.findall(r'_die_here\([^)]*"(\w+)"\)', SOURCE)) - {"after_quarantine"}
+    assert {step for _, step in deaths} == set(re.findall(r'die_here\([^)]*"(\w+)"\)', SOURCE)) - {"after_quarantine"}
     expected = files(in_memory / "undisturbed")
     assert {Path(path).name for path, _ in deaths if "~" not in path} == {Path(name).name for name in expected}
     folders = sorted((in_memory / "killed").iterdir())

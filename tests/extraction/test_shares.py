@@ -19,7 +19,7 @@ from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import make_plan
 from flowkit.extraction.shares import Share, array_warning, parse_share
 from flowkit.inputs.manifest import read_manifest, write_manifest
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files
 from flowkit.storage.index import Index
 from flowkit.storage.schema import sample_bytes
 
@@ -253,7 +253,7 @@ def test_an_array_that_is_not_split_is_warned_of(cropped: Path, tmp_path: Path) 
 def test_free_space_is_asked_for_the_share(cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk with room for one share of three begins it, and begins nothing without --shard."""
     free = shutil.disk_usage(tmp_path)._replace(free=5 * sample_bytes(SIZE, keep_faces=False))
-    monkeypatch.setattr(commit.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(durable_files.shutil, "disk_usage", lambda path: free)
     config = load_config(None, align__method="none", align__size=SIZE, shard__clips=2)
     with pytest.raises(DiskFull, match="free space must be at least"):
         pipeline.extract(cropped, tmp_path / "whole", config)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.schema import SHARD_SCHEMA
 from flowkit.storage.shard_writer import shard_image
@@ -81,7 +81,7 @@ def made_shards(
         align=AlignConfig(method="none", size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
     )
     run = {
-        "schema": commit.SCHEMA,
+        "schema": hashed_json.SCHEMA,
         "shard_schema": SHARD_SCHEMA,
         "fingerprint": config.fingerprint(),
         "settings": config.to_dict(),
@@ -90,7 +90,7 @@ def made_shards(
         "machine": {"processor": "a processor"},
     }
     commit.probe(out)
-    commit.publish_file(out / RUN_FILE, commit.encode(run))
+    durable_files.publish_file(out / RUN_FILE, hashed_json.encode(run))
     samples = [_sample(dataset, *row, size, noise) for row in rows_of(subjects, repeats, labels)]
     names = ("clip_id", "dataset", "subject", "label", "source_hash", "qc")
     content = {

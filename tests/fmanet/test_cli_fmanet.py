@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
-from flowkit.storage import commit, schema
+from flowkit.storage import commit, hashed_json, schema
 from fmanet import checkpoint, run_folder
 from fmanet.ablation import LADDER
 from fmanet.alignment import alignments
@@ -134,10 +134,10 @@ def test_a_run_of_a_gpu_predicts_without_one_and_says_so(trained: Path, tmp_path
     facts, settings, plan = run_folder.open_run(out)
     settings = replace(settings, train=replace(settings.train, device="cuda", mixed_precision=True))
     facts |= {"settings": settings.to_dict(), "fingerprint": settings.fingerprint()}
-    (out / "run.json").write_bytes(commit.encode(facts))
+    (out / "run.json").write_bytes(hashed_json.encode(facts))
     for member, key in member_keys(plan, settings.fingerprint(), facts["clips"]["digest"]).items():
         path = run_folder.record_path(out, plan, member)
-        path.write_bytes(commit.encode({**checkpoint.read_side(path), "key": key}))
+        path.write_bytes(hashed_json.encode({**checkpoint.read_side(path), "key": key}))
     done = fmanet("predict", out, new, "--out", tmp_path / "new folder" / "new.csv")
     assert (done.exit_code, done.stderr.count("Note:")) == (0, 1)
     assert "trained on a GPU and none is here" in done.stderr
@@ -301,7 +301,7 @@ def _one_class_in_one_subject(out: Path) -> Path:
     for clip in clips[:2]:
         clip["label"] = "surprise"
     record.path.unlink()
-    record.path.write_bytes(commit.encode(record.content))
+    record.path.write_bytes(hashed_json.encode(record.content))
     return out
 
 

@@ -18,7 +18,7 @@ import shard_builder
 import version_0_1
 from flowkit.errors import ConfigError, FlowkitError, SchemaTooNew, ShardCorrupt
 from flowkit.interop.stst_import import SIDE, import_stst
-from flowkit.storage import commit
+from flowkit.storage import hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import NEWER_SETTINGS
 from fmanet.alignment import alignments, refuse_mixed
@@ -196,7 +196,7 @@ def test_flow_that_is_not_finite_names_its_clip(tmp_path: Path, monkeypatch: pyt
 
 def newer(out: Path) -> None:
     run = json.loads((out / "run.json").read_text("utf-8"))["content"]
-    (out / "run.json").write_bytes(commit.encode({**run, "schema": commit.SCHEMA + 1}))
+    (out / "run.json").write_bytes(hashed_json.encode({**run, "schema": hashed_json.SCHEMA + 1}))
 
 
 def torn(out: Path) -> None:
@@ -261,7 +261,7 @@ def aligned(out: Path, changes: dict[str, object], **given: object) -> Path:
     for name, value in changes.items():
         table, _, key = name.partition(".")
         run["settings"][table][key] = value
-    (made / "run.json").write_bytes(commit.encode(run))
+    (made / "run.json").write_bytes(hashed_json.encode(run))
     return made
 
 

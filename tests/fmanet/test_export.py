@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from made_clips import made_shards
 
-from flowkit.storage import commit
+from flowkit.storage import hashed_json
 from fmanet import checkpoint, export
 from fmanet.cli import main
 from fmanet.export import INPUTS, TOLERANCE, Predictor, largest_difference, onnx_bytes, random_clips
@@ -148,7 +148,7 @@ def test_a_record_that_no_run_wrote_is_refused_before_memory_is_taken(
     out = tmp_path / "run"
     shutil.copytree(trained, out)
     path = out / "folds" / "casme2.s01" / "seed-0.json"
-    path.write_bytes(commit.encode({**checkpoint.read_side(path), **told}))
+    path.write_bytes(hashed_json.encode({**checkpoint.read_side(path), **told}))
     done = fmanet("export", out, "--out", tmp_path / "onnx", "--fold", "casme2.s01")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "Do not trust this file" in done.stderr

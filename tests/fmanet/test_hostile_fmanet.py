@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from made_clips import made_shards
 from safetensors.torch import save
 
-from flowkit.storage import commit
+from flowkit.storage import hashed_json
 from fmanet import checkpoint
 from fmanet.cli import main
 from fmanet.errors import CheckpointRefused
@@ -68,7 +68,7 @@ def test_a_json_file_of_another_form_ends_in_words(trained: Path, shards: Path, 
     changes = list(mutations(json.loads(honest)["content"], 3, seed=2))
     refused = 0
     for number, (what, content) in enumerate(random.Random(2).sample(changes, 50)):
-        path.write_bytes(commit.encode(content))
+        path.write_bytes(hashed_json.encode(content))
         found = [command for command in commands(run, shards) if command[0] != "export"]  # which takes seconds
         refused += clean_end(found[number % len(found)], what) != 0
     assert refused > 10
@@ -152,7 +152,7 @@ def test_weights_that_lie_are_refused(tmp_path: Path, name: str) -> None:
     told = {"network": NetworkConfig(width=4, grid=4).to_dict(), "classes": ["a", "b", "c"]}
     path = checkpoint.save(tmp_path, "network", state(), told)
     weights = checkpoint.store(tmp_path, "hostile-{}.safetensors", WEIGHTS[name]())
-    path.write_bytes(commit.encode({**checkpoint.read_side(path), "weights": weights}))
+    path.write_bytes(hashed_json.encode({**checkpoint.read_side(path), "weights": weights}))
     with little_memory(), pytest.raises(CheckpointRefused, match="checkpoint must"):
         checkpoint.load(path)
 
@@ -179,7 +179,7 @@ def test_a_pickle_in_a_run_is_never_read(
     else:
         suffix = {"weights": ".safetensors", "predictions": ".csv"}[how]
         told = checkpoint.store(record.parent, f"seed-0-{{}}{suffix}", shell)
-        record.write_bytes(commit.encode({**content, how: told}))
+        record.write_bytes(hashed_json.encode({**content, how: told}))
     codes = {arguments[0]: clean_end(arguments, how) for arguments in commands(run, shards)}
     assert not owned.exists()
     if how == "weights":

@@ -22,7 +22,7 @@ from made_clips import made_clips, made_shards
 from safetensors.torch import save
 
 from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, SettingsChanged, ShardCorrupt
-from flowkit.storage import commit
+from flowkit.storage import hashed_json
 from fmanet import checkpoint, run_folder
 from fmanet.dataset import Clips
 from fmanet.errors import CheckpointRefused, FoldsMissing, LeakError, TrainingImpossible
@@ -319,15 +319,15 @@ def test_a_file_with_a_flipped_bit_is_found_by_the_next_run_and_made_again(
 
 def _plan(out: Path, **changes: Any) -> None:
     content = checkpoint.read_side(out / "folds.json")
-    (out / "folds.json").write_bytes(commit.encode({**content, **changes}))
+    (out / "folds.json").write_bytes(hashed_json.encode({**content, **changes}))
 
 
 FORMS = {
     "no settings": (
-        lambda out: (out / "run.json").write_bytes(commit.encode({"schema": 1, "kind": "fmanet run"})),
+        lambda out: (out / "run.json").write_bytes(hashed_json.encode({"schema": 1, "kind": "fmanet run"})),
         "run",
     ),
-    "no folds": (lambda out: (out / "folds.json").write_bytes(commit.encode({"schema": 1})), "plan"),
+    "no folds": (lambda out: (out / "folds.json").write_bytes(hashed_json.encode({"schema": 1})), "plan"),
     "a fold that is not there": (lambda out: _plan(out, groups=[[[9, 0]]]), "plan"),
     "a fold elsewhere": (
         lambda out: _plan(out, folds=[{"name": "../..", "held_out": [], "train_clips": 1, "test": []}] * 3),
@@ -474,7 +474,7 @@ def _state() -> dict[str, torch.Tensor]:
 
 def _rewritten(path: Path, **changes: Any) -> None:
     content = checkpoint.read_side(path)
-    path.write_bytes(commit.encode({**content, **changes}))
+    path.write_bytes(hashed_json.encode({**content, **changes}))
 
 
 def _with_weights(path: Path, weights: bytes) -> None:

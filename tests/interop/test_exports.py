@@ -35,7 +35,7 @@ from flowkit.interop.export_formats import (
     text_of,
 )
 from flowkit.interop.stst_import import LIST_FILE, SIDE, import_stst
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import COLUMNS
 from shard_builder import LABELS, build_folder
@@ -393,4 +393,4 @@ def test_an_export_that_is_stopped_leaves_whole_files_and_goes_on(tmp_path: Path
     assert (done.code, found["there"], found["written"]) == (0, stopped, 60 - stopped)
     export(shards, tmp_path / "undisturbed", "npz")
     assert files(out) == files(tmp_path / "undisturbed")
-    assert list(commit._temporaries(out, (".", "clips"))) == []
+    assert list(durable_files._temporaries(out, (".", "clips"))) == []

@@ -29,7 +29,7 @@ from flowkit.inputs.frames import read_frames
 from flowkit.inputs.manifest import read_manifest
 from flowkit.interop.export import export
 from flowkit.interop.stst_import import import_stst
-from flowkit.storage import commit, safe_files
+from flowkit.storage import durable_files, hashed_json, safe_files
 from flowkit.storage.commit import RUN_FILE
 from flowkit.synthetic.dataset import SynthConfig, synthesise
 from flowkit_kernels import host
@@ -85,7 +85,7 @@ def test_a_run_on_macos_is_killed_goes_on_and_gives_the_bytes_of_any_other(
     assert done.code == 0, done.err
     assert shard_bytes(out) == shard_bytes(undisturbed)
     assert [path.name for path in out.rglob(".tmp~*")] == []  # there is no /proc that says who still writes
-    run = commit.decode((out / RUN_FILE).read_bytes())
+    run = hashed_json.decode((out / RUN_FILE).read_bytes())
     assert run is not None
     assert (
         run["machine"]["processor"] == platform.machine()
@@ -173,9 +173,9 @@ def test_macos_is_asked_to_empty_the_drives_cache_and_other_drives_are_only_sync
     monkeypatch.setattr(fcntl, "fcntl", full_sync)
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
     monkeypatch.setattr(os, "fsync", lambda handle: asked.append("plain"))
-    commit.replace_file(tmp_path / "file", b"content")
+    durable_files.replace_file(tmp_path / "file", b"content")
     assert asked == ["full"]
-    commit.replace_file(tmp_path / "empty", b"")
+    durable_files.replace_file(tmp_path / "empty", b"")
     assert asked == ["full", "full", "plain"]
 
 
@@ -185,14 +185,14 @@ def test_without_proc_a_process_that_runs_keeps_its_temporary_file(
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for pid in (os.getpid(), ended.pid):
-        (tmp_path / f".tmp~{commit._owner()}~{pid}~0~1.h5").touch()
+        (tmp_path / f".tmp~{durable_files._owner()}~{pid}~0~1.h5").touch()
     monkeypatch.setattr(sys, "platform", "darwin")
-    commit.remove_stale_temporaries(tmp_path)
+    durable_files.remove_stale_temporaries(tmp_path)
     (left,) = tmp_path.iterdir()
     assert f"~{os.getpid()}~" in left.name
     monkeypatch.setattr(sys, "platform", "win32")  # there, nobody can be asked, and asking would end the process
-    (tmp_path / f".tmp~{commit._owner()}~{ended.pid}~0~1.h5").touch()
-    commit.remove_stale_temporaries(tmp_path)
+    (tmp_path / f".tmp~{durable_files._owner()}~{ended.pid}~0~1.h5").touch()
+    durable_files.remove_stale_temporaries(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -208,9 +208,9 @@ def test_files_are_opened_as_bytes_where_the_system_tells_text_from_bytes(
             flags.append(given)
         return real(path, given & ~os.O_NOATIME, *rest)
 
-    monkeypatch.setattr(commit, "BINARY", os.O_NOATIME)
+    monkeypatch.setattr(durable_files, "BINARY", os.O_NOATIME)
     monkeypatch.setattr(os, "open", noted)
-    commit.publish_file(tmp_path / "file", b"a\r\nb\x1a")
+    durable_files.publish_file(tmp_path / "file", b"a\r\nb\x1a")
     assert flags
     assert all(given & os.O_NOATIME for given in flags)
     assert safe_files.read_regular(tmp_path / "file") == b"a\r\nb\x1a"

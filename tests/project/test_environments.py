@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL, shard_bytes
-from flowkit.storage import commit
+from flowkit.storage import hashed_json
 from flowkit.storage.folder import ShardFolder
 
 FULL = "/dev/full"
@@ -144,7 +144,7 @@ def test_what_is_written_to_a_closed_stream_does_not_end_up_in_a_file(cropped: P
     ended = run("extract", cropped, "--out", tmp_path, *SMALL, shell="2>&-", FLOWKIT_TEST_DIE_AT="run.json:after_write")
     assert ended.code == 137
     (left,) = tmp_path.glob(".tmp~*run.json")
-    assert commit.decode(left.read_bytes()) is not None  # every byte is as it was meant
+    assert hashed_json.decode(left.read_bytes()) is not None  # every byte is as it was meant
 
 
 @pytest.mark.parametrize("shell", ["2>&-", "<&- >&- 2>&-", f"2> {FULL}"])

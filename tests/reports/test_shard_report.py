@@ -18,7 +18,7 @@ from flowkit.execution.progress import Silent
 from flowkit.execution.stop import Stop
 from flowkit.extraction.shares import Share
 from flowkit.reports.shard_report import FAILURES, MAX_ROWS, NOTES, ReportResult, _spread, write_report
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.storage.quality import Flag
 from shard_builder import LABELS, build_folder
 from web_page import Page
@@ -211,7 +211,7 @@ def test_every_code_and_note_has_words() -> None:
 
 def test_a_report_leaves_no_temporary_file(folder: Path) -> None:
     write_report(folder)
-    assert list(commit._temporaries(folder)) == []
+    assert list(durable_files._temporaries(folder)) == []
 
 
 def test_an_extraction_from_python_leaves_a_report_as_the_command_does(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowkit.errors import DiskFull, EnvironmentMissing, SchemaTooNew, ShardCorrupt
-from flowkit.storage import commit
+from flowkit.storage import commit, durable_files, hashed_json
 
 CONTENT = {"key": "k", "clips": [], "failures": [], "began": 0.0, "ended": 1.0, "host": "h"}
 
@@ -59,7 +59,7 @@ def test_a_damaged_commit_counts_as_none_and_is_kept_aside(tmp_path: Path, damag
         data.unlink()
     assert commit.read_records(tmp_path) == []
     (invalid,) = commit.invalid_records(tmp_path)
-    assert commit.quarantine(invalid).parent == tmp_path / "quarantine"
+    assert durable_files.quarantine(invalid).parent == tmp_path / "quarantine"
     again = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     assert again.data_path is not None
     assert again.data_path.read_bytes() == b"numbers"
@@ -68,7 +68,7 @@ def test_a_damaged_commit_counts_as_none_and_is_kept_aside(tmp_path: Path, damag
 def test_a_record_of_a_newer_version_is_refused_not_redone(tmp_path: Path) -> None:
     record = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     content = json.loads(record.path.read_bytes())["content"]
-    record.path.write_bytes(commit.encode({**content, "schema": commit.SCHEMA + 1}))
+    record.path.write_bytes(hashed_json.encode({**content, "schema": hashed_json.SCHEMA + 1}))
     with pytest.raises(SchemaTooNew, match="newer flowkit"):
         commit.read_records(tmp_path)
 
@@ -92,9 +92,9 @@ def test_a_full_disk_is_a_clean_error_that_leaves_nothing(tmp_path: Path) -> Non
 
 
 def test_too_little_space_is_said_before_anything_is_computed(tmp_path: Path) -> None:
-    commit.check_space(tmp_path, 1)
+    durable_files.check_space(tmp_path, 1)
     with pytest.raises(DiskFull, match="free space must be at least"):
-        commit.check_space(tmp_path, 1 << 60)
+        durable_files.check_space(tmp_path, 1 << 60)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
@@ -105,22 +105,22 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 def test_only_dead_processes_temporaries_are_removed(tmp_path: Path) -> None:
     commit.probe(tmp_path)
-    mine = commit._temporary(tmp_path / "index.npz")
+    mine = durable_files.temporary_path(tmp_path / "index.npz")
     dead = mine.with_name(mine.name.replace(f"~{os.getpid()}~", "~99999999~"))
-    elsewhere = dead.with_name(dead.name.replace(commit._owner(), "another-host"))
+    elsewhere = dead.with_name(dead.name.replace(durable_files._owner(), "another-host"))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and still stands in the process table
     unnoticed = mine.with_name(mine.name.replace(f"~{os.getpid()}~", f"~{ended.pid}~"))
     for path in (mine, dead, elsewhere, unnoticed):
         path.write_bytes(b"")
-    commit.remove_stale_temporaries(tmp_path)
+    durable_files.remove_stale_temporaries(tmp_path)
     assert [path.exists() for path in (mine, dead, elsewhere, unnoticed)] == [True, False, True, False]
     assert ended.wait() == 0
 
 
 def test_overwrite_discards_only_what_flowkit_made(tmp_path: Path) -> None:
     commit.probe(tmp_path)
-    commit.publish_file(tmp_path / commit.RUN_FILE, commit.encode({"schema": 1}))
+    durable_files.publish_file(tmp_path / commit.RUN_FILE, hashed_json.encode({"schema": 1}))
     commit.publish(tmp_path, 0, b"numbers", CONTENT)
     (tmp_path / "notes.txt").write_text("mine")
     commit.discard(tmp_path)
@@ -140,5 +140,5 @@ def test_a_record_may_not_name_a_file_elsewhere(tmp_path: Path) -> None:
     record = commit.publish(tmp_path, 0, b"numbers", CONTENT)
     (tmp_path / "outside.h5").write_bytes(b"numbers")
     file = {**record.content["file"], "name": "../../outside.h5"}
-    record.path.write_bytes(commit.encode({**record.content, "file": file}))
+    record.path.write_bytes(hashed_json.encode({**record.content, "file": file}))
     assert commit.read_records(tmp_path) == []

@@ -28,7 +28,7 @@ from flowkit.extraction.pipeline import preview
 from flowkit.inputs.manifest import write_manifest
 from flowkit.interop.export import export
 from flowkit.reports.shard_report import write_report
-from flowkit.storage import commit, shard_checks
+from flowkit.storage import commit, hashed_json, shard_checks
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect, verify
 from flowkit.storage.schema import COLUMNS
@@ -325,15 +325,15 @@ def small(tmp_path: Path) -> Path:
 def test_a_json_file_of_another_form_is_refused_by_every_command(small: Path, name: str, count: int) -> None:
     """Now this value and now that is one of another kind, under a hash that fits."""
     path = small / name
-    content = commit.decode(path.read_bytes())
+    content = hashed_json.decode(path.read_bytes())
     assert content is not None
     refused = 0
-    path.write_bytes(commit.encode(content))
+    path.write_bytes(hashed_json.encode(content))
     assert (len(ShardFolder.open(small).records), verify(small).problems) == (2, ())  # the hash is not what is refused
     changes = list(mutations(content, 3, seed=1))
     tried = random.Random(1).sample(changes, min(count, len(changes)))
     for what, changed in tried:
-        path.write_bytes(commit.encode(changed))
+        path.write_bytes(hashed_json.encode(changed))
         for command, read in readings(small):
             shutil.rmtree(small / "npz", ignore_errors=True)
             try:
@@ -401,7 +401,7 @@ def test_a_record_may_vouch_for_a_pipe_and_still_nobody_waits(small: Path) -> No
     record = ShardFolder.open(small).records[0]
     assert record.data_path is not None
     file = {**record.content["file"], "bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
-    record.path.write_bytes(commit.encode({**record.content, "file": file}))
+    record.path.write_bytes(hashed_json.encode({**record.content, "file": file}))
     no_file(record.data_path, "pipe")
     for checked in (True, False):
         with pytest.raises(ShardCorrupt, match="must be a file among the shards"):

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import flowkit
 from flowkit.extraction.plan import Generation, publish_generation, read_generations
-from flowkit.storage import commit
+from flowkit.storage import commit, hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.inspection import inspect
@@ -113,11 +113,11 @@ def removed(out: Path) -> None:
 def replaced(out: Path) -> None:
     """By one of the same length that says something else."""
     path = first_record(out)
-    content = commit.decode(path.read_bytes())
+    content = hashed_json.decode(path.read_bytes())
     assert content is not None
     content["clips"][0]["label"] = content["clips"][0]["label"][::-1]
     length = path.stat().st_size
-    path.write_bytes(commit.encode(content))
+    path.write_bytes(hashed_json.encode(content))
     assert path.stat().st_size == length
 
 

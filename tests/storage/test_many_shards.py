@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.storage import commit
+from flowkit.storage import durable_files
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.shard_reader import Shard
 from shard_builder import build_folder
@@ -44,7 +44,7 @@ assert [shard.sample(0)["clip_id"] for shard in shards[:300]] == first
 def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of one clip each; made without waiting for the disk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit.os, "fsync", lambda handle: None)
+        patch.setattr(durable_files.os, "fsync", lambda handle: None)
         return build_folder(tmp_path_factory.mktemp("many") / "out", clips=request.param, shard_clips=1, failures=0)
 
 

@@ -17,7 +17,7 @@ from conftest import SMALL, flowkit
 from flowkit.config import ExtractConfig
 from flowkit.errors import SchemaTooNew
 from flowkit.inputs.clip import Clip
-from flowkit.storage import commit, folder, schema
+from flowkit.storage import commit, folder, hashed_json, schema
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.index import Index
 from flowkit.storage.schema import COLUMNS, HASHED
@@ -35,8 +35,8 @@ def old(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def test_each_version_reads_what_the_other_writes() -> None:
-    assert commit.decode(version_0_1.encode(CONTENT)) == CONTENT
-    assert version_0_1.decode(commit.encode(CONTENT)) == CONTENT
+    assert hashed_json.decode(version_0_1.encode(CONTENT)) == CONTENT
+    assert version_0_1.decode(hashed_json.encode(CONTENT)) == CONTENT
 
 
 def test_an_old_folder_says_what_it_said(undisturbed: Path, old: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_values_of_then_are_settings_of_today() -> None:
 def test_a_folder_of_newer_shards_is_refused_before_anything_is_written(cropped: Path, tmp_path: Path) -> None:
     out = build_folder(tmp_path / "out")
     run = ShardFolder.open(out).run
-    (out / "run.json").write_bytes(commit.encode({**run, "shard_schema": schema.SHARD_SCHEMA + 1}))
+    (out / "run.json").write_bytes(hashed_json.encode({**run, "shard_schema": schema.SHARD_SCHEMA + 1}))
     for command in (("inspect", out), ("verify", out), ("extract", cropped, "--out", out)):
         done = flowkit(*command)
         assert (done.code, "schema of the shards must be at most 2; got 3. Use the newer flowkit" in done.err) == (
@@ -126,27 +126,27 @@ def test_a_changed_value_in_an_old_file_is_found(tmp_path: Path) -> None:
 
 
 def test_any_changed_byte_in_a_new_file_is_found() -> None:
-    text = commit.encode(CONTENT)
+    text = hashed_json.encode(CONTENT)
     for place in range(len(text)):
         for bit in (1, 4, 32):
             changed = bytearray(text)
             changed[place] ^= bit
-            assert commit.decode(bytes(changed)) is None, changed
-        assert commit.decode(text[:place]) is None
-    assert commit.decode(text + b" ") is None
+            assert hashed_json.decode(bytes(changed)) is None, changed
+        assert hashed_json.decode(text[:place]) is None
+    assert hashed_json.decode(text + b" ") is None
 
 
 def test_json_of_another_layout_is_no_record() -> None:
-    outer = json.loads(commit.encode(CONTENT))
-    assert commit.decode(json.dumps(outer, separators=(",", ":")).encode()) is None
-    assert commit.decode(json.dumps({"content": outer["content"], "sha256": outer["sha256"]}).encode()) is None
+    outer = json.loads(hashed_json.encode(CONTENT))
+    assert hashed_json.decode(json.dumps(outer, separators=(",", ":")).encode()) is None
+    assert hashed_json.decode(json.dumps({"content": outer["content"], "sha256": outer["sha256"]}).encode()) is None
 
 
 def test_a_newer_schema_is_refused_in_both_layouts() -> None:
-    newer = {**CONTENT, "schema": commit.SCHEMA + 1}
-    for text in (commit.encode(newer), version_0_1.encode(newer)):
+    newer = {**CONTENT, "schema": hashed_json.SCHEMA + 1}
+    for text in (hashed_json.encode(newer), version_0_1.encode(newer)):
         with pytest.raises(SchemaTooNew):
-            commit.decode(text)
+            hashed_json.decode(text)
 
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
