@@ -18,7 +18,8 @@ from flowkit.checking.expected_counts import frame_rates
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.inputs.clip import Clip
-from flowkit.inputs.frames import Frames, nothing_to_search, numbered_images, open_sequence, read_frames
+from flowkit.inputs.frame_numbers import numbered_images
+from flowkit.inputs.frames import Frames, nothing_to_search, open_sequence, read_frames
 from flowkit.inputs.key_frames import KeyFrames, key_frames
 from flowkit.inputs.manifest import read_manifest
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ManifestError
-from flowkit.inputs.frames import frame_number, frame_numbers
+from flowkit.inputs.frame_numbers import frame_number, frame_numbers
 
 MAX_LISTED: Final = 6
 LARGEST: Final = 999_999_999

@@ -269,12 +269,12 @@ def test_what_a_command_reaches_is_found_through_calls_imports_and_other_process
     assert {
         ("flowkit.extraction.pipeline", "_Run"),  # imported in the function, under another name
         ("flowkit.storage.commit", "discard"),  # an attribute of a module
-        ("flowkit.inputs.frames", "_choose"),  # in a worker process, through a handler
+        ("flowkit.inputs.frame_numbers", "choose_number"),  # in a worker process, through a handler
         ("flowkit.face.registration", "_check_usable"),
         ("flowkit_kernels.cpu.operations", "tvl1_flow")
         if "tvl1_flow" in MODULES["flowkit_kernels.cpu.operations"].names
         else ("flowkit.motion.flow", "solve"),
     } <= found
     assert ("flowkit.extraction.spot_manifest", "complete") not in found
-    assert ("flowkit.inputs.frames", "_choose") not in reached(("flowkit.cli", "inspect"))
+    assert ("flowkit.inputs.frame_numbers", "choose_number") not in reached(("flowkit.cli", "inspect"))
     assert named_commands("Run flowkit import stst again, or fmanet train.") == {"flowkit import stst", "fmanet train"}

@@ -9,7 +9,7 @@ import pytest
 
 from flowkit.datasets.folders import FolderIndex, fold_path, gaps
 from flowkit.errors import ManifestError
-from flowkit.inputs.frames import numbered_images
+from flowkit.inputs.frame_numbers import numbered_images
 
 
 def scan(root: Path) -> FolderIndex:

@@ -17,9 +17,10 @@ from PIL import Image
 
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs import frames as frames_module
+from flowkit.inputs import frames
 from flowkit.inputs.clip import Clip
-from flowkit.inputs.frames import Frames, frame_numbers, numbered_images, read_frames
+from flowkit.inputs.frame_numbers import frame_numbers, numbered_images
+from flowkit.inputs.frames import Frames, read_frames
 from flowkit.storage.safe_files import stays_below
 
 SIDE = 40
@@ -255,7 +256,7 @@ def test_system_errors_become_codes(folder: Path, tmp_path: Path, monkeypatch: p
     assert "Input/output error" in error.message
     monkeypatch.setattr(Path, "open", broken)
     assert fails(clip("v.mkv"), tmp_path).code == FailureCode.VIDEO_UNREADABLE
-    monkeypatch.setattr(frames_module.os, "scandir", broken)
+    monkeypatch.setattr(os, "scandir", broken)
     assert fails(clip(), tmp_path).code == FailureCode.IMAGE_UNREADABLE
 
 
@@ -276,7 +277,7 @@ def test_image_that_changes_while_it_is_read_is_refused(folder: Path, tmp_path: 
 @pytest.mark.parametrize("spoil", [False, True])
 def test_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: bool):
     path = video(tmp_path / "v.mkv")
-    read = frames_module.read_footage
+    read = frames.read_footage
 
     def touch_and_read(*arguments):
         if spoil:
@@ -284,7 +285,7 @@ def test_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypa
         os.utime(path, ns=(1, 1))  # the size alone would not tell
         return read(*arguments)
 
-    monkeypatch.setattr(frames_module, "read_footage", touch_and_read)
+    monkeypatch.setattr(frames, "read_footage", touch_and_read)
     assert fails(clip("v.mkv"), tmp_path).code == FailureCode.SOURCE_CHANGED
 
 
