@@ -28,15 +28,16 @@ import numpy as np
 import machine
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.extraction.plan import Task, make_plan, publish_generation
+from flowkit.extraction.plan import Task, make_plan
 from flowkit.extraction.sites import Here
 from flowkit.extraction.task import record_content
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import REQUIRED, read_manifest
 from flowkit.storage import commit, durable_files, hashed_json
-from flowkit.storage.garbage import no_garbage_collection
+from flowkit.storage.generations import publish_generation
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.quality import Flag
+from flowkit.storage.row_table import no_garbage_collection
 from flowkit.storage.schema import COLUMNS, SHARD_SCHEMA, SIZE, TEXT, sample_bytes
 from flowkit.storage.shard_writer import shard_image
 

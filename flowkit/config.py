@@ -17,6 +17,8 @@ from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
 from flowkit.settings_io import build, load_values
+from flowkit.storage.commit import RUN_FILE
+from flowkit.storage.run_file import stored_run
 from flowkit.storage.safe_files import regular
 from flowkit_kernels import MMCOFParams, TVL1Params
 
@@ -206,6 +208,24 @@ def load_config(file: str | Path | None = None, assignments: Sequence[str] = (),
     ConfigError
     """
     return typing.cast(ExtractConfig, build(ExtractConfig, load_values(file, assignments, **flags)))
+
+
+def settings_of(out: Path) -> ExtractConfig:
+    """Settings that the shards of a folder were made with; a file that one of them names is named by its content.
+
+    Raises
+    ------
+    ConfigError
+        There is no run.json, or it is that of an import, or of a flowkit with other settings.
+    ShardCorrupt
+    """
+    settings = stored_run(out)["settings"]
+    if "import" in settings:
+        raise ConfigError(
+            f"{out}: the flow of this folder was imported, not extracted, so no settings of an extraction give it again. Look at "
+            "flowkit inspect."
+        )
+    return ExtractConfig.from_dict(settings, str(out / RUN_FILE))
 
 
 def _content_name(setting: str, file: str) -> str:

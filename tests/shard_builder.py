@@ -14,10 +14,11 @@ from PIL import Image
 
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig, ShardConfig
 from flowkit.errors import FailureCode
-from flowkit.extraction.plan import Task, make_plan, publish_generation
+from flowkit.extraction.plan import Task, make_plan
 from flowkit.inputs.clip import Clip
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.commit import RUN_FILE
+from flowkit.storage.generations import publish_generation
 from flowkit.storage.index import finalise
 from flowkit.storage.quality import Flag
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, SHARD_SCHEMA, Sample

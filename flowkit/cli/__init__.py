@@ -897,7 +897,7 @@ def settings(out: Path | None, folder: Path | None, overwrite: bool, as_json: bo
     if folder is None:
         show_settings(ExtractConfig(), title, {}, out, overwrite, as_json)
         return
-    from flowkit.storage.inspection import settings_of
+    from flowkit.config import settings_of
 
     found = settings_of(folder)
     contents = {f"align.{name}": str(getattr(found.align, name)) for name in FILES if getattr(found.align, name)}

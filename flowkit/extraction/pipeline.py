@@ -34,7 +34,7 @@ from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.standard_streams import open_closed
 from flowkit.execution.stop import Stop
 from flowkit.extraction.options import RunOptions, Summary
-from flowkit.extraction.plan import Plan, Task, make_plan, publish_generation, read_generations
+from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.extraction.read_and_align import clip_loader
 from flowkit.extraction.run_local import Job, Placed
 from flowkit.extraction.sites import Site, site_of
@@ -45,10 +45,11 @@ from flowkit.inputs.manifest import read_manifest
 from flowkit.provenance import other_devices, refuse_windows
 from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json
-from flowkit.storage.folder import ShardFolder, read_run, refuse_older
-from flowkit.storage.garbage import no_garbage_collection
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.generations import publish_generation, read_generations
 from flowkit.storage.index import Index, finalise
-from flowkit.storage.row_table import column
+from flowkit.storage.row_table import column, no_garbage_collection
+from flowkit.storage.run_file import read_run, refuse_older
 from flowkit.storage.schema import SHARD_SCHEMA, sample_bytes
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip, Draft
 from flowkit.storage.durable_files import publish_file, replace_file
-from flowkit.storage.garbage import no_garbage_collection
+from flowkit.storage.row_table import no_garbage_collection
 from flowkit.storage.safe_files import MAX_LINE, lines, regular
 
 REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", "label")

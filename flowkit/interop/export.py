@@ -21,11 +21,11 @@ from typing import Any, Final, Literal, get_args
 from flowkit.errors import ConfigError, SettingsChanged, ShardCorrupt
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.extraction.plan import read_generations
 from flowkit.interop.export_formats import FORMATS, Format, Refused, Stst
 from flowkit.settings_io import differences
 from flowkit.storage import durable_files, hashed_json
 from flowkit.storage.folder import ShardFolder
+from flowkit.storage.generations import read_generations
 from flowkit.storage.safe_files import read_regular
 from flowkit.storage.schema import Sample
 from flowkit.storage.shard_reader import Shard

@@ -43,7 +43,7 @@ from PIL import Image
 
 from flowkit.errors import ClipError, ConfigError, FailureCode, ManifestError, SettingsChanged
 from flowkit.execution.progress import Reporter, Silent
-from flowkit.extraction.plan import Plan, Task, make_plan, publish_generation, read_generations
+from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.extraction.task import record_content
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT
@@ -51,9 +51,10 @@ from flowkit.provenance import processor, versions
 from flowkit.reports.shard_report import refresh_report
 from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json
-from flowkit.storage.folder import read_run, refuse_older
+from flowkit.storage.generations import publish_generation, read_generations
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.quality import Flag
+from flowkit.storage.run_file import read_run, refuse_older
 from flowkit.storage.safe_files import lines, regular
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, FACE, SHARD_SCHEMA, Sample
 from flowkit.storage.shard_writer import shard_image

@@ -25,10 +25,9 @@ from flowkit.storage.durable_files import (
     publish_file,
     temporary_path,
 )
-from flowkit.storage.garbage import no_garbage_collection
 from flowkit.storage.hashed_json import SCHEMA, decode, encode, stated_hash
 from flowkit.storage.record_forms import is_record
-from flowkit.storage.row_table import Rows
+from flowkit.storage.row_table import Rows, no_garbage_collection
 from flowkit.storage.safe_files import NotRegular, read_regular, stays_below
 
 TASKS_PER_FOLDER = 1000

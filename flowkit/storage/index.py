@@ -20,11 +20,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.extraction.plan import read_generations
 from flowkit.storage import commit, durable_files
 from flowkit.storage.folder import ShardFolder
-from flowkit.storage.garbage import no_garbage_collection
-from flowkit.storage.row_table import column
+from flowkit.storage.generations import read_generations
+from flowkit.storage.row_table import column, no_garbage_collection
 from flowkit.storage.safe_files import regular
 
 INDEX_FILE: Final = "index.npz"

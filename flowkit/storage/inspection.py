@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.config import ExtractConfig
-from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.extraction.plan import read_generations, unplanned
-from flowkit.storage.commit import RUN_FILE
-from flowkit.storage.folder import ShardFolder, stored_run
+from flowkit.errors import ShardCorrupt
+from flowkit.storage.folder import ShardFolder
+from flowkit.storage.generations import read_generations, unplanned
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.quality import Flag
 from flowkit.storage.row_table import column
+from flowkit.storage.run_file import stored_run
 
 
 def inspect(out: str | Path, tell: Callable[[str], None] = lambda note: None) -> dict[str, Any]:
@@ -59,24 +58,6 @@ def inspect(out: str | Path, tell: Callable[[str], None] = lambda note: None) ->
         "machine": run["machine"],
         "device": run.get("device", {}),  # folders of version 0.1 do not say
     }
-
-
-def settings_of(out: Path) -> ExtractConfig:
-    """Settings that the shards of a folder were made with; a file that one of them names is named by its content.
-
-    Raises
-    ------
-    ConfigError
-        There is no run.json, or it is that of an import, or of a flowkit with other settings.
-    ShardCorrupt
-    """
-    settings = stored_run(out)["settings"]
-    if "import" in settings:
-        raise ConfigError(
-            f"{out}: the flow of this folder was imported, not extracted, so no settings of an extraction give it again. Look at "
-            "flowkit inspect."
-        )
-    return ExtractConfig.from_dict(settings, str(out / RUN_FILE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,13 @@
-"""The lines of a commit record, kept by column: as dicts, those of a million clips would take more than a gigabyte."""
+"""Rows of commit records and manifests by the million: kept by column, and made without the garbage collector.
+
+As dicts, the lines of a million clips would take more than a gigabyte.
+"""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any, overload
 
@@ -88,3 +93,18 @@ def _shared(values: list[Any]) -> list[Any]:
         except TypeError:  # lists in lists
             return values
     return values
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Hold Python's garbage collector back while a million small objects come and none goes.
+
+    It would look through all of them again and again and find nothing.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

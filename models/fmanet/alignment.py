@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from flowkit.errors import ConfigError
 from flowkit.settings_io import differences
-from flowkit.storage.folder import completed, stored_run
+from flowkit.storage.run_file import completed, stored_run
 
 TABLES: Final = ("align", "tvl1", "import")
 FREE: Final = ("size", "landmarks")

@@ -413,7 +413,7 @@ def _check_run(run: Path) -> None:
 
 
 def _check_shards(shards: Sequence[Path]) -> None:
-    from flowkit.storage.folder import stored_run
+    from flowkit.storage.run_file import stored_run
 
     for path in shards:
         stored_run(path)

@@ -22,7 +22,7 @@ from flowkit.config import ExtractConfig, load_config
 from flowkit.errors import ConfigError
 from flowkit.settings_io import build, listing, load_values, to_toml
 from flowkit.storage import hashed_json
-from flowkit.storage.folder import stored_run
+from flowkit.storage.run_file import stored_run
 from fmanet.settings import RunSettings
 from shard_builder import build_folder
 

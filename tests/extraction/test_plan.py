@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from flowkit.errors import ManifestError, ShardCorrupt
-from flowkit.extraction.plan import Generation, Plan, Task, make_plan, publish_generation, read_generations
+from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.inputs.clip import Clip
 from flowkit.storage.commit import Record
+from flowkit.storage.generations import Generation, publish_generation, read_generations
 
 
 def clips(*names: str) -> list[Clip]:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from conftest import flowkit
-from flowkit.extraction.plan import Generation, publish_generation, read_generations
 from flowkit.storage import commit, hashed_json
 from flowkit.storage.folder import ShardFolder
+from flowkit.storage.generations import Generation, publish_generation, read_generations
 from flowkit.storage.index import INDEX_FILE, Index, finalise
 from flowkit.storage.inspection import inspect
 from shard_builder import build_folder

@@ -17,7 +17,7 @@ from conftest import SMALL, flowkit
 from flowkit.config import ExtractConfig
 from flowkit.errors import SchemaTooNew
 from flowkit.inputs.clip import Clip
-from flowkit.storage import commit, folder, hashed_json, schema
+from flowkit.storage import commit, hashed_json, run_file, schema
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.index import Index
 from flowkit.storage.schema import COLUMNS, HASHED
@@ -98,7 +98,7 @@ def test_a_setting_that_came_later_has_the_value_of_then_in_an_old_folder(
     monkeypatch.setitem(schema.NEWER_SETTINGS, "align", {"size": 1, "halo": "none"})
     settings = ShardFolder.open(out).run["settings"]
     assert (settings["align"]["size"], settings["align"]["halo"]) == (32, "none")
-    assert folder.completed({"import": {}, "align": {}}) == {"import": {}, "align": {}}
+    assert run_file.completed({"import": {}, "align": {}}) == {"import": {}, "align": {}}
 
 
 def test_the_values_of_then_are_settings_of_today() -> None:
