@@ -89,7 +89,7 @@ def steps_of(written: Path, backends: Sequence[str], processes: int, quick: bool
     names, tiny = ",".join(backends), ["--quick"] * quick
     # The end-to-end test does the same as the step `endtoend`, and is as slow as all other tests on a stand-in for a GPU.
     chosen = ["-k", "not end_to_end"] * quick
-    small = "from flowkit import bench; bench.SUBJECTS = 1; " if quick else ""
+    small = "from flowkit.bench import end_to_end; end_to_end.SUBJECTS = 1; " if quick else ""
     extract = [sys.executable, "-c", f"{small}from flowkit.cli import main; main()", "bench", "--end-to-end"]
     ncu = ["ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv", "--print-units", "base"]
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from flowkit.bench.measure import BenchOptions, Case, label, run, troubles
+from flowkit.bench.measure import run
+from flowkit.bench.options import BenchOptions, Case
+from flowkit.bench.result import label, troubles
 from flowkit.errors import BackendUnavailable, FlowkitError, Interrupted
 from flowkit_kernels import resolve_backend
 

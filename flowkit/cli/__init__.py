@@ -820,7 +820,8 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     Exit codes: 0 all right; 1 a wrong answer, a case that failed, or one that got slower; 2 usage; 3 a backend cannot run here;
     75 stopped by SIGTERM, or its GPU lost; 130 interrupted.
     """
-    from flowkit.bench import measure as benchmark
+    from flowkit.bench import compare
+    from flowkit.bench import result as result_module
 
     options = _bench_options(given, comparing=stored is not None)
     before = _baseline(out, stored, tolerance, options)
@@ -831,8 +832,8 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
         except (KeyboardInterrupt, FlowkitError):
             show_unfinished(result, as_json)
             raise
-    problems = benchmark.troubles(result)
-    compared = benchmark.compare(before, benchmark.Baseline.of(result), tolerance) if before else None
+    problems = result_module.troubles(result)
+    compared = compare.compare(before, compare.Baseline.of(result), tolerance) if before else None
     if as_json:
         click.echo(json.dumps({**result, "compared": compared.to_dict()} if compared else result, indent=1))
     else:
@@ -842,7 +843,7 @@ def bench(out: Path | None, stored: Path | None, tolerance: float, as_json: bool
     if out is not None and problems:
         click.echo(f"Not stored in {out}: a baseline must be right.", err=True)
     elif out is not None:
-        benchmark.write_result(out, result)
+        result_module.write_result(out, result)
     sys.exit(1 if problems or (compared and compared.slower) else 0)
 
 
@@ -1008,7 +1009,7 @@ def _counted(reporter: Any) -> Callable[[int, int], None]:
 
 def _bench_options(given: Mapping[str, Any], comparing: bool) -> Any:
     """What `bench` is to measure; None with --end-to-end, which has nothing but backends to choose."""
-    from flowkit.bench.measure import BenchOptions, parse_size
+    from flowkit.bench.options import BenchOptions, parse_size
 
     single = ("ops", "sizes", "batches", "preset", "seconds")
     if given["end_to_end"]:
@@ -1026,7 +1027,7 @@ def _bench_options(given: Mapping[str, Any], comparing: bool) -> Any:
 
 def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: Any) -> Any:
     """What to compare with, if anything; all that can be wrong with these options is found before anything is timed."""
-    from flowkit.bench.measure import check_comparable, read_baseline
+    from flowkit.bench.compare import check_comparable, read_baseline
 
     if out is not None and out.is_dir():
         raise ConfigError(f"bench: --out must name a file; got the folder {out}. Add the file's name.")
@@ -1045,7 +1046,8 @@ def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: 
 
 def _measure(options: Any, backends: Sequence[str], result: dict[str, Any]) -> None:
     """Fill the result of a benchmark."""
-    from flowkit.bench.measure import run, run_end_to_end
+    from flowkit.bench.end_to_end import run_end_to_end
+    from flowkit.bench.measure import run
 
     with progress() as reporter:
         if options is None:

@@ -184,20 +184,20 @@ def show_unfinished(result: Mapping[str, Any], as_json: bool) -> None:
 
 def show_bench(result: Mapping[str, Any], compared: Any) -> None:
     """A benchmark's table, and how it compares with an earlier one."""
-    from flowkit.bench import measure as benchmark
+    from flowkit.bench import tables
 
     machine = result["machine"]
     gpus = "".join(f", {name}: {device.get('name', '?')}" for name, device in machine["devices"].items())
     stopped = ", stopped before its end" if result["interrupted"] else ""
     click.echo(f"flowkit bench, {machine['processor']}, {machine['cores']} cores{gpus}{stopped}")
     if "end_to_end" in result:
-        show_rows("", benchmark.END_TO_END_COLUMNS, benchmark.end_to_end_table(result), whole=True)
-        notes = benchmark.end_to_end_notes(result)
+        show_rows("", tables.END_TO_END_COLUMNS, tables.end_to_end_table(result), whole=True)
+        notes = tables.end_to_end_notes(result)
     else:
-        show_rows("", benchmark.COLUMNS, benchmark.table(result), whole=True)
-        notes = benchmark.notes(result)
+        show_rows("", tables.COLUMNS, tables.table(result), whole=True)
+        notes = tables.notes(result)
     click.echo("\n".join(notes))
     if compared is not None:
         click.echo("\nCompared")
-        show_rows("", benchmark.COMPARED_COLUMNS, benchmark.comparison_table(compared), whole=True)
-        click.echo("\n".join(benchmark.comparison_notes(compared)))
+        show_rows("", tables.COMPARED_COLUMNS, tables.comparison_table(compared), whole=True)
+        click.echo("\n".join(tables.comparison_notes(compared)))

@@ -6,28 +6,30 @@ doctor`, or `python -m flowkit.doctor` where not even the command line starts.
 
 from __future__ import annotations
 
-import configparser
 import importlib
 import importlib.metadata
-import operator
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
 
+from flowkit.doctor.finding import BROKEN, Finding
+from flowkit.doctor.gpu import gpu_backends, gpu_finding
+from flowkit.doctor.requirements import (
+    CHECKOUT,
+    DISTRIBUTION,
+    Requirement,
+    in_range,
+    installed_versions,
+    project_requirements,
+)
 from flowkit.system_libraries import install_line, missing_system_libraries
 
-Status = Literal["ok", "warning", "missing"]
-DISTRIBUTION = "flowkit-mer"
 NAMESAKE = "flowkit"
 """A flow-cytometry package whose import name is ours too."""
-CHECKOUT = Path(__file__).parents[2]
 MODULES = {"opencv-contrib-python": "cv2", "pillow": "PIL"}
 """Import names that differ from the name of the distribution."""
 OPENCV = "opencv-contrib-python"
@@ -46,56 +48,6 @@ PROBES = {"image": "pillow", "video": "av", "kernels": "numba", "shard": "h5py"}
 """Tasks of `flowkit.doctor.probes`, and the package that each is about."""
 SIMD = ("sse4_2", "avx", "avx2", "fma", "avx512f", "asimd", "sve")
 LOW_DISK_BYTES = 2 * 10**9
-ANSWER_S = 5.0
-"""Longest time to wait for nvidia-smi, which hangs where the driver does."""
-BROKEN = (ImportError, OSError, AttributeError, RuntimeError, ValueError, TypeError, SystemError)
-"""What the import of a damaged or mismatched package raises."""
-COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "<": operator.lt,
-    ">": operator.gt,
-    "==": operator.eq,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    name : str
-    status : {"ok", "warning", "missing"}
-        "missing": extract cannot run, or not as it should. What is optional and absent is "ok".
-    detail : str
-        What was found.
-    next_step : str
-        What to do; never empty unless the status is "ok".
-    """
-
-    name: str
-    status: Status
-    detail: str
-    next_step: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """A line of `install_requires` or of an extra ("" for the core)."""
-
-    name: str
-    ranges: tuple[str, ...]
-    extra: str
-
-    @property
-    def text(self) -> str:
-        """As pip takes it."""
-        return self.name + ",".join(self.ranges)
-
-    def admits(self, version: str) -> bool:
-        """Whether a version lies in every range."""
-        return all(_in_range(version, text) for text in self.ranges)
 
 
 def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
@@ -111,7 +63,7 @@ def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
     list of Finding
         Never raises because something is absent or broken: that is a finding.
     """
-    installed = _installed() if installed is None else installed
+    installed = installed_versions() if installed is None else installed
     python, requirements = project_requirements()
     return [
         _python(python),
@@ -124,75 +76,12 @@ def examine(installed: Mapping[str, str] | None = None) -> list[Finding]:
         _backends(),
         *_compiled_kernels(),
         *(_probe(name, package, requirements) for name, package in PROBES.items()),
-        _gpu(),
-        *_gpu_backends(),
+        gpu_finding(),
+        *gpu_backends(),
         _processor(),
         _disk(Path.cwd()),
         *(_extra(name, requirements, installed) for name in EXTRAS),
     ]
-
-
-def project_requirements() -> tuple[str, list[Requirement]]:
-    """Range of Python versions, and every requirement: of the installed distribution, else of the checkout's setup.cfg."""
-    try:
-        lines = importlib.metadata.requires(DISTRIBUTION) or []
-        python = str(importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"] or "")
-    except importlib.metadata.PackageNotFoundError:
-        python, lines = _setup_cfg(CHECKOUT / "setup.cfg")
-    return python, [requirement for line in lines if (requirement := _requirement(line))]
-
-
-def _setup_cfg(path: Path) -> tuple[str, list[str]]:
-    """`python_requires` and the requirements of a setup.cfg, in the form in which installed metadata has them."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(path, encoding="utf-8")
-    lines = _lines(parser.get("options", "install_requires", fallback=""))
-    extras = parser["options.extras_require"] if parser.has_section("options.extras_require") else {}
-    for extra, text in extras.items():
-        lines += [f'{line}; extra == "{extra}"' for line in _lines(text)]
-    return parser.get("options", "python_requires", fallback=""), lines
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _requirement(line: str) -> Requirement | None:
-    head, _, marker = line.partition(";")
-    match = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^)]*)\)?\s*$", head)
-    if match is None:
-        return None
-    extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
-    ranges = [part.strip() for part in match[2].split(",") if part.strip()]
-    ranges.sort(key=lambda text: text.startswith("<"))  # installed metadata has the upper bound first
-    return Requirement(_normal(match[1]), tuple(ranges), extra[1] if extra else "")
-
-
-def _in_range(version: str, text: str) -> bool:
-    match = re.fullmatch(r"(>=|<=|==|<|>)\s*([0-9.]+?)(\.\*)?", text.strip())
-    if match is None:
-        return False
-    wanted = _release(match[2])
-    length = len(wanted) if match[3] else max(len(wanted), len(_release(version)))
-    return COMPARISONS[match[1]](_padded(_release(version), length), _padded(wanted, length))
-
-
-def _release(version: str) -> tuple[int, ...]:
-    match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _padded(release: tuple[int, ...], length: int) -> tuple[int, ...]:
-    return (*release, *[0] * length)[:length]
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _installed() -> dict[str, str]:
-    found = ((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
-    return {_normal(name): version for name, version in found if name}
 
 
 def _install(extra: str = "") -> str:
@@ -207,7 +96,7 @@ def _install(extra: str = "") -> str:
 
 def _python(wanted: str) -> Finding:
     version = platform.python_version()
-    if all(_in_range(version, text) for text in wanted.split(",") if text):
+    if all(in_range(version, text) for text in wanted.split(",") if text):
         return Finding("python", "ok", f"{version} at {sys.executable}")
     return Finding("python", "missing", f"{version}; needs {wanted}", f"Make an environment with Python {wanted}.")
 
@@ -365,70 +254,6 @@ def _compiled_kernels() -> list[Finding]:
     if note:
         return [Finding(name, "warning", note, "Set NUMBA_CACHE_DIR to a folder that can be written.")]
     return [Finding(name, "ok", f"in {found}")]
-
-
-def _gpu() -> Finding:
-    """What the driver's library says; where the kernels cannot be imported, what else tells of a driver."""
-    told = _nvidia_driver()
-    try:
-        driver = importlib.import_module("flowkit_kernels.probing.driver").find_driver()
-    except BROKEN:  # found fault with above
-        return Finding("GPU", "ok", told or "no NVIDIA driver; the CPU computes")
-    if driver is None and told:
-        step = "Install libcuda of the same version; a container must be started with its GPUs, such as docker run --gpus all."
-        return Finding("GPU", "warning", f"{told}; but its library libcuda.so.1 cannot be loaded", step)
-    if driver is None:
-        return Finding("GPU", "ok", "no NVIDIA driver; the CPU computes")
-    gpus = "; ".join(f"{i}: {_described(gpu)}" for i, gpu in enumerate(driver.gpus))
-    gpus = gpus or driver.trouble or "none visible"
-    detail = f"{gpus}; the driver runs CUDA {driver.cuda[0]}.{driver.cuda[1]}" + (f" ({told})" if told else "")
-    if driver.trouble:
-        return Finding("GPU", "warning", detail, "Make nvidia-smi work.")
-    return Finding("GPU", "ok", detail)
-
-
-def _described(gpu: Any) -> str:
-    return (
-        f"{gpu.name} ({gpu.memory_bytes / 2**30:.1f} GiB, compute capability {gpu.capability[0]}.{gpu.capability[1]})"
-    )
-
-
-def _gpu_backends() -> list[Finding]:
-    """Which GPU backends run. That one does not is a warning where there is a GPU and it is the one that `auto` would take."""
-    try:
-        backend = importlib.import_module("flowkit_kernels.backend")
-        obstacles = {name: backend.find_obstacle(name) for name in backend.GPU_BACKENDS}
-        idle = backend.auto_note()
-    except BROKEN:  # found fault with above
-        return []
-    return [
-        Finding(f"backend {name}", "ok", "runs here")
-        if obstacle is None
-        else Finding(
-            f"backend {name}",
-            "warning" if idle and name == "cuda" else "ok",
-            f"does not run here: {obstacle.what}",
-            obstacle.next_step,
-        )
-        for name, obstacle in obstacles.items()
-    ]
-
-
-def _nvidia_driver(version_file: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """What the driver says of itself, or an empty string."""
-    try:
-        return version_file.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
-    except (OSError, IndexError):
-        pass
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return ""
-    query = [command, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=ANSWER_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "; ".join(_lines(done.stdout))
 
 
 def _processor() -> Finding:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from flowkit.errors import ConfigError
 from flowkit.inputs.manifest import MAX_TEXT
-from flowkit.interop.stst_import import DATASETS, LABELS, LIST_FILE, PICTURE_FOLDERS, SIDE, SUFFIXES
+from flowkit.interop.stst_layout import DATASETS, LABELS, LIST_FILE, PICTURE_FOLDERS, SIDE, SUFFIXES
 from flowkit.labels.groupings import dataset_name, grouping
 from flowkit.reports.pictures import mmcof_picture, png_bytes
 from flowkit.storage.schema import FACE, Sample

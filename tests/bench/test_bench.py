@@ -25,7 +25,11 @@ from click.testing import CliRunner, Result
 from kernel_scenes import backend_params, numba_cuda_trouble
 
 from conftest import run_on_standin, start
-from flowkit.bench.measure import Baseline, BenchOptions, Case, Difference, RightAnswer, compare, measure
+from flowkit.bench import compare as compare_module
+from flowkit.bench import end_to_end, measure, result, tables
+from flowkit.bench.compare import Baseline, compare
+from flowkit.bench.measure import Difference, RightAnswer
+from flowkit.bench.options import BenchOptions, Case
 from flowkit.cli import main
 from flowkit.cli.printing import show_bench
 from flowkit_kernels import available_backends, timing
@@ -262,7 +266,7 @@ def test_another_machine_is_named(stored: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert compared["other_machine"].startswith("processor Abacus -> ")
     assert "cores 1000 -> " in compared["other_machine"]
-    notes = measure.comparison_notes(measure.Comparison((), 0, 0, compared["other_machine"]))
+    notes = tables.comparison_notes(compare_module.Comparison((), 0, 0, compared["other_machine"]))
     assert notes[0].endswith("The times say nothing about the code.")
 
 
@@ -313,7 +317,7 @@ def test_a_result_without_a_common_case_is_refused_before_anything_is_timed(stor
 def test_what_was_measured_is_shown_and_stored_though_nothing_is_left_to_compare(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "planned", lambda _: [CASE])
+    monkeypatch.setattr(compare_module, "planned", lambda _: [CASE])
     out = tmp_path / "result.json"
     done = flowkit_bench(
         "--size", 66, "--batch", 1, "--op", "mmcof", "--backend", "cpu", "--compare", stored, "--out", out
@@ -425,7 +429,9 @@ def test_a_lost_gpu_takes_no_finished_row_with_it(monkeypatch: pytest.MonkeyPatc
     assert "got none." in done.stderr
 
 
-FEW_CLIPS = "from flowkit import bench, cli; bench.SUBJECTS, bench.SHARD_CLIPS = 3, 4; cli.main()"
+FEW_CLIPS = (
+    "from flowkit import cli; from flowkit.bench import end_to_end as e; e.SUBJECTS, e.SHARD_CLIPS = 3, 4; cli.main()"
+)
 
 
 @pytest.mark.parametrize(
@@ -448,8 +454,8 @@ def test_a_signal_leaves_no_data_set_behind(tmp_path: Path, number: signal.Signa
 
 
 def test_end_to_end_times_a_whole_extract_of_several_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "SUBJECTS", 1)
-    monkeypatch.setattr(measure, "SHARD_CLIPS", 3)
+    monkeypatch.setattr(end_to_end, "SUBJECTS", 1)
+    monkeypatch.setattr(end_to_end, "SHARD_CLIPS", 3)
     done = flowkit_bench("--end-to-end", "--backend", "cpu", "--json")
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)["end_to_end"]
@@ -458,13 +464,13 @@ def test_end_to_end_times_a_whole_extract_of_several_shards(monkeypatch: pytest.
     assert 0 < found["start_up_s"] < 60
     assert found["stage_seconds"]["flow"] > 0
     document = {"end_to_end": [{**found, "failed": 2, "failure_codes": {"NO_FACE": 2}}]}
-    assert measure.troubles(document) == ["extract, cpu: 2 clips failed {'NO_FACE': 2}"]
-    assert measure.end_to_end_table(document)[0][:3] == ("cpu", "8", "3")
-    assert measure.end_to_end_notes(document)[0].startswith("cpu, ms a clip, added up over processes: read ")
+    assert result.troubles(document) == ["extract, cpu: 2 clips failed {'NO_FACE': 2}"]
+    assert tables.end_to_end_table(document)[0][:3] == ("cpu", "8", "3")
+    assert tables.end_to_end_notes(document)[0].startswith("cpu, ms a clip, added up over processes: read ")
 
 
 def test_an_end_to_end_run_has_several_tasks() -> None:
-    assert 8 * measure.SUBJECTS / measure.SHARD_CLIPS >= 4
+    assert 8 * end_to_end.SUBJECTS / end_to_end.SHARD_CLIPS >= 4
 
 
 def test_a_terminal_that_is_too_narrow_cuts_no_figure() -> None:
@@ -490,7 +496,9 @@ def test_the_tables_of_a_gpu_fit_80_columns(stored: Path, capsys: pytest.Capture
     row["timing"]["host_s"]["median"], row["timing"]["device_s"] = 0.0001234567, {"median": 1.234567}
     row |= {"op": "mmcof", "items_per_s": 123456.7, "pixel_iterations_per_s": 1.234567e11, "copy_share": 1.67891}
     spread = Spread(**row["seconds"])
-    compared = measure.Comparison((measure.Ratio(Case(**row["case"]), spread, spread, 1.0, "slower"),), 0, 0, "")
+    compared = compare_module.Comparison(
+        (compare_module.Ratio(Case(**row["case"]), spread, spread, 1.0, "slower"),), 0, 0, ""
+    )
     show_bench(document, compared)
     rows = [line for line in capsys.readouterr().out.splitlines() if " numba-cuda " in line]
     assert len(rows) == 2
@@ -575,10 +583,8 @@ assert timed.device_s is None and timed.host_s.median >= 0
 
 
 def test_a_gpu_is_described_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        measure, "describe_devices", lambda backend, indices: {"0": {"name": backend, "asked": indices}}
-    )
-    heading = measure._heading(("cuda", "cpu"), {})
+    monkeypatch.setattr(result, "describe_devices", lambda backend, indices: {"0": {"name": backend, "asked": indices}})
+    heading = result.heading(("cuda", "cpu"), {})
     assert heading["machine"]["devices"] == {"cuda": {"name": "cuda", "asked": (0,)}}
 
 
@@ -586,9 +592,9 @@ def test_a_gpu_is_described_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
 def test_end_to_end_leaves_the_gpu_to_the_processes_that_compute() -> None:
     code = """
 import ctypes
-from flowkit import bench
-bench.SUBJECTS = 1
-(found,) = bench.run_end_to_end(("cuda",))["end_to_end"]
+from flowkit.bench import end_to_end
+end_to_end.SUBJECTS = 1
+(found,) = end_to_end.run_end_to_end(("cuda",))["end_to_end"]
 assert found["computed"] == 8 and not found["failed"], found
 flags, active = ctypes.c_uint(), ctypes.c_int(-1)
 driver = ctypes.CDLL("libcuda.so.1")
@@ -604,7 +610,7 @@ assert active.value == 0
 @backend_params(GPU_BACKENDS)
 def test_a_gpu_gives_right_answers_and_times_on_both_clocks(backend: str) -> None:
     document = measure.run(BenchOptions((backend,), sizes=((64, 64),), batches=(1, 5), seconds=0.05))
-    assert measure.troubles(document) == []
+    assert result.troubles(document) == []
     for row in document["rows"]:
         assert 0 < row["timing"]["device_s"]["median"] < 10
         assert row["seconds"] == row["timing"]["device_s" if row["case"]["arrays"] == "device" else "host_s"]

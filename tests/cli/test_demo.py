@@ -142,7 +142,7 @@ def test_a_missing_library_is_told_with_the_line_that_installs_it_before_anythin
     """In an interpreter in which OpenCV cannot be imported, as it cannot without its libraries."""
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}; sys.modules['cv2'] = None\n"
-        "from flowkit import system\n"
+        "from flowkit import system_libraries as system\n"
         "system.LIBRARIES = {'libnowhere.so.1': 'libnowhere1'}\n"
         "from flowkit.cli import main\n"
         "main(['demo', '--out', 'new'])"

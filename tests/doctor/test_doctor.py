@@ -16,7 +16,11 @@ import cv2
 import numpy as np
 import pytest
 
-from flowkit.doctor.examination import CHECKOUT, Finding, Requirement, examination, examine, project_requirements
+from flowkit.doctor import examination, gpu
+from flowkit.doctor import requirements as requirements_module
+from flowkit.doctor.examination import examine
+from flowkit.doctor.finding import Finding
+from flowkit.doctor.requirements import CHECKOUT, Requirement, project_requirements
 from flowkit_kernels.probing import driver, obstacles
 from flowkit_kernels.probing.driver import Driver, Gpu
 
@@ -88,7 +92,7 @@ def test_a_package_that_is_there_but_broken_is_missing(monkeypatch: pytest.Monke
 BROKEN_PACKAGES = {
     "image": ("PIL.Image.open", TypeError("open() got an unexpected keyword argument")),
     "video": ("av.open", TypeError("open() got an unexpected keyword argument 'metadata_errors'")),
-    "kernels": ("flowkit_kernels.cpu.tvl1_flow", SystemError("initialization failed")),
+    "kernels": ("flowkit_kernels.cpu.operations.tvl1_flow", SystemError("initialization failed")),
     "shard": ("h5py.File", KeyError("core")),
 }
 
@@ -167,7 +171,7 @@ def test_the_ranges_are_those_of_setup_cfg() -> None:
     assert "numba-cuda" in {one.name for one in requirements if one.extra == "cuda13"}
     for one in requirements:
         assert all(
-            examination._in_range("0", text) or examination._in_range("9999", text) or "==" in text
+            requirements_module.in_range("0", text) or requirements_module.in_range("9999", text) or "==" in text
             for text in one.ranges
         )
 
@@ -193,7 +197,7 @@ def test_versions_compare_as_pip_compares_them(ranges: tuple[str, ...], version:
 def test_the_driver_is_read_without_asking_a_program(tmp_path: Path) -> None:
     version = tmp_path / "version"
     version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15\nGCC version: 12\n")
-    assert examination._nvidia_driver(version) == "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15"
+    assert gpu._nvidia_driver(version) == "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15"
 
 
 @pytest.mark.parametrize(
@@ -208,8 +212,8 @@ def test_nvidia_smi_is_asked_where_the_driver_file_is_absent_but_not_waited_for(
     program.write_text(f"#!/bin/sh\n{behaviour}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(examination, "ANSWER_S", 0.5)
-    assert examination._nvidia_driver(tmp_path / "absent") == answer
+    monkeypatch.setattr(gpu, "ANSWER_S", 0.5)
+    assert gpu._nvidia_driver(tmp_path / "absent") == answer
 
 
 @pytest.fixture
@@ -217,7 +221,7 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine with a GPU, but without CuPy."""
     obstacles.forget()
     found = Driver((12, 8), (Gpu("NVIDIA L4", 23 * 2**30, (8, 9)),))
-    monkeypatch.setattr(examination, "_nvidia_driver", lambda: "NVRM version 570.86")
+    monkeypatch.setattr(gpu, "_nvidia_driver", lambda: "NVRM version 570.86")
     for module in (driver, obstacles):
         monkeypatch.setattr(module, "find_driver", functools.cache(lambda: found))
     monkeypatch.setattr(obstacles, "_cupy_builds", list)
@@ -253,9 +257,9 @@ def test_a_machine_without_a_gpu_is_whole() -> None:
 
 
 def test_a_driver_whose_library_is_absent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examination, "_nvidia_driver", lambda: "NVRM version 570.86")
+    monkeypatch.setattr(gpu, "_nvidia_driver", lambda: "NVRM version 570.86")
     monkeypatch.setattr(driver, "find_driver", lambda: None)
-    found = examination._gpu()
+    found = gpu.gpu_finding()
     assert found.status == "warning"
     assert "libcuda.so.1 cannot be loaded" in found.detail
 

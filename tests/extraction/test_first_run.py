@@ -20,7 +20,7 @@ import flowkit_kernels
 from conftest import SMALL, Done, flowkit, shard_bytes, start
 from flowkit.cli import main, printing
 from flowkit.config import load_config
-from flowkit.doctor.examination import examination
+from flowkit.doctor import examination
 from flowkit.extraction.options import RunOptions, Summary
 from flowkit.extraction.spot_manifest import complete
 from flowkit.extraction.task import StageSeconds

@@ -256,7 +256,8 @@ SCRIPT = """
 import functools, sys
 from pathlib import Path
 import test_placement
-from flowkit import cli, sites
+from flowkit import cli
+from flowkit.extraction import sites
 from flowkit.extraction.run_on_gpus import OnDevices
 use = functools.partial(test_placement.use, Path(sys.argv.pop(1)), "slow", (sys.argv.pop(1),), None, 9)
 sites.Here.placement = lambda *_: OnDevices((0, 1), use)
@@ -363,7 +364,8 @@ def test_a_run_that_goes_on_with_another_gpu_says_so(run: Any, tmp_path: Path, m
 
 
 SIMULATED = """
-from flowkit import cli, sites
+from flowkit import cli
+from flowkit.extraction import sites
 sites.describe_devices = lambda *_: {"0": {"name": "simulator"}}  # Numba's has nothing to say of itself
 cli.main()
 """

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 import shard_builder
 import version_0_1
 from flowkit.errors import ConfigError, FlowkitError, SchemaTooNew, ShardCorrupt
-from flowkit.interop.stst_import import SIDE, import_stst
+from flowkit.interop.stst_import import import_stst
+from flowkit.interop.stst_layout import SIDE
 from flowkit.storage import hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import NEWER_SETTINGS

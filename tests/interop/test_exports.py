@@ -34,7 +34,8 @@ from flowkit.interop.export_formats import (
     strain,
     text_of,
 )
-from flowkit.interop.stst_import import LIST_FILE, SIDE, import_stst
+from flowkit.interop.stst_import import import_stst
+from flowkit.interop.stst_layout import LIST_FILE, SIDE
 from flowkit.storage import durable_files
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import COLUMNS
@@ -365,9 +366,10 @@ def test_what_a_full_disk_leaves_is_whole_and_the_command_says_so(
 
 SLOWLY = """
 import sys, time
-from flowkit import cli, commit
-replace = commit.replace_file
-commit.replace_file = lambda path, content: (time.sleep(0.05), replace(path, content))[1]
+from flowkit import cli
+from flowkit.storage import durable_files
+replace = durable_files.replace_file
+durable_files.replace_file = lambda path, content: (time.sleep(0.05), replace(path, content))[1]
 sys.argv = sys.argv[3:]  # behind this come python -m flowkit.cli
 cli.main()
 """

@@ -17,7 +17,8 @@ import version_0_1
 from conftest import flowkit, shard_bytes
 from flowkit.cli import main
 from flowkit.errors import ConfigError, FlowkitError, ManifestError, SettingsChanged
-from flowkit.interop.stst_import import LIST_FILE, SIDE, import_stst
+from flowkit.interop.stst_import import import_stst
+from flowkit.interop.stst_layout import LIST_FILE, SIDE
 from flowkit.reports.shard_report import write_report
 from flowkit.storage import commit
 from flowkit.storage.folder import ShardFolder

@@ -25,7 +25,7 @@ def test_what_cannot_be_loaded_is_named_with_its_package(monkeypatch: pytest.Mon
 def test_the_check_runs_before_anything_is_installed() -> None:
     """On the standard library alone: this is what `make` calls on a fresh machine."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", ROOT / "flowkit" / "system.py"], check=False, capture_output=True
+        [sys.executable, "-I", "-S", ROOT / "flowkit" / "system_libraries.py"], check=False, capture_output=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 

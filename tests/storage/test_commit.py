@@ -76,7 +76,7 @@ def test_a_record_of_a_newer_version_is_refused_not_redone(tmp_path: Path) -> No
 def test_a_full_disk_is_a_clean_error_that_leaves_nothing(tmp_path: Path) -> None:
     """A file size limit stands in for the disk: the kernel refuses the write in the same place."""
     code = (
-        "import resource, signal; from pathlib import Path; from flowkit import commit\n"
+        "import resource, signal; from pathlib import Path; from flowkit.storage import commit\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))\n"
         "try:\n"
