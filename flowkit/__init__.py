@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from flowkit.config import ExtractConfig, load_config
     from flowkit.execution.progress import LoggingReporter
     from flowkit.execution.stop import Stop
-    from flowkit.extraction.options import RunOptions, Summary
+    from flowkit.extraction.options import RunOptions
     from flowkit.extraction.pipeline import extract
+    from flowkit.extraction.summary import Summary
     from flowkit.storage.folder import ShardFolder
     from flowkit.storage.shard_reader import Shard
 

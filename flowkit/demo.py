@@ -23,7 +23,7 @@ from flowkit.storage.safe_files import NotRegular, read_regular
 from flowkit.system_libraries import install_line, missing_system_libraries
 
 if TYPE_CHECKING:
-    from flowkit.extraction.options import Summary
+    from flowkit.extraction.summary import Summary
 
 CLIPS: Final = "clips"
 SHARDS: Final = "out"

@@ -14,7 +14,7 @@ from flowkit.bench.measure import planned
 from flowkit.bench.options import BenchOptions, Case, Document, check
 from flowkit.bench.result import FORMAT, TITLE
 from flowkit.errors import ConfigError
-from flowkit.provenance import other_devices
+from flowkit.extraction.devices import other_devices
 from flowkit_kernels.timing import Spread
 
 TOLERANCE = 0.1

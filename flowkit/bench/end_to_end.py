@@ -9,8 +9,9 @@ from pathlib import Path
 from flowkit.bench.options import EXTRACT_BACKENDS, LABELS, OPENCV, BenchOptions, Document, Progress, check
 from flowkit.bench.result import heading
 from flowkit.config import ExtractConfig, load_config
-from flowkit.extraction.options import RunOptions, Summary
+from flowkit.extraction.options import RunOptions
 from flowkit.extraction.pipeline import extract
+from flowkit.extraction.summary import Summary
 from flowkit.storage.commit import read_records
 from flowkit.synthetic.dataset import synthesise
 from flowkit.synthetic.scenes import SynthConfig

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.bench.options import BenchOptions, Case, Document
-from flowkit.provenance import describe_devices, versions
+from flowkit.extraction.devices import describe_devices
+from flowkit.provenance import versions
 from flowkit_kernels.backend import GPU_BACKENDS
 from flowkit_kernels.host import cores, processor
 

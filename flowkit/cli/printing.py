@@ -96,7 +96,7 @@ def show_summary(found: Mapping[str, Any]) -> None:
 
 def _bottleneck(found: Mapping[str, Any]) -> str:
     """Which stage bounds the run, and what the others could do."""
-    from flowkit.extraction.options import FEED
+    from flowkit.extraction.summary import FEED
 
     bound, rates = found["bound_by"], found["stage_clips_per_s"]
     staff = {FEED: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}

@@ -33,16 +33,18 @@ from flowkit.execution.memory import check_address_space
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.standard_streams import open_closed
 from flowkit.execution.stop import Stop
-from flowkit.extraction.options import RunOptions, Summary
+from flowkit.extraction.devices import other_devices
+from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.extraction.read_and_align import clip_loader
 from flowkit.extraction.run_local import Job, Placed
-from flowkit.extraction.sites import Site, site_of
-from flowkit.extraction.task import StageSeconds
+from flowkit.extraction.run_on_cluster import site_of
+from flowkit.extraction.sites import Site
+from flowkit.extraction.summary import StageSeconds, Summary
 from flowkit.face.align import check_needs
 from flowkit.inputs.frames import read_frames
 from flowkit.inputs.manifest import read_manifest
-from flowkit.provenance import other_devices, refuse_windows
+from flowkit.provenance import refuse_windows
 from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.folder import ShardFolder

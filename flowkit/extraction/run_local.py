@@ -22,7 +22,8 @@ from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import Handler, Outcome, Submission, SupervisedPool, WorkerStartError
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
-from flowkit.extraction.task import StageSeconds, TaskWork, run_task
+from flowkit.extraction.summary import StageSeconds
+from flowkit.extraction.task import TaskWork, run_task
 from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
 

@@ -6,9 +6,7 @@ import itertools
 import json
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from flowkit.execution.progress import Reporter
 from flowkit.execution.supervised_pool import Outcome
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip, clip_error, internal_error
+from flowkit.extraction.summary import StageSeconds
 from flowkit.face.align import Face
 from flowkit.inputs.clip import Clip
 from flowkit.motion.flow import Flow, solve, stabilised
@@ -33,31 +32,6 @@ from flowkit.storage.shard_writer import shard_image
 
 Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
 """Gives each clip of a task, in its order, with the outcome of reading and aligning it."""
-
-
-class StageSeconds(dict[str, float]):
-    """Seconds spent in each stage, those of the feed over all its processes; `clips` says on how many clips."""
-
-    def __init__(self, **seconds: float) -> None:
-        super().__init__(**seconds)
-        self.clips: Counter[str] = Counter()
-
-    def add(self, stage: str, seconds: float, clips: int) -> None:
-        """Add to a stage."""
-        self[stage] = self.get(stage, 0.0) + seconds
-        self.clips[stage] += clips
-
-    def add_all(self, other: StageSeconds) -> None:
-        """Add to each stage."""
-        for stage, seconds in other.items():
-            self.add(stage, seconds, other.clips[stage])
-
-    @contextmanager
-    def timed(self, stage: str, clips: int) -> Iterator[None]:
-        """Add the time of a with-block."""
-        start = time.perf_counter()
-        yield
-        self.add(stage, time.perf_counter() - start, clips)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from flowkit.execution.dask_pool import ClusterPool, connect
 from flowkit.execution.dask_worker import Crew, Expected
 from flowkit.execution.progress import Silent
 from flowkit.execution.supervised_pool import Outcome
-from flowkit.extraction import pipeline, read_and_align, sites, task
+from flowkit.extraction import pipeline, read_and_align, run_on_cluster, sites, task
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.run_local import Job, Placed
@@ -152,7 +152,7 @@ def test_a_clip_that_ends_its_process_costs_itself_alone(
     assert (notes.done, notes.failed, summary.failure_codes) == (12, 1, {"WORKER_CRASH": 1})
 
 
-ON_WORKER = sites._on_worker
+ON_WORKER = run_on_cluster._on_worker
 
 
 @contextlib.contextmanager
@@ -172,7 +172,7 @@ def test_a_task_that_ends_every_process_is_given_up_when_all_others_are_done(
     workers: LocalCluster, cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = read_manifest(cropped)[4].clip_id
-    monkeypatch.setattr(sites, "_on_worker", functools.partial(deadly_worker, poison))
+    monkeypatch.setattr(run_on_cluster, "_on_worker", functools.partial(deadly_worker, poison))
     options = RunOptions(cluster=workers.scheduler_address)
     summary = extract(cropped, tmp_path / "out", CONFIG, options)
     assert (summary.ok, summary.failed, summary.not_started) == (11, 0, 1)
@@ -412,15 +412,15 @@ def test_a_crew_without_work_goes_home_and_comes_again(tmp_path: Path, monkeypat
 def test_the_slot_of_a_gpu_worker_uses_its_first_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: which device a worker's process is told to use, and that it is one process whatever the threads."""
     used: list[tuple[str, int]] = []
-    monkeypatch.setattr(sites, "use_device", lambda backend, index: used.append((backend, index)))
-    monkeypatch.setattr(sites, "feeds", lambda job, workers: contextlib.nullcontext(workers))
+    monkeypatch.setattr(run_on_cluster, "use_device", lambda backend, index: used.append((backend, index)))
+    monkeypatch.setattr(run_on_cluster, "feeds", lambda job, workers: contextlib.nullcontext(workers))
     run = Job(tmp_path, load_config(None, backend="cuda"), {}, squares, workers=0, threads=0, batch=1, timeout_s=1)
-    with sites._on_worker(run):
+    with run_on_cluster._on_worker(run):
         assert used == [("cuda", 0)]
     survey = sites.Survey({}, {}, {"processor": "any"})
     client = SimpleNamespace(nthreads=lambda: {"a": 8, "b": 8})
-    assert sites._OnWorkers(client, "cuda", survey).processes == 2
-    assert sites._OnWorkers(client, "cpu", survey).processes == 16
+    assert run_on_cluster._OnWorkers(client, "cuda", survey).processes == 2
+    assert run_on_cluster._OnWorkers(client, "cpu", survey).processes == 16
 
 
 def test_tasks_are_idempotent_where_dask_runs_them_twice(cropped: Path, tmp_path: Path, workers: LocalCluster) -> None:

@@ -21,9 +21,9 @@ from conftest import SMALL, Done, flowkit, shard_bytes, start
 from flowkit.cli import main, printing
 from flowkit.config import load_config
 from flowkit.doctor import examination
-from flowkit.extraction.options import RunOptions, Summary
+from flowkit.extraction.options import RunOptions
 from flowkit.extraction.spot_manifest import complete
-from flowkit.extraction.task import StageSeconds
+from flowkit.extraction.summary import StageSeconds, Summary
 from flowkit_kernels.cpu import code_cache
 from flowkit_kernels.probing import obstacles
 

@@ -29,14 +29,14 @@ from flowkit.config import ExtractConfig
 from flowkit.errors import BackendUnavailable, ConfigError, DeviceLost, DeviceOutOfMemory, Terminated
 from flowkit.execution.progress import Silent
 from flowkit.extraction import pipeline, sites, task
-from flowkit.extraction.options import FEED, parse_devices
+from flowkit.extraction.devices import describe_devices
+from flowkit.extraction.options import parse_devices
 from flowkit.extraction.pipeline import preview
 from flowkit.extraction.read_and_align import clip_loader
 from flowkit.extraction.run_local import Job
 from flowkit.extraction.run_on_gpus import MAX_BARREN_DEATHS, OnDevices, _shares
-from flowkit.extraction.task import StageSeconds
+from flowkit.extraction.summary import FEED, StageSeconds
 from flowkit.inputs.manifest import read_manifest
-from flowkit.provenance import describe_devices
 from flowkit.reports.shard_report import write_report
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect
