@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.config import AlignConfig
-from flowkit.face.head import BOTH, LEFT, RIGHT
+from flowkit.face.face_mesh import BOTH, LEFT, RIGHT
 from flowkit.synthetic.expressions import BOTH_SIDED
 from flowkit.synthetic.face_scenes import FaceSubject, Moment, displaced, make_subject, photographed, picture
 from flowkit.synthetic.scene_settings import SynthConfig

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.head import CONTROL_POINTS, action_unit_fields, cage, canonical_mesh
+from flowkit.face.face_mesh import CONTROL_POINTS, action_unit_fields, cage, canonical_mesh
 from flowkit.face.landmarks import CANONICAL, FACE_OVAL, Landmarks
 from flowkit.face.registration import Transform, fit_similarity
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowkit.face.head import BOTH, LEFT, RIGHT
+from flowkit.face.face_mesh import BOTH, LEFT, RIGHT
 
 Weights = dict[tuple[int, str], float]
 """Displacement at the peak of each action unit and side, relative to the strongest of the clip."""

@@ -20,28 +20,21 @@ from pathlib import Path
 import numpy as np
 
 from flowkit.errors import ConfigError
-from flowkit.face.head import (
+from flowkit.face.face_mesh import (
     BLINK,
     BOTH,
     CONTROL_POINTS,
-    EYE,
-    HAIR,
     LEFT,
-    MOUTH,
     RIGHT,
-    SKIN,
     Array,
     AUField,
-    Head,
-    Inset,
     cage,
     canonical_mesh,
     photo_landmarks,
-    refinements,
-    sheet,
 )
 from flowkit.face.landmarks import FACE_OVAL
 from flowkit.synthetic.face3d_files import EYEBALLS, FACE, SCALP, SHAPES, WHOLE, Face, Index, read_face
+from flowkit.synthetic.head import EYE, HAIR, MOUTH, SKIN, Head, Inset, refinements, sheet
 
 _IBUG = {
     **dict(

@@ -24,12 +24,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.head import BLINK, HAIR, LEFT, RIGHT, SKIN, Array, Head, canonical_head
+from flowkit.face.face_mesh import BLINK, LEFT, RIGHT, Array
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.face.registration import fit_similarity
 from flowkit.synthetic.draws import between, generator
 from flowkit.synthetic.expressions import Blink, Movement, Weights, draw_movement
 from flowkit.synthetic.face3d import load_head
+from flowkit.synthetic.head import HAIR, SKIN, Head, canonical_head
 from flowkit.synthetic.people import Grey, Person, make_person
 from flowkit.synthetic.scene_settings import SynthConfig, Truth
 from flowkit_kernels.cpu import rasteriser

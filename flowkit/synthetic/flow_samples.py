@@ -45,7 +45,7 @@ from flowkit.errors import ConfigError, EnvironmentMissing, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
-from flowkit.face.head import SKIN, Array, Head, canonical_head
+from flowkit.face.face_mesh import Array
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.face.regions import regions
 from flowkit.face.registration import fit_similarity
@@ -56,6 +56,7 @@ from flowkit.synthetic.degradation import Flow, degrade, nearest_similarity
 from flowkit.synthetic.draws import generator
 from flowkit.synthetic.expressions import EMOTIONS, Movement, Weights, draw_movement
 from flowkit.synthetic.face_scenes import CAMERA_CM, PIVOT_CM, rotation
+from flowkit.synthetic.head import SKIN, Head, canonical_head
 from flowkit.synthetic.people import make_person, own_movements, own_points
 from flowkit_kernels.cpu import rasteriser
 from flowkit_kernels.host import cores

@@ -16,23 +16,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.head import (
-    BLINK,
-    EYE,
-    INNER_LIPS,
-    MOUTH,
-    SKIN,
-    Array,
-    AUField,
-    Head,
-    cage,
-    canonical_head,
-    photo_landmarks,
-    refined,
-    refinements,
-)
+from flowkit.face.face_mesh import BLINK, INNER_LIPS, Array, AUField, cage, photo_landmarks
 from flowkit.face.landmarks import BROWS, EYES, FACE_OVAL, LIPS
 from flowkit.synthetic.draws import generator
+from flowkit.synthetic.head import EYE, MOUTH, SKIN, Head, canonical_head, refined, refinements
 from flowkit_kernels.cpu import rasteriser
 
 Grey = npt.NDArray[np.float32]

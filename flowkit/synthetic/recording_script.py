@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from flowkit.face.head import BLINK, BOTH, LEFT, RIGHT, Array
+from flowkit.face.face_mesh import BLINK, BOTH, LEFT, RIGHT, Array
 from flowkit.synthetic.draws import generator, smooth
 from flowkit.synthetic.expressions import BOTH_SIDED, Weights, draw_movement
 from flowkit.synthetic.scene_settings import LABELS, PEAK_SHARE, SynthConfig, check

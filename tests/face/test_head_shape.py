@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 import portrait
-from flowkit.face.head import CONTROL_POINTS, action_unit_fields, cage
+from flowkit.face.face_mesh import CONTROL_POINTS, action_unit_fields, cage
 from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
 from flowkit.face.landmarks import CANONICAL, POINTS
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES

@@ -10,7 +10,7 @@ import pytest
 
 import portrait
 from flowkit.face.align import Aligner, Anchor, Face
-from flowkit.face.head import CONTROL_POINTS, cage
+from flowkit.face.face_mesh import CONTROL_POINTS, cage
 from flowkit.face.head_motion import head_fields
 from flowkit.face.head_shape import REFERENCE, HeadShape
 from flowkit.face.head_tracking import placed, rescaled, turned

@@ -16,13 +16,14 @@ from click.testing import CliRunner
 
 from flowkit.cli import main
 from flowkit.errors import ConfigError
-from flowkit.face.head import BLINK, EYE, HAIR, LEFT, MOUTH, RIGHT, SKIN, Head, canonical_head
+from flowkit.face.face_mesh import BLINK, LEFT, RIGHT
 from flowkit.face.landmarks import EYES, FACE_OVAL, LEFT_EYE, LIPS, RIGHT_EYE, FaceLandmarker
 from flowkit.synthetic import face3d_files, face_scenes
 from flowkit.synthetic.expressions import Blink
 from flowkit.synthetic.face3d import load_head
 from flowkit.synthetic.face3d_files import shape_names
 from flowkit.synthetic.face_scenes import FaceScene, head_of
+from flowkit.synthetic.head import EYE, HAIR, MOUTH, SKIN, Head, canonical_head
 from flowkit.synthetic.people import make_person
 from flowkit.synthetic.scenes import SynthConfig, make_scene, make_subject
 
