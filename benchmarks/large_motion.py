@@ -56,7 +56,8 @@ from flowkit.inputs import images
 from flowkit.inputs.videos import open_reel
 from flowkit.motion.flow import solve
 from flowkit.storage.schema import FACE, RIGID
-from flowkit.synthetic.face_scenes import FaceScene, FaceSubject, Moment, motion
+from flowkit.synthetic.camera import FaceSubject, Moment, motion
+from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject
 from flowkit_kernels import TVL1Params
 

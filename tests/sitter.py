@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from flowkit.config import AlignConfig
 from flowkit.face.face_mesh import BOTH, LEFT, RIGHT
+from flowkit.synthetic.camera import FaceSubject, Moment, displaced, make_subject, photographed, picture
 from flowkit.synthetic.expressions import BOTH_SIDED
-from flowkit.synthetic.face_scenes import FaceSubject, Moment, displaced, make_subject, photographed, picture
 from flowkit.synthetic.scene_settings import SynthConfig
 
 Array = npt.NDArray[np.float64]

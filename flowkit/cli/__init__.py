@@ -749,8 +749,9 @@ def synth(out: Path, level: str, classes: str | None, face3d: Path | None, worke
 def _synth_level(level: str, given: dict[str, Any], workers: int | None) -> Callable[..., Path]:
     """What writes a data set of one level, with its settings."""
     from flowkit.synthetic.dataset import SynthConfig, synthesise
-    from flowkit.synthetic.flow_samples import FlowConfig, write_samples
+    from flowkit.synthetic.flow_samples import FlowConfig
     from flowkit.synthetic.recordings import RecordingConfig, record
+    from flowkit.synthetic.sample_files import write_samples
 
     if level == "flow" and "noise" in given:
         given["noise"] = (given["noise"],) * 2

@@ -20,7 +20,7 @@ from flowkit.errors import ConfigError, DiskFull, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.storage import durable_files
-from flowkit.synthetic.face_scenes import head_of
+from flowkit.synthetic.camera import head_of
 from flowkit.synthetic.scenes import LABELS, Scene, SynthConfig, Truth, scenes
 
 __all__ = ["LABELS", "SynthConfig", "Truth", "read_truth", "synthesise"]

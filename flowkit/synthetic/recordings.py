@@ -21,8 +21,7 @@ from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.face.face_mesh import Array
 from flowkit.storage import durable_files
-from flowkit.synthetic.dataset import filling, write_video
-from flowkit.synthetic.face_scenes import (
+from flowkit.synthetic.camera import (
     FaceSubject,
     Moment,
     displaced,
@@ -32,6 +31,7 @@ from flowkit.synthetic.face_scenes import (
     picture,
     px_per_displacement,
 )
+from flowkit.synthetic.dataset import filling, write_video
 from flowkit.synthetic.head import SKIN
 from flowkit.synthetic.people import Grey
 from flowkit.synthetic.recording_script import Event, RecordingConfig, Script, draw_script

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.synthetic import bump_scenes, face_scenes
+from flowkit.synthetic import bump_scenes, camera, face_scenes
 from flowkit.synthetic.scene_settings import LABELS, SynthConfig, Truth
 
 __all__ = ["LABELS", "Scene", "SynthConfig", "Truth", "make_scene", "make_subject", "scenes"]
@@ -101,14 +101,12 @@ def scenes(config: SynthConfig) -> Iterator[Scene]:
 
 def make_subject(name: str, config: SynthConfig) -> Any:
     """Return a synthetic person: the same for the same name and seed, whoever else is in the data set."""
-    return _of(config).make_subject(name, config)
+    makers = {"faces": camera.make_subject, "bumps": bump_scenes.make_subject}
+    return makers[config.motion](name, config)
 
 
 def make_scene(clip_id: str, subject: Any, label: str, config: SynthConfig) -> Scene:
     """Return one clip of a person: the same for the same id and seed, whatever else is in the data set."""
-    scene: Scene = _of(config).make_scene(clip_id, subject, label, config)
+    makers: dict[str, Any] = {"faces": face_scenes.make_scene, "bumps": bump_scenes.make_scene}
+    scene: Scene = makers[config.motion](clip_id, subject, label, config)
     return scene
-
-
-def _of(config: SynthConfig) -> Any:
-    return {"faces": face_scenes, "bumps": bump_scenes}[config.motion]

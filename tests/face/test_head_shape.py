@@ -12,7 +12,7 @@ from flowkit.face.face_mesh import CONTROL_POINTS, action_unit_fields, cage
 from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
 from flowkit.face.landmarks import CANONICAL, POINTS
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES
-from flowkit.synthetic.face_scenes import rotation
+from flowkit.synthetic.camera import rotation
 
 Array = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from flowkit.face.landmarks import POINTS
 from flowkit.face.registration import compose, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.storage.schema import FACE
-from flowkit.synthetic.face_scenes import rotation
+from flowkit.synthetic.camera import rotation
 from sitter import AT_REST, SMILE, Sitter, landmark_settings
 
 Array = npt.NDArray[np.float64]

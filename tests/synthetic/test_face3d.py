@@ -18,11 +18,12 @@ from flowkit.cli import main
 from flowkit.errors import ConfigError
 from flowkit.face.face_mesh import BLINK, LEFT, RIGHT
 from flowkit.face.landmarks import EYES, FACE_OVAL, LEFT_EYE, LIPS, RIGHT_EYE, FaceLandmarker
-from flowkit.synthetic import face3d_files, face_scenes
+from flowkit.synthetic import camera, face3d_files
+from flowkit.synthetic.camera import head_of
 from flowkit.synthetic.expressions import Blink
 from flowkit.synthetic.face3d import load_head
 from flowkit.synthetic.face3d_files import shape_names
-from flowkit.synthetic.face_scenes import FaceScene, head_of
+from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.head import EYE, HAIR, MOUTH, SKIN, Head, canonical_head
 from flowkit.synthetic.people import make_person
 from flowkit.synthetic.scenes import SynthConfig, make_scene, make_subject
@@ -266,8 +267,8 @@ def test_eyes_and_mouth_are_seen_through_their_openings_and_nowhere_else(head: H
 def parts(head: Head, points: np.ndarray) -> list[int]:
     """Pixels, at 10 px per cm, of eyes and mouth; of eyes and mouth outside lids and lips, and of background inside the face."""
     view = np.array([[10.0, 0, 120], [0, 10.0, 110]])
-    projected = face_scenes._projected(points, np.zeros(6), view)
-    hit, _, _ = face_scenes._raster(projected, head.triangles, (240, 240))
+    projected = camera._projected(points, np.zeros(6), view)
+    hit, _, _ = camera._raster(projected, head.triangles, (240, 240))
     seen = np.where(hit < 0, 0, head.part[head.triangles[hit, 0]])
 
     def inside(*rings: tuple[int, ...]) -> np.ndarray:
@@ -301,7 +302,7 @@ def test_the_true_flow_holds_on_this_face_too(label: str, turn_deg: float) -> No
     triangles = scene.subject.person.head.triangles
     for phase, (start, end) in enumerate(itertools.pairwise(times)):
         seen = scene.projected(scene.points(start), scene.pose(start))
-        hit, _, _ = face_scenes._raster(seen, triangles, (scene.config.height, scene.config.width))
+        hit, _, _ = camera._raster(seen, triangles, (scene.config.height, scene.config.width))
         on_skin = truth.visible[phase] & (hit >= 0) & skin[triangles[hit, 0]]
         assert on_skin.sum() > 3000
         before, after = scene.clean(start), scene.clean(end)

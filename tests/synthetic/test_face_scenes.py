@@ -13,9 +13,10 @@ import pytest
 from flowkit.errors import ConfigError
 from flowkit.face.face_mesh import BLINK, INNER_LIPS, LEFT, LOWER_LIDS, RIGHT, UPPER_LIDS, canonical_mesh
 from flowkit.face.landmarks import FACE_OVAL, LEFT_EYE, RIGHT_EYE, FaceLandmarker
+from flowkit.synthetic.camera import rotation
 from flowkit.synthetic.dataset import synthesise
 from flowkit.synthetic.expressions import EMOTIONS, Blink, draw_movement
-from flowkit.synthetic.face_scenes import FaceScene, rotation
+from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.head import EYE, HAIR, MOUTH, SKIN, canonical_head
 from flowkit.synthetic.people import make_person
 from flowkit.synthetic.scenes import LABELS, SynthConfig, make_scene, make_subject, scenes

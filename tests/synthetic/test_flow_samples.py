@@ -15,7 +15,8 @@ from flowkit.errors import ConfigError, Interrupted
 from flowkit.execution.stop import Stop
 from flowkit.synthetic.degradation import Degradation, degrade, nearest_similarity, smooth_noise
 from flowkit.synthetic.expressions import EMOTIONS
-from flowkit.synthetic.flow_samples import FlowConfig, make_sample, read_samples, write_samples
+from flowkit.synthetic.flow_samples import FlowConfig, make_sample
+from flowkit.synthetic.sample_files import read_samples, write_samples
 
 SMALL = FlowConfig(samples=12, size=32, per_person=4)
 CLEAN = Degradation(smear=0, half_gradient=0, gain_spread=0, absorbed=0, noise=0, outliers=0)
