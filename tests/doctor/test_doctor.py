@@ -88,7 +88,7 @@ def test_a_package_that_is_there_but_broken_is_missing(monkeypatch: pytest.Monke
 BROKEN_PACKAGES = {
     "image": ("PIL.Image.open", TypeError("open() got an unexpected keyword argument")),
     "video": ("av.open", TypeError("open() got an unexpected keyword argument 'metadata_errors'")),
-    "kernels": ("flowkit_kernels.cpu.tvl1_flow", SystemError("initialization failed")),
+    "kernels": ("flowkit_kernels.cpu.operations.tvl1_flow", SystemError("initialization failed")),
     "shard": ("h5py.File", KeyError("core")),
 }
 

@@ -220,9 +220,9 @@ class Cuda:
         return both[0]
 
     def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
-        from flowkit_kernels import cuda
+        from flowkit_kernels.cuda import operations
 
-        return cuda.mmcof(flow[None], params, region[None], 1)[0]
+        return operations.mmcof(flow[None], params, region[None], 1)[0]
 
 
 def _gpu() -> Any:
