@@ -11,8 +11,8 @@ from flowkit_kernels.errors import (
     ParameterError,
     ShapeError,
 )
-from flowkit_kernels.mmcof import MMCOFParams, mmcof
-from flowkit_kernels.tvl1 import TVL1Params, phase_flow, tvl1_flow
+from flowkit_kernels.operations import mmcof, phase_flow, tvl1_flow
+from flowkit_kernels.params import MMCOFParams, TVL1Params
 
 __all__ = [
     "BackendUnavailable",

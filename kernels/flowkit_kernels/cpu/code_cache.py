@@ -42,7 +42,7 @@ except ImportError:  # Windows: processes that start together each compile
 
 HERE = Path(__file__).absolute().parents[1]
 SOURCES = (
-    "tvl1.py",
+    "params.py",
     "cpu/simd.py",
     "cpu/tvl1.py",
     "cpu/mmcof.py",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.cpu.simd import inlined, njit
-from flowkit_kernels.mmcof import MMCOFParams
+from flowkit_kernels.params import MMCOFParams
 
 Image = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]

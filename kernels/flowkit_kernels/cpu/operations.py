@@ -12,8 +12,7 @@ import numpy.typing as npt
 from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser, tvl1
 from flowkit_kernels.cpu import mmcof as cpu_mmcof
 from flowkit_kernels.cpu.code_cache import Entry
-from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+from flowkit_kernels.params import MIN_SIZE, MMCOFParams, TVL1Params
 
 
 def entries() -> tuple[Entry, ...]:

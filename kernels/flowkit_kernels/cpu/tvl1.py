@@ -43,7 +43,7 @@ from flowkit_kernels.cpu.simd import (
     store_state,
     whole_runs,
 )
-from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+from flowkit_kernels.params import MIN_SIZE, TVL1Params
 
 Image = npt.NDArray[np.float32]
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from flowkit_kernels import reference
 from flowkit_kernels.cuda.tiling import LANES, Tiling, tiling
-from flowkit_kernels.tvl1 import TVL1Params, level_shapes
+from flowkit_kernels.params import TVL1Params, level_shapes
 
 Array = Any
 """An array on the device."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from flowkit_kernels.mmcof import MMCOFParams
 from flowkit_kernels.numba_cuda.blocks import F32, F64, THREADS, Array, block_min, block_sum, device, kernel
+from flowkit_kernels.params import MMCOFParams
 
 
 class Settings(NamedTuple):

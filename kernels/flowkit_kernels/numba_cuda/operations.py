@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import cuda
 
-from flowkit_kernels.mmcof import MMCOFParams
 from flowkit_kernels.numba_cuda import mmcof as kernels
 from flowkit_kernels.numba_cuda import tvl1
 from flowkit_kernels.numba_cuda.blocks import F32, THREADS, Array, item_ranges
 from flowkit_kernels.numba_cuda.device import adopt, describe_device, device_errors, in_chunks, use_device
-from flowkit_kernels.tvl1 import TVL1Params
+from flowkit_kernels.params import MMCOFParams, TVL1Params
 
 __all__ = ["adopt", "describe_device", "mmcof", "ranges", "tvl1_flow", "use_device"]
 

@@ -23,7 +23,7 @@ from numba import cuda
 
 from flowkit_kernels import reference
 from flowkit_kernels.numba_cuda.blocks import F32, F64, THREADS, Array, block_sum, device, kernel
-from flowkit_kernels.tvl1 import TVL1Params, level_shapes
+from flowkit_kernels.params import TVL1Params, level_shapes
 
 BLOCK = (16, 8)
 """Pixels a block along x and y."""
