@@ -152,27 +152,6 @@ def test_a_named_backend_that_cannot_run_is_an_error_and_never_falls_back(name: 
             call()
 
 
-def modules_after(code: str) -> set[str]:
-    """Names of the modules that a new process has loaded once it has run this code."""
-    code = f"import sys; sys.path[:0] = {sys.path!r}\n{code}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_the_errors_cost_neither_numpy_nor_any_other_module_of_the_package() -> None:
-    """The package fmanet takes its errors from here and must not load the kernels for it."""
-    loaded = modules_after("import flowkit_kernels.errors; from flowkit_kernels import ShapeError")
-    ours = {name for name in loaded if name.partition(".")[0] == "flowkit_kernels"}
-    assert ours == {"flowkit_kernels", "flowkit_kernels.errors"}
-    assert not {name.partition(".")[0] for name in loaded} & {"numpy", "numba", "cupy"}
-
-
-def test_numba_is_loaded_by_the_first_call_and_by_no_import() -> None:
-    code = "from flowkit_kernels import *; resolve_backend('reference'); import flowkit_kernels.timing"
-    heavy = {"numba", "llvmlite", "cupy"}
-    assert not {name.partition(".")[0] for name in modules_after(code)} & heavy
-
-
 def test_every_public_name_is_found_and_no_other() -> None:
     for name in flowkit_kernels.__all__:
         assert getattr(flowkit_kernels, name).__name__ == name
