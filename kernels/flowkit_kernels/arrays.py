@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels import backend as backends
+from flowkit_kernels.checks import Ranges
 from flowkit_kernels.errors import ShapeError
 
-Ranges = Callable[[Any], npt.NDArray[np.float32]]
-"""(N, ...) -> (N, 2): minimum and maximum of each item, NaN where one is NaN."""
 _ON_GPU = (2, 13)
 """DLPack's numbers for memory of a GPU, plain and managed."""
 

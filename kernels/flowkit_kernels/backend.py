@@ -1,7 +1,7 @@
 """Which implementations of the operations exist, which of them run on this machine, and how they are loaded.
 
 A backend is a module with the functions of `Operations` (on a GPU: `GpuOperations`), which take what the public functions have
-checked. It is imported at its first call and not before: `import flowkit_kernels` costs NumPy and nothing else.
+checked. It is imported at its first call and not before: this module costs NumPy and nothing else.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.errors import BackendUnavailable, ParameterError
+from flowkit_kernels.params import MMCOFParams, TVL1Params
 from flowkit_kernels.probing.obstacles import (
     Obstacle,
     cpu_obstacle,
@@ -24,10 +25,6 @@ from flowkit_kernels.probing.obstacles import (
     numba_cuda_obstacle,
     numba_obstacle,
 )
-
-if TYPE_CHECKING:
-    from flowkit_kernels.mmcof import MMCOFParams
-    from flowkit_kernels.tvl1 import TVL1Params
 
 
 class Operations(Protocol):

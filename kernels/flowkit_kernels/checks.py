@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.arrays import Ranges
 from flowkit_kernels.errors import ParameterError, ShapeError
 from flowkit_kernels.host import cores
+
+Ranges = Callable[[Any], npt.NDArray[np.float32]]
+"""(N, ...) -> (N, 2): minimum and maximum of each item, NaN where one is NaN."""
 
 BRIGHTEST = 16.0
 """Largest grey value. White is 1; a clip's pictures may be multiplied by a factor, which to TV-L1 is a factor of `lambda_`.

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.tvl1 import TVL1Params, level_shapes
+from flowkit_kernels.params import MMCOFParams, TVL1Params, level_shapes
 
 Array = npt.NDArray[np.floating[Any]]
 

@@ -28,7 +28,7 @@ from flowkit_kernels.cpu import code_cache
 from flowkit_kernels.probing import obstacles
 
 NOTE = "Compiling kernels, once per machine"
-ENTRIES = ("cpu_tvl1.solve", "cpu_mmcof.combine")
+ENTRIES = ("tvl1.solve", "mmcof.combine")
 
 
 @dataclass(frozen=True)

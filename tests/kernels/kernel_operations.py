@@ -58,9 +58,9 @@ class Cpu:
     dtype = np.float32
 
     def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
-        from flowkit_kernels.cpu import tvl1
+        from flowkit_kernels.cpu import pyramid
 
-        return tvl1.resize(image, shape, step, step)
+        return pyramid.resize(image, shape, step, step)
 
     def linearise(self, flow: Array, image: Array, moving: Array, rounded: bool = False) -> Array:
         from flowkit_kernels.cpu import tvl1
@@ -116,9 +116,10 @@ class NumbaCuda:
         from numba import cuda
 
         from flowkit_kernels.numba_cuda import tvl1
+        from flowkit_kernels.taps import Taps
 
         target = cuda.device_array((1, 1, *shape), np.float32)
-        taps = tvl1.Taps.of(image.shape, shape, step)
+        taps = Taps.of(cuda.to_device, image.shape, shape, step)
         source = cuda.to_device(np.ascontiguousarray(image)[None, None])
         tvl1.resize[tvl1.grid_of(target)](source, target, *taps, np.float32(1))
         return target.copy_to_host()[0, 0]
@@ -163,7 +164,7 @@ def _level_of(flow: Array) -> Any:
     """One running pair with this flow."""
     from flowkit_kernels.numba_cuda import tvl1
 
-    level = tvl1.Level.room(1, *flow.shape[1:]).shaped(*flow.shape[1:])
+    level = tvl1.LevelMemory.room(1, *flow.shape[1:]).shaped(*flow.shape[1:])
     level.flow.copy_to_device(np.ascontiguousarray(flow, np.float32)[None])
     tvl1.fill_all(level.running, np.int32(1))
     return level
@@ -175,11 +176,11 @@ class Cuda:
     dtype = np.float32
 
     def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
-        from flowkit_kernels.cuda import solver
+        from flowkit_kernels.taps import Taps
 
         here = _gpu()
         target = here.empty(shape, np.float32)
-        taps = solver.Taps.of(here, image.shape, shape, step)
+        taps = Taps.of(here.upload, image.shape, shape, step)
         sides = map(np.int32, (*image.shape, *shape))
         here.launch("resize", *_pixels(shape), here.upload(image), target, *taps, *sides, np.float32(1))
         return here.read(target)
@@ -220,9 +221,9 @@ class Cuda:
         return both[0]
 
     def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
-        from flowkit_kernels import cuda
+        from flowkit_kernels.cuda import operations
 
-        return cuda.mmcof(flow[None], params, region[None], 1)[0]
+        return operations.mmcof(flow[None], params, region[None], 1)[0]
 
 
 def _gpu() -> Any:

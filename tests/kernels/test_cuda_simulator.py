@@ -62,6 +62,7 @@ def signatures() -> list[tuple[Any, tuple[Any, ...]]]:
     from numba.cuda.typing.typeof import typeof
 
     from flowkit_kernels.numba_cuda import blocks, mmcof, tvl1
+    from flowkit_kernels.numba_shared import MMCOFSettings
 
     line, flat, planes, result = (types.Array(types.float32, axes, "C") for axes in (1, 2, 4, 5))
     clips, region = types.Array(types.float32, 3, "C"), types.Array(types.boolean, 2, "C")
@@ -79,7 +80,7 @@ def signatures() -> list[tuple[Any, tuple[Any, ...]]]:
         (tvl1.primal_step, (planes, planes, planes, planes, few, settings)),
         (tvl1.dual_step, (planes, planes, few, real)),
         (tvl1.converge, (flat, few, types.float64)),
-        (mmcof.combine, (planes, region, clips, typeof(mmcof.Settings.of(MMCOFParams())))),
+        (mmcof.combine, (planes, region, clips, typeof(MMCOFSettings.of(MMCOFParams())))),
         (blocks.item_ranges, (flat, flat)),
         (blocks.item_ranges, (region, flat)),
     ]

@@ -42,8 +42,11 @@ except ImportError:  # Windows: processes that start together each compile
 
 HERE = Path(__file__).absolute().parents[1]
 SOURCES = (
-    "tvl1.py",
+    "params.py",
+    "reference.py",
+    "numba_shared.py",
     "cpu/simd.py",
+    "cpu/pyramid.py",
     "cpu/tvl1.py",
     "cpu/mmcof.py",
     "cpu/rasteriser.py",

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser, tvl1
 from flowkit_kernels.cpu import mmcof as cpu_mmcof
 from flowkit_kernels.cpu.code_cache import Entry
-from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+from flowkit_kernels.numba_shared import MMCOFSettings
+from flowkit_kernels.params import MIN_SIZE, MMCOFParams, TVL1Params
 
 
 def entries() -> tuple[Entry, ...]:
@@ -30,7 +30,7 @@ def entries() -> tuple[Entry, ...]:
             tvl1.solve,
             (image, image, flow[0], tvl1.Settings.of(TVL1Params()), tvl1.Workspace.of(*image.shape)),
         ),
-        (cpu_mmcof.combine, (flow, image > 0, combined, cpu_mmcof.Settings.of(MMCOFParams()))),
+        (cpu_mmcof.combine, (flow, image > 0, combined, MMCOFSettings.of(MMCOFParams()))),
         (gauss_newton.make_level, (image, 1, image > 0, 1, 1)),
         (gauss_newton.register_level, (level, image, (0j, 0j), 1)),
         (rasteriser.rasterise, (image, triangles, triangles, inside, image)),
@@ -66,7 +66,7 @@ def mmcof(
 ) -> npt.NDArray[np.float32]:
     """(N, 2, 2, H, W), (N, H, W) -> (N, 3, H, W)."""
     combined = np.empty((len(flow), 3, *flow.shape[-2:]), np.float32)
-    settings = cpu_mmcof.Settings.of(params)
+    settings = MMCOFSettings.of(params)
 
     def work_off(clips: Iterator[int]) -> None:
         for n in clips:

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from flowkit_kernels import numba_shared
+from flowkit_kernels.cpu.pyramid import finer, pyramid
 from flowkit_kernels.cpu.simd import (
     F32,
     FOUR,
@@ -43,7 +45,8 @@ from flowkit_kernels.cpu.simd import (
     store_state,
     whole_runs,
 )
-from flowkit_kernels.tvl1 import MIN_SIZE, TVL1Params
+from flowkit_kernels.numba_shared import EPSILON
+from flowkit_kernels.params import TVL1Params
 
 Image = npt.NDArray[np.float32]
 
@@ -56,9 +59,8 @@ WAVES = 10
 """Iterations that sweep over the image together, one row apart, while its rows are in the cache: two sweeps make 20."""
 MARGIN = 4
 """Zero texels around the moving image: a point further out sees nothing but zeros."""
-EPSILON = F32(np.finfo(np.float32).eps)
-WHITE = F32(255)
-"""White, on the scale that lambda_ is meant for."""
+
+cubic_weights = inlined(numba_shared.cubic_weights)
 
 
 class Settings(NamedTuple):
@@ -120,8 +122,8 @@ WEIGHTS = 8
 @njit
 def solve(reference: Image, moving: Image, flow: Image, settings: Settings, work: Workspace) -> None:
     """Flow of one pair, from the coarsest level of its pyramids to the finest, into `flow` (2, H, W)."""
-    references = pyramid(reference, settings)
-    movings = pyramid(moving, settings)
+    references = pyramid(reference, settings.scales, settings.scale_step)
+    movings = pyramid(moving, settings.scales, settings.scale_step)
     coarsest = references[-1].shape
     u, v = np.zeros(coarsest, F32), np.zeros(coarsest, F32)
     for level in range(len(references) - 1, -1, -1):
@@ -130,54 +132,6 @@ def solve(reference: Image, moving: Image, flow: Image, settings: Settings, work
             u, v = finer(u, shape, settings.scale_step), finer(v, shape, settings.scale_step)
         refine(u, v, references[level], movings[level], settings, work)
     flow[0], flow[1] = u, v
-
-
-@inlined
-def pyramid(image: Image, settings: Settings) -> list[Image]:
-    """The image in 0..255 and its smaller versions, finest first; no level is smaller than 16 px."""
-    levels = [image * WHITE]
-    step = 1 / settings.scale_step
-    for _ in range(settings.scales - 1):
-        height, width = levels[-1].shape
-        height, width = round(height * settings.scale_step), round(width * settings.scale_step)
-        if min(height, width) < MIN_SIZE:
-            break
-        levels.append(resize(levels[-1], (height, width), step, step))
-    return levels
-
-
-@inlined
-def finer(component: Image, shape: tuple[int, int], scale_step: float) -> Image:
-    """One component of the flow on the next finer level, in its pixels."""
-    height, width = component.shape
-    resized = resize(component, shape, height / shape[0], width / shape[1])
-    return resized * F32(1 / scale_step)
-
-
-@inlined
-def resize(image: Image, shape: tuple[int, int], step_y: float, step_x: float) -> Image:
-    """Bilinear, with half-pixel centres and no smoothing; a pixel of the result is `step` pixels of the image wide."""
-    result = np.empty(shape, F32)
-    height, width = image.shape
-    columns, right = np.empty(shape[1], U64), np.empty(shape[1], F32)
-    for x in range(shape[1]):
-        columns[x], right[x] = neighbours(x, step_x, width)
-    for y in range(shape[0]):
-        row, bottom = neighbours(y, step_y, height)
-        for x in range(shape[1]):
-            i, weight = columns[x], right[x]
-            above = image[row, i] * (F32(1) - weight) + image[row, i + ONE] * weight
-            below = image[row + ONE, i] * (F32(1) - weight) + image[row + ONE, i + ONE] * weight
-            result[y, x] = above * (F32(1) - bottom) + below * bottom
-    return result
-
-
-@inlined
-def neighbours(target: int, step: float, size: int) -> tuple[np.uint64, np.float32]:
-    """First of the two pixels that a target pixel lies between, and the weight of the second."""
-    centre = min(max((target + 0.5) * step - 0.5, 0.0), size - 1.0)
-    first = min(int(centre), size - 2)
-    return U64(first), F32(centre - first)
 
 
 @inlined
@@ -284,17 +238,6 @@ def place_taps(
         column = I32(min(max(corner_x, F32(1 - MARGIN)), F32(width + 1))) + I32(MARGIN - 1)
         line = I32(min(max(corner_y, F32(1 - MARGIN)), F32(height + 1))) + I32(MARGIN - 1)
         store_image(texel, ZERO, 0, x, line * row_length + column * I32(4))
-
-
-@inlined
-def cubic_weights(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Weights of the four neighbours at -1, 0, 1, 2 of a point at t in [0, 1): A = -0.75."""
-    a, one = F32(-0.75), F32(1)
-    s = one - t
-    before = ((a * (t + one) - F32(5) * a) * (t + one) + F32(8) * a) * (t + one) - F32(4) * a
-    left = ((a + F32(2)) * t - (a + F32(3))) * t * t + one
-    right = ((a + F32(2)) * s - (a + F32(3))) * s * s + one
-    return before, left, right, one - before - left - right
 
 
 @inlined

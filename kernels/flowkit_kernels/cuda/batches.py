@@ -19,7 +19,7 @@ from flowkit_kernels.cuda.device import CUDA_ERRORS, CupyDevice, current
 from flowkit_kernels.cuda.solver import Array, Limits, Phases, Solver
 from flowkit_kernels.cuda.tiling import MAX_THREADS, ROWS
 from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, cuda_failure
-from flowkit_kernels.tvl1 import TVL1Params
+from flowkit_kernels.params import TVL1Params
 
 PLANES_IN_CACHE = 15
 """Planes a pair that iterations go through: flow and dual twice, data term."""

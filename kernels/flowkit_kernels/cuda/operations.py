@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from flowkit_kernels.cuda import batches, device
 from flowkit_kernels.errors import ShapeError
-from flowkit_kernels.mmcof import MMCOFParams
-from flowkit_kernels.tvl1 import TVL1Params
+from flowkit_kernels.params import MMCOFParams, TVL1Params
 
 MMCOF_THREADS = 512
 """Block of mmcof.cu."""

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels import reference
 from flowkit_kernels.cuda.tiling import LANES, Tiling, tiling
-from flowkit_kernels.tvl1 import TVL1Params, level_shapes
+from flowkit_kernels.params import TVL1Params, level_shapes
+from flowkit_kernels.taps import Taps
 
 Array = Any
 """An array on the device."""
@@ -84,22 +84,6 @@ class Phases(NamedTuple):
         table = np.stack([first, first + 1], axis=1).astype(I32)
         places = (item * phases + phase).astype(I32)
         return cls(items * (phases + 1), len(first), device.upload(table), device.upload(places))
-
-
-class Taps(NamedTuple):
-    """Between which columns and rows each pixel of a resized image lies, and the weight of the second, on the device."""
-
-    columns: Array
-    right: Array
-    rows: Array
-    bottom: Array
-
-    @classmethod
-    def of(cls, device: Device, source: tuple[int, int], target: tuple[int, int], step: float | None) -> Taps:
-        """The twin's, worked out in double."""
-        rows, bottom = reference.taps(source[0], target[0], step, F32)
-        columns, right = reference.taps(source[1], target[1], step, F32)
-        return cls(*(device.upload(a) for a in (columns.astype(I32), right, rows.astype(I32), bottom)))
 
 
 class Level(NamedTuple):
@@ -173,8 +157,8 @@ class Solver:
                     width,
                     device.empty((images * height * width,), F32),
                     tiling(height, width, params.inner_iterations, device.limits.shared_bytes),
-                    Taps.of(device, finer, (height, width), 1 / params.scale_step) if finer else None,
-                    Taps.of(device, coarser, (height, width), None) if coarser else None,
+                    Taps.of(device.upload, finer, (height, width), 1 / params.scale_step) if finer else None,
+                    Taps.of(device.upload, coarser, (height, width), None) if coarser else None,
                 )
             )
         return levels

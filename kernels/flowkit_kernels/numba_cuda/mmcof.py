@@ -7,48 +7,17 @@ the weighted magnitudes out anew from the flow: that is cheaper than to keep the
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from numba import cuda
 
-from flowkit_kernels.mmcof import MMCOFParams
+from flowkit_kernels import numba_shared
 from flowkit_kernels.numba_cuda.blocks import F32, F64, THREADS, Array, block_min, block_sum, device, kernel
+from flowkit_kernels.numba_shared import MMCOFSettings
+
+gate, unit = device(numba_shared.gate), device(numba_shared.unit)
 
 
-class Settings(NamedTuple):
-    """`MMCOFParams` as the kernel wants them."""
-
-    theta_1: float
-    theta_2: float
-    alpha: float
-    beta: float
-    k: float
-    c: float
-    floor_px: float
-    hard: bool
-    modulate: bool
-    rise_only: bool
-    fall_sign: float
-
-    @classmethod
-    def of(cls, params: MMCOFParams) -> Settings:
-        """Words become flags, everything else stays."""
-        return cls(
-            theta_1=float(params.theta_1),
-            theta_2=float(params.theta_2),
-            alpha=float(params.alpha),
-            beta=float(params.beta),
-            k=float(params.k),
-            c=float(params.c),
-            floor_px=float(params.floor_px),
-            hard=params.gate == "hard",
-            modulate=bool(params.modulate),
-            rise_only=params.direction == "rise",
-            fall_sign=-1.0 if params.direction == "reverse" else 1.0,
-        )
-
-
-def mmcof(flow: Array, region: Array, combined: Array, settings: Settings) -> None:
+def mmcof(flow: Array, region: Array, combined: Array, settings: MMCOFSettings) -> None:
     """(N, 2, 2, H, W), (N, H, W) -> (N, 3, H, W), all on the device."""
     count, pixels = len(flow), flow.shape[3] * flow.shape[4]
     planes = flow.reshape(count, 2, 2, pixels), region.reshape(count, pixels), combined.reshape(count, 3, pixels)
@@ -56,7 +25,7 @@ def mmcof(flow: Array, region: Array, combined: Array, settings: Settings) -> No
 
 
 @kernel
-def combine(flow: Array, region: Array, combined: Array, settings: Settings) -> None:
+def combine(flow: Array, region: Array, combined: Array, settings: MMCOFSettings) -> None:
     """(2 phases, 2 components, H W) -> M' cos a, M' sin a, M' of each clip."""
     n = cuda.blockIdx.x
     parts = cuda.shared.array(THREADS, F64)
@@ -127,7 +96,7 @@ def strong_motion(
 
 
 @device
-def modulated_magnitude(combined: float, threshold: float, settings: Settings) -> float:
+def modulated_magnitude(combined: float, threshold: float, settings: MMCOFSettings) -> float:
     """M' of one pixel: strong motion raised by alpha, weak motion lowered by beta."""
     if settings.modulate:
         combined *= settings.beta + (settings.alpha - settings.beta) * gate(combined - threshold, settings)
@@ -135,15 +104,7 @@ def modulated_magnitude(combined: float, threshold: float, settings: Settings) -
 
 
 @device
-def gate(excess: float, settings: Settings) -> float:
-    """0 below the threshold, 1 above it; the sigmoid in a form that cannot overflow."""
-    if settings.hard:
-        return 1.0 if excess >= 0 else 0.0
-    return 0.5 + 0.5 * math.tanh(0.5 * settings.k * excess)
-
-
-@device
-def direction(rise: float, fall: float, flow: Array, i: int, settings: Settings) -> tuple[float, float]:
+def direction(rise: float, fall: float, flow: Array, i: int, settings: MMCOFSettings) -> tuple[float, float]:
     """The cosine and sine of a_c at one pixel, from the weighted magnitudes and the flow there."""
     cos, sin = unit(F64(flow[0, 0, i]), F64(flow[0, 1, i]))
     if settings.rise_only:
@@ -152,12 +113,3 @@ def direction(rise: float, fall: float, flow: Array, i: int, settings: Settings)
     weight = settings.fall_sign * fall
     turned: tuple[float, float] = unit(rise * cos + weight * fall_cos, rise * sin + weight * fall_sin)
     return turned
-
-
-@device
-def unit(x: float, y: float) -> tuple[float, float]:
-    """The cosine and sine of the angle of (x, y); the angle of nothing is 0, as atan2 has it."""
-    length = math.sqrt(x * x + y * y)
-    if length > 0:
-        return x / length, y / length
-    return 1.0, 0.0

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import cuda
 
-from flowkit_kernels.mmcof import MMCOFParams
 from flowkit_kernels.numba_cuda import mmcof as kernels
 from flowkit_kernels.numba_cuda import tvl1
 from flowkit_kernels.numba_cuda.blocks import F32, THREADS, Array, item_ranges
 from flowkit_kernels.numba_cuda.device import adopt, describe_device, device_errors, in_chunks, use_device
-from flowkit_kernels.tvl1 import TVL1Params
+from flowkit_kernels.numba_shared import MMCOFSettings
+from flowkit_kernels.params import MMCOFParams, TVL1Params
 
 __all__ = ["adopt", "describe_device", "mmcof", "ranges", "tvl1_flow", "use_device"]
 
@@ -42,7 +42,7 @@ def mmcof(flow: Any, params: MMCOFParams, region: Any, threads: int) -> Any:
     with device_errors():
         height, width = flow.shape[3:]
         combined = _empty((len(flow), 3, height, width), flow)
-        settings = kernels.Settings.of(params)
+        settings = MMCOFSettings.of(params)
 
         def compute(chunk: slice) -> None:
             arrays = _uploaded(flow[chunk]), _uploaded(region[chunk])

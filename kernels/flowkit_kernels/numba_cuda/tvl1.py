@@ -21,19 +21,20 @@ import numpy as np
 import numpy.typing as npt
 from numba import cuda
 
-from flowkit_kernels import reference
+from flowkit_kernels import numba_shared
 from flowkit_kernels.numba_cuda.blocks import F32, F64, THREADS, Array, block_sum, device, kernel
-from flowkit_kernels.tvl1 import TVL1Params, level_shapes
+from flowkit_kernels.numba_shared import EPSILON, ONE, WHITE
+from flowkit_kernels.params import TVL1Params, level_shapes
+from flowkit_kernels.taps import Taps
 
 BLOCK = (16, 8)
 """Pixels a block along x and y."""
 MAX_PLANES = 65535
 """What the grid's z axis takes."""
-EPSILON = F32(reference.EPSILON)
-WHITE = F32(reference.GREY)
-CUBIC = F32(reference.CUBIC)
-ZERO, HALF, ONE = F32(0), F32(0.5), F32(1)
+ZERO, HALF = F32(0), F32(0.5)
 THIRTY_SECOND = F32(1 / 32)
+
+cubic_weights = device(numba_shared.cubic_weights)
 
 
 class Settings(NamedTuple):
@@ -59,21 +60,6 @@ class Settings(NamedTuple):
         )
 
 
-class Taps(NamedTuple):
-    """Between which pixels those of another size lie, on the device; see `reference.taps`."""
-
-    rows: Array
-    bottom: Array
-    columns: Array
-    right: Array
-
-    @classmethod
-    def of(cls, source: Sequence[int], target: Sequence[int], step: float | None) -> Taps:
-        """Taps along both axes, from sizes (height, width)."""
-        pairs = [reference.taps(old, new, step, F32) for old, new in zip(source, target, strict=True)]
-        return cls(*(cuda.to_device(array) for first, weight in pairs for array in (first.astype(np.int32), weight)))
-
-
 class Pairs(NamedTuple):
     """Which of the images are compared: index of the reference and of the moving one, for each pair, on the device."""
 
@@ -88,7 +74,7 @@ class Pairs(NamedTuple):
         return cls(cuda.to_device(first), cuda.to_device(first + np.int32(1)))
 
 
-class Level(NamedTuple):
+class LevelMemory(NamedTuple):
     """What one level of the pyramids needs, on the device; every level lies at the front of the same memory."""
 
     flow: Array
@@ -100,21 +86,21 @@ class Level(NamedTuple):
     running: Array
 
     @classmethod
-    def room(cls, pairs: int, height: int, width: int) -> Level:
+    def room(cls, pairs: int, height: int, width: int) -> LevelMemory:
         """Memory for so many pairs of images up to this size."""
         planes = (cuda.device_array(count * pairs * height * width, F32) for count in PLANES)
         return cls._make([*planes, cuda.device_array(pairs, np.int32)])
 
-    def shaped(self, height: int, width: int) -> Level:
+    def shaped(self, height: int, width: int) -> LevelMemory:
         """The front of this memory as planes of a size."""
         pairs = len(self.running)
         shapes = ((pairs, count, height, width) for count in PLANES)
         planes = (array[: math.prod(shape)].reshape(shape) for array, shape in zip(self[:-1], shapes, strict=True))
-        return Level._make([*planes, self.running])
+        return LevelMemory._make([*planes, self.running])
 
 
 PLANES = (2, 2, 4, 2, 4, 1)
-"""Planes a pair of `Level`'s arrays, in their order."""
+"""Planes a pair of `LevelMemory`'s arrays, in their order."""
 
 
 def item_bytes(images: int, height: int, width: int, params: TVL1Params) -> int:
@@ -128,9 +114,9 @@ def solve(images: Array, valid: npt.NDArray[np.bool_], params: TVL1Params) -> Ar
     """(N, S, H, W) in 0..255, (N, S - 1) -> (P, 2, H, W) flow of the P valid pairs, from the coarsest level to the finest."""
     items, length, height, width = images.shape
     shapes = level_shapes((height, width), params)
-    down = [Taps.of(larger, smaller, 1 / params.scale_step) for larger, smaller in pairwise(shapes)]
-    up = [Taps.of(smaller, larger, None) for larger, smaller in pairwise(shapes)]
-    pairs, room = Pairs.of(valid), Level.room(int(valid.sum()), height, width)
+    down = [Taps.of(cuda.to_device, larger, smaller, 1 / params.scale_step) for larger, smaller in pairwise(shapes)]
+    up = [Taps.of(cuda.to_device, smaller, larger, None) for larger, smaller in pairwise(shapes)]
+    pairs, room = Pairs.of(valid), LevelMemory.room(int(valid.sum()), height, width)
     # all uploads lie behind: from here on the host does not wait, unless epsilon makes it look
     levels = pyramid(images.reshape(items * length, 1, height, width), shapes, down)
     level = room.shaped(*shapes[-1])
@@ -152,14 +138,14 @@ def pyramid(images: Array, shapes: Sequence[tuple[int, int]], down: Sequence[Tap
     return levels
 
 
-def finer(coarse: Level, level: Level, taps: Taps, scale_step: float) -> Level:
+def finer(coarse: LevelMemory, level: LevelMemory, taps: Taps, scale_step: float) -> LevelMemory:
     """The flow on the next finer level, in its pixels."""
     coarse.spare.copy_to_device(coarse.flow)  # both levels lie in the same memory
     resize[grid_of(level.flow)](coarse.spare, level.flow, *taps, F32(1 / scale_step))
     return level
 
 
-def refine(level: Level, images: Array, pairs: Pairs, params: TVL1Params) -> None:
+def refine(level: LevelMemory, images: Array, pairs: Pairs, params: TVL1Params) -> None:
     """Flow of one level, in place: the dual variables start at zero and live on over its warps."""
     settings = Settings.of(params)
     grid = grid_of(level.update)
@@ -177,7 +163,7 @@ def refine(level: Level, images: Array, pairs: Pairs, params: TVL1Params) -> Non
                 break
 
 
-def iterate(level: Level, count: int, settings: Settings) -> None:
+def iterate(level: LevelMemory, count: int, settings: Settings) -> None:
     """Inner iterations; pairs whose update falls to epsilon stop after the one that did it."""
     grid = grid_of(level.update)
     pairs, _, height, width = level.update.shape
@@ -234,7 +220,7 @@ def leave(flow: Array, item: Array, phase: Array, result: Array) -> None:
 
 @kernel
 def resize(
-    source: Array, target: Array, rows: Array, bottom: Array, columns: Array, right: Array, gain: np.float32
+    source: Array, target: Array, columns: Array, right: Array, rows: Array, bottom: Array, gain: np.float32
 ) -> None:
     """Bilinear, with half-pixel centres and no smoothing, times `gain`."""
     x, y, z = cuda.grid(3)
@@ -301,16 +287,6 @@ def warp(
                     jx += weight * gradient[0, row, column]
                     jy += weight * gradient[1, row, column]
     return warped, jx, jy
-
-
-@device
-def cubic_weights(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Weights of the four neighbours at -1, 0, 1, 2 of a point at t in [0, 1)."""
-    s = ONE - t
-    before = ((CUBIC * (t + ONE) - F32(5) * CUBIC) * (t + ONE) + F32(8) * CUBIC) * (t + ONE) - F32(4) * CUBIC
-    left = ((CUBIC + F32(2)) * t - (CUBIC + F32(3))) * t * t + ONE
-    right = ((CUBIC + F32(2)) * s - (CUBIC + F32(3))) * s * s + ONE
-    return before, left, right, ONE - before - left - right
 
 
 @kernel

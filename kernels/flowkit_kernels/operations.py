@@ -1,8 +1,7 @@
-"""TV-L1 optical flow: its parameters and the entry point that checks, picks the backend and calls it."""
+"""The operations as callers see them: check the arguments, choose the backend, call it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,110 +9,15 @@ import numpy.typing as npt
 
 from flowkit_kernels import checks
 from flowkit_kernels.arrays import place
+from flowkit_kernels.params import MIN_SIZE, MMCOFParams, TVL1Params
 
-MIN_SIZE = 16
-"""Smallest side, in pixels, of an image and of a pyramid level."""
-
-
-@dataclass(frozen=True, slots=True)
-class TVL1Params:
-    """Parameters of the solver, under OpenCV's names; the default is the preset "fixed".
-
-    Attributes
-    ----------
-    tau : float
-        Step of the dual update. Up: faster, unstable above 0.25.
-    lambda_ : float
-        Weight of the data term, on grey values in 0..255. Up: follows the data; down: smoother.
-    theta : float
-        Coupling of the two halves of the problem. Up: looser.
-    scales : int
-        Pyramid levels, fewer where a level would be smaller than 16 px. Up: larger motion.
-    scale_step : float
-        Size of a level relative to the next finer one, in (0, 1).
-    warps : int
-        Warps of the moving image a level. Up: larger motion at each level.
-    outer_iterations : int
-        Rounds of median filter and inner iterations a warp.
-    inner_iterations : int
-        Primal-dual iterations a round. Up: closer to the minimum, slower.
-    epsilon : float, in pixels
-        A warp ends early when the root mean square update of an iteration is at most this; 0: never.
-    median_filtering : {1, 5}, in pixels
-        Side of the median filter that opens each outer iteration; 1: off. 5: cleaner edges.
-    round_coordinates : bool
-        Round the coordinates of the warp to 1/32 px as OpenCV 4 does (OpenCV 5 does not).
-
-    Raises
-    ------
-    ParameterError
-
-    Examples
-    --------
-    >>> TVL1Params(lambda_=0.1).inner_iterations
-    20
-    """
-
-    tau: float = 0.25
-    lambda_: float = 0.15
-    theta: float = 0.3
-    scales: int = 5
-    scale_step: float = 0.8
-    warps: int = 5
-    outer_iterations: int = 1
-    inner_iterations: int = 20
-    epsilon: float = 0.0
-    median_filtering: int = 5
-    round_coordinates: bool = False
-
-    def __post_init__(self) -> None:
-        where = "TVL1Params"
-        for name in ("tau", "lambda_", "theta"):
-            checks.number(where, name, getattr(self, name), "above 0 and finite", lambda value: 0 < value < np.inf)
-        checks.number(where, "scale_step", self.scale_step, "above 0 and below 1", lambda value: 0 < value < 1)
-        checks.number(where, "epsilon", self.epsilon, "0 or more, and finite", lambda value: 0 <= value < np.inf)
-        for name in ("scales", "warps", "outer_iterations", "inner_iterations"):
-            checks.whole_number(where, name, getattr(self, name), "1 or more", lambda value: value >= 1)
-        checks.whole_number(where, "median_filtering", self.median_filtering, "1 or 5", lambda value: value in (1, 5))
-
-    @classmethod
-    def preset(cls, name: str) -> TVL1Params:
-        """Named set of parameters.
-
-        Parameters
-        ----------
-        name : {"fixed", "opencv"}
-            "fixed", the default: 20 iterations a warp, always, so that the answer is a smooth function of the images.
-            "opencv": what `cv2.optflow.DualTVL1OpticalFlow_create()` does, which stops early.
-
-        Raises
-        ------
-        ParameterError
-        """
-        checks.choice("TVL1Params.preset", "name", name, ("fixed", "opencv"))
-        if name == "opencv":
-            return cls(outer_iterations=10, inner_iterations=30, epsilon=0.01)
-        return cls()
-
-
-def level_shapes(shape: tuple[int, ...], params: TVL1Params) -> list[tuple[int, int]]:
-    """Height and width of each level of a pyramid, finest first; no level is smaller than 16 px."""
-    shapes = [(shape[0], shape[1])]
-    for _ in range(params.scales - 1):
-        smaller = tuple(round(side * params.scale_step) for side in shapes[-1])
-        if min(smaller) < MIN_SIZE:
-            break
-        shapes.append((smaller[0], smaller[1]))
-    return shapes
-
-
-_DEFAULT = TVL1Params()
+_TVL1, _MMCOF = TVL1Params(), MMCOFParams()
 
 
 def tvl1_flow(
     reference: Any,
     moving: Any,
-    params: TVL1Params = _DEFAULT,
+    params: TVL1Params = _TVL1,
     *,
     backend: str = "auto",
     threads: int | None = None,
@@ -180,7 +84,7 @@ def tvl1_flow(
 
 def phase_flow(
     faces: Any,
-    params: TVL1Params = _DEFAULT,
+    params: TVL1Params = _TVL1,
     *,
     valid: npt.NDArray[np.bool_] | None = None,
     backend: str = "auto",
@@ -222,3 +126,79 @@ def phase_flow(
     images = checks.face_triples("phase_flow", placed.arrays[0], MIN_SIZE, placed.ranges)
     phases = checks.valid_phases("phase_flow", valid, len(images))
     return placed.give_back(placed.operations.tvl1_flow([images], phases, params, workers))
+
+
+def mmcof(
+    flow: Any,
+    params: MMCOFParams = _MMCOF,
+    *,
+    mask: Any = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Any:
+    """Motion of both phases in one map: direction times modulated magnitude, and the magnitude.
+
+    Parameters
+    ----------
+    flow : (N, 2, 2, H, W) float32
+        Phases rise and fall; components u (right) and v (down), in pixels. A phase of zeros is invalid and does not count.
+        NumPy arrays, or arrays on one GPU, as in `tvl1_flow`; the result likewise.
+    params : MMCOFParams
+    mask : (N, H, W) bool, optional
+        True inside the face. Only `region="face"` looks at it; without it, the image without its border takes its place.
+    backend : {"auto", "cuda", "numba-cuda", "cpu", "reference"}
+    threads : int, optional
+        Clips that the CPU works on at the same time; every core this process may use, if left out.
+
+    Returns
+    -------
+    (N, 3, H, W) float32
+        M' cos a, M' sin a, M'; M' in [0, 1]. a is the direction of the combined motion, 0 where it has none.
+
+    Raises
+    ------
+    ShapeError
+        Flow or mask has the wrong shape, dtype or values, a mask is empty, or the border leaves nothing of the image.
+    ParameterError
+        `threads` is not a positive number, or `backend` not the name of one.
+    BackendUnavailable
+
+    Notes
+    -----
+    With M_p = sqrt(u_p^2 + v_p^2), a_p its angle, and min, max, mean, std over the region, for each clip:
+
+        Mn_p = (M_p - min M_p) / (max M_p - min M_p)         0 everywhere if max - min < floor_px
+        M_c  = theta_1 Mn_1 + theta_2 Mn_2
+        M'   = clip(M_c (beta + (alpha - beta) g), 0, 1)     COF: clip(M_c, 0, 1)
+        g    = sigmoid(k (M_c - t)), or 1 if M_c >= t else 0 (hard);   t = mean M_c + c std M_c
+        d    = theta_1 Mn_1 (cos a_1, sin a_1) -+ theta_2 Mn_2 (cos a_2, sin a_2);   a = atan2(d_y, d_x), or a_1 ("rise")
+
+    Dual-phase magnitude modulation: arXiv 2510.07810. Its abstract and public summaries give the outline; the form of the
+    gate, the default values, the region, the floor and the turning of the fall are this project's completion.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flow = np.random.default_rng(0).normal(size=(1, 2, 2, 32, 32)).astype(np.float32)
+    >>> mmcof(flow).shape
+    (1, 3, 32, 32)
+    """
+    workers = checks.thread_count("mmcof", threads)
+    arrays = {"flow": flow} if mask is None else {"flow": flow, "mask": mask}
+    placed = place("mmcof", arrays, backend)
+    flow = checks.phase_flow("mmcof", placed.arrays[0], placed.ranges)
+    if params.region == "image":
+        region: Any = np.broadcast_to(np.True_, (len(flow), *flow.shape[-2:]))
+    elif mask is not None:
+        region = checks.mask("mmcof", placed.arrays[1], flow, placed.ranges)
+    else:
+        region = _inside_border(flow, params.border_px)
+    return placed.give_back(placed.operations.mmcof(flow, params, region, workers))
+
+
+def _inside_border(flow: Any, border_px: int) -> npt.NDArray[np.bool_]:
+    checks.larger_than_border("mmcof", flow, border_px)
+    region = np.zeros(flow.shape[-2:], np.bool_)
+    height, width = region.shape
+    region[border_px : height - border_px, border_px : width - border_px] = True
+    return np.broadcast_to(region, (len(flow), height, width))
