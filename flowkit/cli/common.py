@@ -184,6 +184,16 @@ class Commands(_Documented, click.Group):
         sys.exit(1)
 
 
+def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Return a decorator that makes a `Command` of a function; settings as of `click.command`."""
+    return click.command(name, cls=Command, **settings)
+
+
+def group(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Commands]:
+    """Return a decorator that makes a group of commands of a function; settings as of `click.group`."""
+    return click.group(name, cls=Commands, **settings)
+
+
 def _remember_verbosity(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and ctx.meta.setdefault(VERBOSITY, param.name) != param.name:
         raise click.UsageError("--quiet and --verbose exclude each other. Leave one out.", ctx)

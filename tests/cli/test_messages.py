@@ -39,7 +39,7 @@ COMMAND_LINES = {
     ("flowkit.datasets.next_steps", "next_commands"): "tests/datasets/test_manifest_command.py runs what it prints",
     ("flowkit.demo", "make_demo"): "tests/cli/test_demo.py runs what it prints",
     ("flowkit.demo", "next_steps"): "tests/cli/test_demo.py runs what it prints",
-    ("flowkit.doctor.examination", "_nvidia_driver"): "nvidia-smi's",
+    ("flowkit.doctor.gpu", "_nvidia_driver"): "nvidia-smi's",
     ("flowkit.reports.shard_report", "_failures"): "of the command that made the shards, as the sentence says",
     ("flowkit_kernels.cuda.device", "OPTIONS"): "NVRTC's",
 }
@@ -265,7 +265,7 @@ def test_every_exception_is_still_needed() -> None:
 
 def test_what_a_command_reaches_is_found_through_calls_imports_and_other_processes() -> None:
     """Were the search blind, the test above could not fail."""
-    found = reached(("flowkit.cli", "extract"))
+    found = reached(("flowkit.cli.extraction", "extract_command"))
     assert {
         ("flowkit.extraction.pipeline", "_Run"),  # imported in the function, under another name
         ("flowkit.storage.commit", "discard"),  # an attribute of a module
@@ -276,5 +276,5 @@ def test_what_a_command_reaches_is_found_through_calls_imports_and_other_process
         else ("flowkit.motion.flow", "solve"),
     } <= found
     assert ("flowkit.extraction.spot_manifest", "complete") not in found
-    assert ("flowkit.inputs.frame_numbers", "choose_number") not in reached(("flowkit.cli", "inspect"))
+    assert ("flowkit.inputs.frame_numbers", "choose_number") not in reached(("flowkit.cli.shards", "inspect_command"))
     assert named_commands("Run flowkit import stst again, or fmanet train.") == {"flowkit import stst", "fmanet train"}

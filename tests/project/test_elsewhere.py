@@ -38,7 +38,7 @@ from shard_builder import build_folder
 ELSEWHERE = Path(__file__).parent / "elsewhere"
 READERS = """
 import sys
-import flowkit_kernels.checks, flowkit.labels.groupings, flowkit.cli, fmanet.cli, fmanet.training_run
+import flowkit_kernels.checks, flowkit.labels.groupings, flowkit.cli.common, fmanet.cli, fmanet.training_run
 from flowkit.storage.index import Index
 from flowkit import ShardFolder
 from fmanet.dataset import ShardDataset
