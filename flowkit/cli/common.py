@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.doctor.unforeseen import broken_package, report
 from flowkit.errors import DiskFull, EnvironmentMissing, FlowkitError, Interrupted, Terminated
 from flowkit.execution import standard_streams

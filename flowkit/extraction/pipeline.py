@@ -4,6 +4,7 @@
 
 The feed (reading and aligning) runs in supervised worker processes; flow, MM-COF and the commit happen where `placement`
 puts the task: here, or in one process a GPU.
+
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from flowkit.extraction.devices import other_devices
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.extraction.read_and_align import clip_loader
+from flowkit.extraction.resuming import changed_settings, refuse_changes
 from flowkit.extraction.run_local import Job, Placed
 from flowkit.extraction.run_on_cluster import site_of
 from flowkit.extraction.sites import Site
@@ -51,7 +53,7 @@ from flowkit.storage.folder import ShardFolder
 from flowkit.storage.generations import publish_generation, read_generations
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.row_table import column, no_garbage_collection
-from flowkit.storage.run_file import read_run, refuse_older
+from flowkit.storage.run_file import read_run
 from flowkit.storage.schema import SHARD_SCHEMA, sample_bytes
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
@@ -183,9 +185,9 @@ class _Run:
         self.fingerprint = self.config.fingerprint()
         self.fresh = options.overwrite
         if stored:
-            self.fresh = _refuse_changes(self.settings, stored, out)
+            self.fresh = refuse_changes(self.settings, stored, out)
             if self.fresh and options.share is not None:
-                raise options.share.refuse_to_begin_anew(out, _changes(self.settings, stored))
+                raise options.share.refuse_to_begin_anew(out, changed_settings(self.settings, stored))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
         self.name = uuid.uuid4().hex
@@ -268,7 +270,7 @@ class _Run:
         }
         if not durable_files.publish_file(self.out / commit.RUN_FILE, hashed_json.encode(run)):
             stored = read_run(self.out)
-            if stored is None or _refuse_changes(self.settings, stored, self.out):
+            if stored is None or refuse_changes(self.settings, stored, self.out):
                 raise SettingsChanged(
                     f"{self.out}: folder must be of this run's settings; got another run that has just begun here. Use "
                     "another --out."
@@ -432,22 +434,3 @@ def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:
             f"{backend}. Leave it out, or choose such a --backend."
         )
     return ()
-
-
-def _changes(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
-    """What keeps this run from adding shards to those of a folder."""
-    older = stored["shard_schema"] != SHARD_SCHEMA
-    return differences(stored["settings"], settings) + [f"schema {stored['shard_schema']} -> {SHARD_SCHEMA}"] * older
-
-
-def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out: Path) -> bool:
-    """Whether the folder was begun with other settings and holds nothing yet, so that it may be begun anew."""
-    changes = _changes(settings, stored)
-    shards = len(commit.read_records(out)) if changes else 0
-    if shards:
-        refuse_older(out, stored, f"for the same settings: flowkit settings --of {out} --out FILE, then --config FILE")
-        raise SettingsChanged(
-            f"{out} holds shards made with other settings ({'; '.join(changes)}). Use another --out, or --overwrite to discard "
-            f"{shards} shards."
-        )
-    return bool(changes)

@@ -19,7 +19,8 @@ from flowkit.config import ExtractConfig
 from flowkit.errors import EnvironmentMissing
 from flowkit.execution.progress import Reporter
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import Handler, Outcome, Submission, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import Submission, SupervisedPool
+from flowkit.execution.worker_process import Handler, Outcome, WorkerStartError
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.summary import StageSeconds

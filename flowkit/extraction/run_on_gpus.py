@@ -15,7 +15,8 @@ from typing import Any
 from flowkit.errors import DeviceLost, FailureCode
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, SupervisedPool
+from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit.extraction.plan import Task
 from flowkit.extraction.run_local import Job, Placed, carry_out, feeds
 from flowkit.inputs.clip import Clip

@@ -18,7 +18,8 @@ from flowkit.execution.memory import check_address_space
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.standard_streams import open_closed
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import WorkerStartError
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.read_and_align import clip_error
 from flowkit.face.align import check_needs

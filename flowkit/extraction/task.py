@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flowkit.config import ExtractConfig
 from flowkit.errors import ClipError, DeviceOutOfMemory, FailureCode
 from flowkit.execution.progress import Reporter
-from flowkit.execution.supervised_pool import Outcome
+from flowkit.execution.worker_process import Outcome
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip, clip_error, internal_error
 from flowkit.extraction.summary import StageSeconds

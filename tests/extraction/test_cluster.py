@@ -29,7 +29,7 @@ from flowkit.execution import dask_worker as crew
 from flowkit.execution.dask_pool import ClusterPool, connect
 from flowkit.execution.dask_worker import Crew, Expected
 from flowkit.execution.progress import Silent
-from flowkit.execution.supervised_pool import Outcome
+from flowkit.execution.worker_process import Outcome
 from flowkit.extraction import pipeline, read_and_align, run_on_cluster, sites, task
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
