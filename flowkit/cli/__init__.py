@@ -34,6 +34,7 @@ from flowkit.cli.common import (
     sigterm_as_ctrl_c,
     with_options,
 )
+from flowkit.cli.dataset_help import ListsDataSets, complete_dataset
 from flowkit.cli.printing import (
     show_bench,
     show_check,
@@ -239,18 +240,12 @@ def demo(out: Path, overwrite: bool, as_json: bool) -> None:
     sys.exit(done.summary.exit_code)
 
 
-def _complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from flowkit.datasets import COMPOSITE, DATASETS
-    from flowkit.datasets.own_recordings import NAME
-
-    return [name for name in (*DATASETS, COMPOSITE, NAME) if name.startswith(incomplete.casefold())]
-
-
 @main.command(
+    cls=ListsDataSets,
     short_help="A data set's annotation and frames as a manifest.",
     epilog="flowkit manifest casme2 /data/CASME2 --out casme2.csv",
 )
-@click.argument("dataset", shell_complete=_complete_dataset)
+@click.argument("dataset", shell_complete=complete_dataset)
 @click.argument("root", type=FOLDER, required=False)
 @click.option("--out", type=FILE, required=True, help="The manifest to write; never in ROOT.")
 @click.option("--root", "roots", multiple=True, metavar="SET=DIR", help="Folder of one set of megc2019; once for each.")
@@ -277,19 +272,11 @@ def manifest(dataset: str, root: Path | None, out: Path, as_json: bool, overwrit
 
     \b
     DATASET is one of
-      casme2                          CASME II
-      samm                            SAMM
-      smic-hs, smic-vis, smic-nir     SMIC: raw, cropped, or SMIC-E
-      mmew                            MMEW
-      casme-sq                        CAS(ME)^2, micro-expressions
-      casme3-a, casme3-c              CAS(ME)^3, parts A and C
-      4dme                            4DME, grey video
-      dfme                            DFME
-      megc2019                        CASME II, SAMM and SMIC-HS together, 442 clips:
-                                      --root casme2=DIR --root samm=DIR --root smic-hs=DIR
-                                      (--workbook and --frames likewise: SET=...)
-      videos                          own recordings without annotation: onset, apex and offset
-                                      of the strongest movement in each are found, labels are not
+    {data sets}
+
+    megc2019 takes --root casme2=DIR --root samm=DIR --root smic-hs=DIR in place of ROOT (--workbook and --frames likewise:
+    SET=...). Of videos, onset, apex and offset of the strongest movement in each are found, labels are not. Data sets of your own
+    come from the folders that the environment variable FLOWKIT_DATASETS names (docs/datasets).
 
     Known errors are corrected, each only where the file still has it; what was done, and each row that cannot be used, is
     said. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever written in ROOT.
