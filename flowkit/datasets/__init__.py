@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from flowkit.datasets.base import DataSet, Event, Reading, layout
+from flowkit.datasets.base import Annotation, DataSet, Event, Reading, Source, layout
 from flowkit.datasets.megc2019 import compose
 from flowkit.datasets.read import read as read_files
 from flowkit.datasets.registry import COMPOSITE, DATASETS, find_dataset, known_sets, listed_sets
@@ -19,9 +19,11 @@ from flowkit.errors import ManifestError
 __all__ = [
     "COMPOSITE",
     "DATASETS",
+    "Annotation",
     "DataSet",
     "Event",
     "Reading",
+    "Source",
     "find_dataset",
     "known_sets",
     "listed_sets",

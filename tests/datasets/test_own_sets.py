@@ -19,6 +19,7 @@ from flowkit.datasets import COMPOSITE, DATASETS, find_dataset, known_sets, read
 from flowkit.datasets.own_recordings import NAME as VIDEOS
 from flowkit.errors import ConfigError, ManifestError
 from flowkit.labels.own_sets import WHAT_NAMES_MEAN
+from shard_builder import build_folder
 
 ROWS: tuple[tuple[made_up.Value, ...], ...] = (
     ("p1", "c1", 10, 15, 20, "Joy", "12"),
@@ -91,10 +92,11 @@ def test_help_and_completion_list_it(lab: Path) -> None:
 def test_a_process_of_its_own_inherits_it(tmp_path: Path, root: Path, lab: Path) -> None:
     done = flowkit("manifest", "toy", root, "--out", tmp_path / "toy.csv", **{own_set.VARIABLE: str(lab)})
     assert (done.code, done.err) == (0, "")
-    code = "from fmanet.dataset import class_grouping; print(class_grouping('3-class').of('toy', 'joy'))"
+    shards = build_folder(tmp_path / "shards", clips=4, size=32, labels=("joy", "fury"), datasets=("toy",))
+    code = f"from fmanet.dataset import ShardDataset; print(len(ShardDataset([{str(shards)!r}], grouping='3-class')))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert child.stdout == "positive\n"
+    assert child.stdout == "4\n"  # as in the workers that train
 
 
 def test_several_folders_hold_sets_and_what_begins_with_an_underscore_is_none(
