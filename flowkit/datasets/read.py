@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowkit.datasets import corrections as table
 from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source, named
+from flowkit.datasets.corrections import Correction
+from flowkit.datasets.corrections import corrections as known_errors
 from flowkit.datasets.folders import Folder, fold_path, gaps, layout_of, several_layouts, some_folders
 from flowkit.datasets.numbering import impossible, to_clip
 from flowkit.errors import ClipError, ConfigError, ManifestError
@@ -55,7 +56,7 @@ def read(
     annotations = _distinct(source, dataset.annotate(source))
     places, found = _locate(source, annotations)
     if fixes:
-        annotations = _correct(source, annotations, places, table.corrections(dataset.name, corrections))
+        annotations = _correct(source, annotations, places, known_errors(dataset.name, corrections))
     clips = []
     for annotation in annotations:
         try:
@@ -126,7 +127,7 @@ def _locate(source: Source, annotations: Sequence[Annotation]) -> tuple[dict[str
 
 
 def _correct(
-    source: Source, annotations: list[Annotation], places: Mapping[str, Folder], known: Sequence[table.Correction]
+    source: Source, annotations: list[Annotation], places: Mapping[str, Folder], known: Sequence[Correction]
 ) -> list[Annotation]:
     """The annotations with their known errors mended; every correction leaves an event."""
     mended: dict[int, Annotation | None] = dict(enumerate(annotations))
@@ -144,7 +145,7 @@ def _correct(
 
 
 def _apply(
-    source: Source, annotation: Annotation, folder: Folder | None, correction: table.Correction
+    source: Source, annotation: Annotation, folder: Folder | None, correction: Correction
 ) -> tuple[Annotation | None, Event]:
     name = correction.field
     in_extra = name == "action_units"
@@ -163,7 +164,7 @@ def _apply(
     return dataclasses.replace(annotation, **changed), done
 
 
-def _no_frame(source: Source, folder: Folder | None, correction: table.Correction) -> str:
+def _no_frame(source: Source, folder: Folder | None, correction: Correction) -> str:
     """Why a frame number must not be put in place: these frames lack it; empty if they do not."""
     numeric = correction.field in ("onset", "apex", "offset") and correction.new.isdigit()
     if not numeric or folder is None or "counted" in source.layout or folder.holds(int(correction.new)):
