@@ -16,8 +16,8 @@ from flowkit.labels.toml_form import (
     TABLE_LIST,
     TEXT,
     Kind,
+    enumerated,
     fold,
-    listed,
     near,
     refuse,
     unknown_keys,
@@ -80,7 +80,7 @@ def _problems(own: OwnSet, table: Mapping[str, Any], checked: Collection[str]) -
         return
     editions = {str(edition.get("name")): edition for edition in table.get("editions", ())}
     if len(editions) < len(table.get("editions", ())):
-        yield f"{where}.editions: each must have a name of its own; got {listed(editions)}. Correct it."
+        yield f"{where}.editions: each must have a name of its own; got {enumerated(editions)}. Correct it."
     for number, edition in enumerate(table.get("editions", ()), start=1):
         yield from _edition_problems(own, edition, checked, f"{where}.editions, number {number}")
     for number, reason in enumerate(table.get("reasons", ()), start=1):
@@ -94,7 +94,7 @@ def _edition_problems(own: OwnSet, edition: Mapping[str, Any], checked: Collecti
     if problems:
         return
     if ("classes" in edition) != ("grouping" in edition) or ("classes" in edition and "labels" in edition):
-        yield f"{where}: edition must have labels, or grouping and classes; got {listed(edition)}. Correct it."
+        yield f"{where}: edition must have labels, or grouping and classes; got {enumerated(edition)}. Correct it."
         return
     counts = edition.get("labels", edition.get("classes"))
     if counts is None:
@@ -130,7 +130,7 @@ def _reason_problems(
 
 def _one_of(value: str, allowed: Collection[str], where: str) -> Iterator[str]:
     if value not in allowed:
-        yield f"{where} must be one of {listed(allowed)}; got {value!r}.{near(value, allowed)} Correct it."
+        yield f"{where} must be one of {enumerated(allowed)}; got {value!r}.{near(value, allowed)} Correct it."
 
 
 def _folded(table: Mapping[str, Any]) -> dict[str, Any]:

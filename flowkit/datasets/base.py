@@ -288,12 +288,6 @@ def counted(words: Counter[str]) -> str:
     return ", ".join(f"{word} ({number})" for word, number in words.most_common())
 
 
-def named(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
-
-
 def _inside(root: Path, frames: Path) -> str:
     """A folder in the root as a path relative to it."""
     place = root / frames

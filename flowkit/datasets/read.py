@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source, named
+from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source
 from flowkit.datasets.corrections import Correction
 from flowkit.datasets.corrections import corrections as known_errors
 from flowkit.datasets.folders import Folder, fold_path, gaps, layout_of, several_layouts, some_folders
@@ -20,6 +20,7 @@ from flowkit.datasets.numbering import impossible, to_clip
 from flowkit.errors import ClipError, ConfigError, ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
+from flowkit.listing import listed
 
 
 def read(
@@ -181,12 +182,14 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
         except ConfigError as error:
             source.note(f"{number} clips: {error}")
     for how, names in source.renumbered.items():
-        source.note(f"{len(names)} clips count {how}: {named(names)}.")
+        source.note(f"{len(names)} clips count {how}: {listed(names, MAX_NAMED)}.")
     flat = [c.clip_id for c in clips if c.apex is not None and c.apex in (c.onset, c.offset)]
     if flat:
-        source.note(f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {named(flat)}.")
+        source.note(
+            f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {listed(flat, MAX_NAMED)}."
+        )
     holes = {c.clip_id: gaps(places[c.clip_id], c.onset, c.offset or c.onset) for c in clips}
     holes = {name: number for name, number in holes.items() if number}
     if holes:
-        listed = named([f"{name} ({number})" for name, number in holes.items()])
-        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {listed}.")
+        holes_shown = listed([f"{name} ({number})" for name, number in holes.items()])
+        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {holes_shown}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flowkit.errors import ConfigError
-from flowkit.labels.toml_form import fold, listed, near
+from flowkit.labels.toml_form import enumerated, fold, near
 
 RAW: Final = "raw"
 """The grouping that makes every label a class of its own."""
@@ -99,7 +99,7 @@ class Grouping:
         labels = self.datasets.get(self.name_of(dataset))
         if labels is None:
             raise ConfigError(
-                f"classes {self.name}: data set must be one of {listed(self.datasets)}; got {dataset!r}."
+                f"classes {self.name}: data set must be one of {enumerated(self.datasets)}; got {dataset!r}."
                 f"{near(fold(dataset), {**self.names, **dict.fromkeys(self.datasets)})} Choose another grouping (raw takes any "
                 f"data set), or add it to {self.files.get(self.name_of(dataset), FILE)}."
             )
@@ -107,7 +107,7 @@ class Grouping:
             return labels.find(folded)
         except KeyError:
             raise ConfigError(
-                f"classes {self.name}: label of {self.name_of(dataset)} must be one of {listed(labels.classes)}; got "
+                f"classes {self.name}: label of {self.name_of(dataset)} must be one of {enumerated(labels.classes)}; got "
                 f"{label!r}.{near(folded, {**labels.spellings, **labels.classes})} Correct the manifest, or add it to "
                 f"{self.files.get(self.name_of(dataset), FILE)}."
             ) from None
@@ -131,7 +131,7 @@ class Grouping:
 
     def _raw(self, dataset: str, folded: str) -> str:
         if not folded or (self.classes and folded not in self.classes):
-            expected = f"one of {listed(self.classes)}" if self.classes else "a word"
+            expected = f"one of {enumerated(self.classes)}" if self.classes else "a word"
             raise ConfigError(
                 f"classes {RAW}: label of {dataset} must be {expected}; got {folded!r}.{near(folded, self.classes)} "
                 "Correct the manifest."

@@ -16,7 +16,7 @@ from flowkit.errors import ConfigError
 from flowkit.labels.class_maps import FILE, RAW, Grouping
 from flowkit.labels.classes_file import bundled_tables, parse
 from flowkit.labels.own_sets import own_folders, with_own_sets
-from flowkit.labels.toml_form import fold, listed, near, read_toml, refuse
+from flowkit.labels.toml_form import enumerated, fold, near, read_toml, refuse
 
 __all__ = ["RAW", "Grouping", "Preview", "dataset_name", "default_grouping", "grouping", "label_name", "preview"]
 
@@ -64,7 +64,7 @@ def grouping(name: str, file: str | Path | None = None) -> Grouping:
     known = _load(file)
     if name not in known:
         raise ConfigError(
-            f"classes: grouping must be one of {listed(known)}, {RAW}; got {name!r}.{near(fold(name), known)} Correct it."
+            f"classes: grouping must be one of {enumerated(known)}, {RAW}; got {name!r}.{near(fold(name), known)} Correct it."
         )
     return known[name]
 

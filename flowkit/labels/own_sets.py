@@ -33,7 +33,17 @@ from flowkit.labels.classes_file import (
     labels_problems,
     member_problems,
 )
-from flowkit.labels.toml_form import TABLE, TABLES, fold, listed, near, read_toml, refuse, unknown_keys, value_problems
+from flowkit.labels.toml_form import (
+    TABLE,
+    TABLES,
+    enumerated,
+    fold,
+    near,
+    read_toml,
+    refuse,
+    unknown_keys,
+    value_problems,
+)
 
 VARIABLE: Final = "FLOWKIT_DATASETS"
 """Environment variable: folders of data sets of one's own, as in PATH."""
@@ -224,8 +234,8 @@ def _member(
     where = f"{own.file}: groupings.{name}"
     if name not in heads:
         problems.append(
-            f"{where}: grouping must be one of {listed(heads)}; got {name!r}.{near(name, heads)} Correct it, or add `classes` to "
-            "make a new one."
+            f"{where}: grouping must be one of {enumerated(heads)}; got {name!r}.{near(name, heads)} Correct it, or add "
+            "`classes` to make a new one."
         )
         return None
     placed = {key: labels for key, labels in table.items() if key not in GROUPING_KEYS}

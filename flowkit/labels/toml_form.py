@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
+from flowkit.listing import problem_lines
 from flowkit.storage.safe_files import read_regular
 
-MAX_LISTED: Final = 20
-"""Problems printed before the rest is only counted."""
 MAX_TOML_BYTES: Final = 1 << 20
 
 Kind = tuple[Callable[[Any], bool], str]
@@ -100,7 +99,7 @@ def unknown_keys(table: Mapping[str, Any], allowed: Sequence[str], where: str) -
     """Yield each key that is not allowed."""
     for key in table:
         if key not in allowed:
-            yield f"{where}: key must be one of {listed(allowed)}; got {key!r}.{near(key, allowed)} Correct it."
+            yield f"{where}: key must be one of {enumerated(allowed)}; got {key!r}.{near(key, allowed)} Correct it."
 
 
 def list_problems(value: object, where: str) -> Iterator[str]:
@@ -123,8 +122,7 @@ def refuse(problems: Sequence[str]) -> None:
     ConfigError
     """
     if problems:
-        more = [f"... and {len(problems) - MAX_LISTED} more."] if len(problems) > MAX_LISTED else []
-        raise ConfigError("\n".join([*problems[:MAX_LISTED], *more]))
+        raise ConfigError(problem_lines(problems))
 
 
 def fold(text: str) -> str:
@@ -132,7 +130,7 @@ def fold(text: str) -> str:
     return text.strip().casefold()
 
 
-def listed(names: Iterable[str]) -> str:
+def enumerated(names: Iterable[str]) -> str:
     """Return names for a message."""
     return ", ".join(names) or "nothing"
 
