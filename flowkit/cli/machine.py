@@ -167,10 +167,10 @@ def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: 
 def _measure(options: Any, backends: Sequence[str], result: dict[str, Any]) -> None:
     """Fill the result of a benchmark."""
     from flowkit.bench.end_to_end import run_end_to_end
-    from flowkit.bench.measure import run
+    from flowkit.bench.measure import measure_cases
 
     with progress() as reporter:
         if options is None:
             run_end_to_end(backends, reporter.note, result)
         else:
-            run(options, reporter.note, result)
+            measure_cases(options, reporter.note, result)

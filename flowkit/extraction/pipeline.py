@@ -39,7 +39,7 @@ from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.extraction.read_and_align import clip_loader
 from flowkit.extraction.resuming import changed_settings, refuse_changes
-from flowkit.extraction.run_local import Job, Placed
+from flowkit.extraction.run_local import DoneTask, Job
 from flowkit.extraction.run_on_cluster import site_of
 from flowkit.extraction.sites import Site
 from flowkit.extraction.summary import StageSeconds, Summary
@@ -190,7 +190,7 @@ class _Run:
                 raise options.share.refuse_to_begin_anew(out, changed_settings(self.settings, stored))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
-        self.name = uuid.uuid4().hex
+        self.run_id = uuid.uuid4().hex
         self.summary = Summary(out, share=options.share)
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
@@ -353,9 +353,9 @@ class _Run:
         placement = self.site.placement(self.config.backend, self.devices, self.survey)
         self.summary.processes = min(placement.processes, len(tasks))
         self.summary.workers = placement.workers(job)
-        with closing(placement.run(tasks, job, self.reporter, self.stop)) as done:
-            for placed in done:
-                self._count(placed)
+        with closing(placement.run(tasks, job, self.reporter, self.stop)) as finished:
+            for done in finished:
+                self._count(done)
                 self._check_failures(more=len(self.counted) < len(tasks))
 
     def _job(self) -> Job:
@@ -372,7 +372,7 @@ class _Run:
             threads=threads,
             batch=options.batch,
             timeout_s=options.timeout_s,
-            run=self.name,
+            run_id=self.run_id,
             devices=self.survey.devices,
         )
 
@@ -390,29 +390,29 @@ class _Run:
                 f"{error} {self.out} holds {held}: another backend needs another --out."
             ) from error
 
-    def _count(self, placed: Placed) -> None:
-        content = placed.record.content
+    def _count(self, done: DoneTask) -> None:
+        content = done.record.content
         ok, failed = len(content["clips"]), len(content["failures"])
-        self.counted.add(placed.task.index)
+        self.counted.add(done.task.index)
         self.summary.ok += ok
         self.summary.failed += failed
         self.failed_now += failed
-        self.summary.computed += (ok + failed) * placed.record.is_of(self.name)
+        self.summary.computed += (ok + failed) * done.record.is_of(self.run_id)
         self.summary.not_started -= ok + failed
         self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
-        self.summary.stage_seconds.add_all(placed.stage_seconds)
+        self.summary.stage_seconds.add_all(done.stage_seconds)
         for failure in content["failures"]:
             self.reporter.detail(f"Failed: {failure['clip_id']}: {failure['code']}: {failure['message']}")
-        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in placed.stage_seconds.items())
-        self.reporter.detail(f"Task {placed.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
+        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in done.stage_seconds.items())
+        self.reporter.detail(f"Task {done.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
 
     def _count_unreported(self, tasks: Sequence[Task]) -> None:
         """Count what was committed in the moment when the run was stopped."""
         for task in [task for task in tasks if task.index not in self.counted]:
             record = commit.read_record(commit.record_path(self.out, task.index))
             if record is not None and record.content["key"] == task.key:
-                self._count(Placed(task, record, StageSeconds()))
+                self._count(DoneTask(task, record, StageSeconds()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""
