@@ -16,7 +16,7 @@ from flowkit.execution.supervised_pool import START_TIMEOUT_S, Outcome, Supervis
 from flowkit_kernels.backend import describe_device, use_device
 from flowkit_kernels.host import cores, processor
 
-__all__ = ["cores", "describe_devices", "other_devices", "processor", "refuse_windows", "versions"]
+__all__ = ["cores", "describe_devices", "other_devices", "processor", "refuse_windows", "versions", "versions_of"]
 
 VERSIONED = ("numpy", "numba", "opencv-contrib-python", "h5py", "mediapipe", "av", "Pillow")
 VERSIONED_ON_GPU = {"cuda": ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "numba-cuda": ("numba-cuda",)}
@@ -28,10 +28,17 @@ def versions(backend: str = "cpu") -> dict[str, str]:
     """Of flowkit, Python, and each package that has a say in the bytes of a shard."""
     on_gpu = {name: _version(name) for name in VERSIONED_ON_GPU.get(backend, ())}
     return {
+        **versions_of(VERSIONED),
+        **{name: version for name, version in on_gpu.items() if version != ABSENT},
+    }
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of flowkit, of Python, and of these packages, "not installed" for one that is absent."""
+    return {
         "flowkit": __version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in VERSIONED},
-        **{name: version for name, version in on_gpu.items() if version != ABSENT},
+        **{name: _version(name) for name in packages},
     }
 
 
