@@ -72,23 +72,6 @@ def mmcof_picture(mmcof: npt.NDArray[np.floating[Any]]) -> RGB:
     return _bytes(value[..., None] * _hsv_hue(_turns(x, y)))
 
 
-def magnitude_picture(flow: npt.NDArray[np.floating[Any]], scale_px: float) -> RGB:
-    """Magnitude as grey: black where nothing moves, white from `scale_px` on.
-
-    Parameters
-    ----------
-    flow : (2, H, W) float
-        u and v, in pixels.
-    scale_px : float
-        Above 0.
-
-    Returns
-    -------
-    (H, W, 3) uint8
-    """
-    return _grey(np.hypot(*flow.astype(np.float64)) / scale_px)
-
-
 def colour_wheel(side: int) -> RGB:
     """Legend of `flow_picture`, made by it: each point of the disc shows the flow that leads there from the centre.
 
