@@ -14,6 +14,7 @@ import torch
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
 from flowkit.storage import commit
 from flowkit.storage.shards import RUN_FILE, SHARD_SCHEMA, shard_image
+from fmanet import checkpoint
 from fmanet.dataset import Clips
 from shard_builder import of_schema_2
 
@@ -104,6 +105,14 @@ def made_shards(
     }
     commit.publish(out, 0, shard_image(samples, config.to_dict()), content)
     return out
+
+
+def made_checkpoint(folder: Path, state: Mapping[str, Any], content: Mapping[str, Any]) -> Path:
+    """Weights as a run commits them, and beside them the JSON that names them; where that lies."""
+    weights = checkpoint.store(folder, "network-{}.safetensors", checkpoint.encode_weights(dict(state)))
+    path = folder / "network.json"
+    commit.publish_file(path, commit.encode({"schema": commit.SCHEMA, **content, "weights": weights}))
+    return path
 
 
 def _sample(

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from made_clips import CLASSES, made_shards
 
+from fmanet import run_folder
+from fmanet.building import build_network, parameter_count
 from fmanet.cli import main
-from fmanet.model import build_network, parameter_count
 from fmanet.prediction_table import Prediction, read_table
 from fmanet.report import SAME, _chosen, _examples, write_report
-from fmanet.results import folder, gather
+from fmanet.results import gather, write_results
 from web_page import Page
 
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--workers", "1", "--keep-epochs")
@@ -72,7 +73,7 @@ def test_subjects_stand_by_errors_with_what_was_mistaken(trained: Path, page: Pa
 
 
 def test_every_setting_version_and_origin_is_stated(trained: Path, page: Page) -> None:
-    run, settings, _ = folder.open_run(trained)
+    run, settings, _ = run_folder.open_run(trained)
     assert ["train.augment.rotation_deg", "5.0"] in page.rows
     assert ["network.width", "4"] in page.rows
     assert ["torch", run["versions"]["torch"]] in page.rows
@@ -96,7 +97,7 @@ def test_the_page_is_one_file_that_asks_for_nothing_else(page: Page, trained: Pa
 
 
 def test_maps_are_of_the_network_that_had_held_the_clip_out(trained: Path) -> None:
-    run, settings, plan = folder.open_run(trained)
+    run, settings, plan = run_folder.open_run(trained)
     rows = [row for row in gather(trained)[0] if row.seed == 0]
     examples, why = _examples(trained, run, settings, plan, rows)
     assert (len(examples), why) == (9, "")
@@ -116,6 +117,15 @@ def test_so_many_clips_are_pictured_as_were_asked_for(clips: int, trained: Path,
 def test_the_same_run_gives_the_same_page(trained: Path) -> None:
     first = write_report(trained).read_bytes()
     assert write_report(trained).read_bytes() == first
+
+
+def test_scores_that_were_just_computed_are_taken(trained: Path) -> None:
+    scores, before = write_results(trained), (trained / "scores.json").stat().st_mtime_ns
+    page = write_report(trained).read_bytes()
+    assert (trained / "scores.json").stat().st_mtime_ns > before
+    before = (trained / "scores.json").stat().st_mtime_ns
+    assert write_report(trained, scores=scores).read_bytes() == page
+    assert (trained / "scores.json").stat().st_mtime_ns == before
 
 
 def test_right_and_wrong_clips_of_each_class_take_turns() -> None:

@@ -34,7 +34,9 @@ IMPORTED_LATE = (
 """Imported when a GPU backend is called, or a cluster, so these may import their packages as they please."""
 FLOWKIT_FOR_FMANET = (
     "flowkit.errors",
+    "flowkit.listing",
     "flowkit.provenance",
+    "flowkit.settings_classes",
     "flowkit.settings_io",
     "flowkit.storage",
     "flowkit.execution",
