@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from flowkit.face.align import Face
 from flowkit.face.contrast import UNMATCHED
 from flowkit.face.head_motion import motion_of
-from flowkit.face.landmarks import POINTS, Face
+from flowkit.face.landmarks import POINTS
 from flowkit.face.regions import regions
 from flowkit.motion.flow import Flow, stabilised
 from flowkit.motion.head_removed import RemovedMotion, removed_motion
