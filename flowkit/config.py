@@ -1,7 +1,7 @@
 """Every setting that decides what is computed, as frozen dataclasses that are also the TOML and the JSON.
 
 What decides the bytes of a shard is here and only here, so one fingerprint covers it. How a run is carried out (number of
-workers, batch size, what to do about failures) is `run.RunOptions`: it never changes a result.
+workers, batch size, what to do about failures) is `extraction.options.RunOptions`: it never changes a result.
 """
 
 from __future__ import annotations

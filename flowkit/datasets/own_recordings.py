@@ -28,7 +28,7 @@ def list_videos(root: str | Path) -> tuple[list[Clip], list[Event]]:
     Returns
     -------
     list of Clip
-        `onset` is the first frame; apex and offset are empty, for `completion.complete` to find. The label is UNLABELLED. Who is
+        `onset` is the first frame; apex and offset are empty, for `spot_manifest.complete` to find. The label is UNLABELLED. Who is
         seen nobody says: the subject is the folder that a recording lies in, or its own name where it lies in the root.
     list of Event
         What was left out.

@@ -1,7 +1,7 @@
-"""A Dask cluster as an executor: the handlers and items of `executors.SupervisedPool`, on the machines of a cluster.
+"""A Dask cluster as an executor: the handlers and items of `supervised_pool.SupervisedPool`, on the machines of a cluster.
 
-On each Dask worker stands a crew (`crew.py`). Dask finds a worker for each item, and another one when that worker is lost; as it
-may run an item twice, items must be idempotent. Nothing but items and outcomes travels: clips and shards lie on a file system
+On each Dask worker stands a crew (`dask_worker.py`). Dask finds a worker for each item, and another one when that worker is lost; as
+it may run an item twice, items must be idempotent. Nothing but items and outcomes travels: clips and shards lie on a file system
 that all machines see.
 """
 
@@ -158,7 +158,7 @@ class ClusterPool:
     client : distributed.Client
         Of `connect`.
     handler : callable
-        Picklable; see `executors.Handler`. Entered once in each process of a crew.
+        Picklable; see `worker_process.Handler`. Entered once in each process of a crew.
     expected : Expected
         Looked at once on every worker: another file system ends the run, other versions are told.
     timeout_s : float

@@ -1,4 +1,4 @@
-"""What stands on each worker of a Dask cluster; `cluster.py` is the other side.
+"""What stands on each worker of a Dask cluster; `dask_pool.py` is the other side.
 
 A crew is a `SupervisedPool`, so that a process that crashes or hangs takes neither the worker nor other items along.
 """

@@ -2,7 +2,7 @@
 
 The canonical mesh (`head.py`) is laid over the landmarks of the onset. Where the landmarks lie says how it is turned; depth is that
 of the canonical mesh, turned likewise, which comes nearer to the truth than the depth that the detector estimates and needs none
-(benchmarks/README.md). People differ, so the depth can be corrected by `action_units.DEPTH_MODES` smooth changes: bumps, and the
+(benchmarks/README.md). People differ, so the depth can be corrected by `storage.schema.DEPTH_MODES` smooth changes: bumps, and the
 relief of the whole face.
 
 Lengths are px of a crop of `REFERENCE` px, whatever the size of the crop is, unless something else is said. Axes: x to the right,

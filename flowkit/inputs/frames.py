@@ -97,7 +97,7 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
     ------
     ClipError
         FRAME_MISSING, FRAME_AMBIGUOUS, PATH_REFUSED, SOURCE_CHANGED, SOURCE_CHECKSUM, any IMAGE_ or VIDEO_ code, or what
-        `manifest.key_frames` raises.
+        `key_frames.key_frames` raises.
     """
     key = _key(clip, config, spotted)
     path = resolve_below(on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))

@@ -1,7 +1,7 @@
 """What one clip becomes in each format of `flowkit export`: names and contents of its files, its row in the list.
 
-`stst` is the layout that `flowkit import stst` reads (see imports.py, whose constants it shares). Its pictures of direction were
-looked up in the public files, of which this gives the same pixels but for one in a thousand: hue is the angle of the *scaled*
+`stst` is the layout that `flowkit import stst` reads (see stst_layout.py, whose constants it shares). Its pictures of direction
+were looked up in the public files, of which this gives the same pixels but for one in a thousand: hue is the angle of the *scaled*
 u and v, both from 0 to 255, halved and cut to a whole number. With the zero of motion lost, that is no direction of motion.
 """
 

@@ -3,7 +3,7 @@
 Motion is the root mean square of the flow from the onset, in px of a crop of 128, over brows, eyes and mouth (without
 outlines: over the ellipse of `align`), after the alignment that extraction does: one crop by the onset's landmarks, the head's
 motion taken out of the pictures and again of the flow, light matched. The square weighs what moves above the noise.
-`search.find_peak` says at which frames it is computed.
+`peak_search.find_peak` says at which frames it is computed.
 
 About the highest value every frame is then looked at, without a flow: how far it has gone the way to that frame, which is the
 projection of its difference to the onset upon the one that the flow there makes. Along one known way noise counts for little.
@@ -60,7 +60,7 @@ class Spotted:
     onset, apex, offset : int
         Frame numbers: onset and offset are the clip's, unless they were looked for; then `offset` is never None.
     confidence : float
-        0 to 1; see `search.Peak`.
+        0 to 1; see `peak_search.Peak`.
     frames : tuple of int
         Where motion was computed, in order.
     curve : tuple of float

@@ -41,7 +41,7 @@ def is_run(content: Mapping[str, Any]) -> bool:
 
 
 def is_generation(content: Mapping[str, Any]) -> bool:
-    """Whether this is what `plan.publish_generation` stores."""
+    """Whether this is what `generations.publish_generation` stores."""
     try:
         texts = [text for task in content["tasks"] for name, row in task for text in (name, row)]
         return is_count(content["first_task"]) and are_texts(texts)

@@ -16,8 +16,8 @@ import numpy as np
 SHARD_SCHEMA: Final = 2
 """Of the shards that are written; all from 1 on are read. 1 is that of flowkit 0.1.
 
-The JSON files of a folder keep a number of their own (`commit.SCHEMA`), because their form has not changed: so version 0.1 still
-reads what a folder of today says of its clips, and refuses its shards alone, in clear words.
+The JSON files of a folder keep a number of their own (`hashed_json.SCHEMA`), because their form has not changed: so version 0.1
+still reads what a folder of today says of its clips, and refuses its shards alone, in clear words.
 """
 NEWER_SETTINGS: Final[dict[str, dict[str, Any]]] = {"align": {"match_contrast": False}}
 """By table and name: settings that folders of an older version do not name, with the value that stands for what it did."""

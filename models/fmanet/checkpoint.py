@@ -108,7 +108,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def read_side(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that `commit.encode` made.
+    """Content of a JSON file that `hashed_json.encode` made.
 
     Raises
     ------

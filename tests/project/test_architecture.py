@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from import_graph import ROOT, circles, import_graph, modules, package_arrows, package_of, reached
+from import_graph import ROOT, SOURCES, circles, import_graph, modules, package_arrows, package_of, reached
 
 LAYERS = (
     "flowkit._version",
@@ -160,3 +161,23 @@ def imported(code: str) -> set[str]:
 def run(code: str) -> str:
     lines = textwrap.dedent(f"import sys; sys.path[:0] = {sys.path!r}\n{code}")
     return subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True).stdout
+
+
+PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs" / "design").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_a_page_on_the_design_names_is_there(page: Path) -> None:
+    """Files are named from the root, or from `flowkit/`, `kernels/flowkit_kernels/` or `models/fmanet/`."""
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+    if page.name == "history.md":  # it names what has gone
+        return
+    roots = (ROOT, *(ROOT / folder for folder in SOURCES.values()), ROOT / "flowkit" / "bench")
+    for name in re.findall(r"`((?:[\w-]+/)*[\w*-]+(?:\.(?:py|toml|cu)|/))(?::[^`]*)?`", text):
+        if name.startswith(("plan/", "shards/")):  # of an output folder
+            continue
+        assert any(next(root.glob(name), None) for root in roots) or any(ROOT.glob(f"flowkit/*/{name}")), (
+            f"{page.name}: {name}"
+        )
