@@ -1,7 +1,7 @@
 """A Dask cluster as an executor: the handlers and items of `supervised_pool.SupervisedPool`, on the machines of a cluster.
 
-On each Dask worker stands a crew (`dask_worker.py`). Dask finds a worker for each item, and another one when that worker is lost; as
-it may run an item twice, items must be idempotent. Nothing but items and outcomes travels: clips and shards lie on a file system
+On each Dask worker stands a crew (`dask_worker.py`). Dask finds a worker for each item, and another one when that worker is lost;
+as it may run an item twice, items must be idempotent. Nothing but items and outcomes travels: clips and shards lie on a file system
 that all machines see.
 """
 
