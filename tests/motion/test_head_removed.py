@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from flowkit.face.align import Face
 from flowkit.face.contrast import UNMATCHED
 from flowkit.face.head_motion import motion_of
-from flowkit.face.landmarks import POINTS, Face
+from flowkit.face.landmarks import POINTS
 from flowkit.face.regions import regions
 from flowkit.motion.flow import Flow, stabilised
 from flowkit.motion.head_removed import RemovedMotion, removed_motion
@@ -29,7 +30,7 @@ def face() -> Face:
         regions=regions(landmarks, transform, SIZE),
         transform=transform,
         registration=np.array([[[1, 0, x], [0, 1, y]] for x, y in SHIFTS_PX]),
-        light=np.array([[1.0, 0.0]] * 2),
+        records={"light": np.array([[1.0, 0.0]] * 2)},
         landmarks=landmarks,
         n_faces=0,
         signal=UNMATCHED,
