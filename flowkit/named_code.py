@@ -39,7 +39,7 @@ def load(name: str, setting: str) -> Any:
     module_name, attribute, _ = _parts(name)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except Exception as error:  # code of others may raise anything
         raise ConfigError(
             f"settings: {setting}: {module_name} cannot be imported ({type(error).__name__}: {error}). Install it, or put its "
             "folder on PYTHONPATH, on every machine that computes."
@@ -74,7 +74,7 @@ def pinned(name: str, setting: str) -> str:
     if wanted and wanted != version:
         raise ConfigError(
             f"settings: {setting}: {module_name}:{attribute} must have the version {wanted}; got {version}. Install that version, "
-            "or leave the version out of the setting and use another --out."
+            "or leave the version out of the setting and use another folder."
         )
     return f"{module_name}:{attribute}@{version}"
 

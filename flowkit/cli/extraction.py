@@ -140,5 +140,5 @@ def settings_command(out: Path | None, folder: Path | None, overwrite: bool, as_
     if found.align.steps:
         named = ", ".join(found.align.steps)
         say(
-            f"Warning: align.steps: extract --config imports and runs {named}. Use these settings only if you trust that code."
+            f"Warning: align.steps: flowkit extract --config imports and runs {named}. Use the file only if you trust that code."
         )

@@ -306,7 +306,7 @@ class Aligner:
             regions=anchor.regions,
             transform=anchor.transform,
             registration=track.similarity,
-            records={name: np.array([record[name] for record in records[1:]]) for name in self._at_rest},
+            records={name: np.array([record[name] for record in records[1:]], np.float64) for name in self._at_rest},
             landmarks=anchor.landmarks,
             n_faces=anchor.n_faces,
             signal=Signal.of(clipped, face, valid, crop_scale(anchor.transform), self.config.match_contrast),

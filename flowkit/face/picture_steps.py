@@ -72,7 +72,7 @@ class Step:
         What messages call it.
     apply : callable
         Returns the new picture, (N, N) float32, and the record of the frame. It is called for apex and offset, in any order and
-        in several processes, and must depend on the view alone.
+        in several processes, and must depend on the view alone. The onset is never changed.
     at_rest : mapping of str to sequence of float
         The record of a frame that nothing was done to: what the step records, under which names, and how many numbers each time.
     is_on : callable
@@ -198,7 +198,7 @@ def _applied_from_outside(step: Step, view: View, where: str) -> tuple[Image, Re
         record = {name: tuple(map(float, values)) for name, values in numbers.items()}
     except ClipError:
         raise
-    except Exception as error:
+    except Exception as error:  # code of others may raise anything
         raise ClipError(
             FailureCode.INTERNAL,
             f"{where}: the step {step.name} of {SETTING} raised {type(error).__name__}: {error}. Correct the step.",

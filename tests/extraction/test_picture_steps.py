@@ -131,7 +131,7 @@ def test_a_step_from_a_module_of_the_users_changes_pictures_and_leaves_its_recor
     file = tmp_path / "settings.toml"
     done = flowkit("settings", "--of", out, "--out", file)
     assert done.code == 0
-    assert "Warning: align.steps: extract --config imports and runs toy_steps:gamma@1." in done.err
+    assert "Warning: align.steps: flowkit extract --config imports and runs toy_steps:gamma@1." in done.err
     again = extract(cropped, out, modules, *with_step, "--json", "--verify-sources")
     assert (again.code, json.loads(again.out)["computed"]) == (0, 0)
     again = extract(cropped, out, modules, "--config", file, "--json")
