@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from flowkit.bench.measure import run
+from flowkit.bench.measure import measure_cases
 from flowkit.bench.options import BenchOptions, Case
 from flowkit.bench.result import label, troubles
 from flowkit.errors import BackendUnavailable, FlowkitError, Interrupted
@@ -35,7 +35,7 @@ def measure(backend: str, seconds: float, asked: Batches, say: Any, documents: l
     """Add a result of `flowkit bench` for each size; where it is stopped, the last one is not complete."""
     for size, batches in asked.items():
         documents.append({})
-        run(BenchOptions((backend,), (), (size,), batches, "fixed", seconds), say, documents[-1])
+        measure_cases(BenchOptions((backend,), (), (size,), batches, "fixed", seconds), say, documents[-1])
 
 
 def best_rates(documents: list[dict[str, Any]]) -> dict[tuple[int, int], float]:

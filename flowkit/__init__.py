@@ -3,8 +3,11 @@
     import flowkit
 
     summary = flowkit.extract("clips.csv", "out")
+    for shard in flowkit.ShardFolder.open("out").shards():
+        print(shard.column("clip_id"), shard.column("mmcof").shape)
 
-Names are loaded on first use, so that a reader of shards pays for h5py and nothing else.
+The names in `__all__`, those of `flowkit.errors`, and no others are public. They are loaded at their first use, so that a reader of
+shards pays for h5py and nothing else.
 """
 
 from __future__ import annotations
@@ -12,45 +15,95 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from flowkit._version import __version__
+
 if TYPE_CHECKING:
+    from flowkit import errors
+    from flowkit.checking.check import check_manifest
     from flowkit.config import ExtractConfig, load_config
+    from flowkit.datasets import read_dataset
     from flowkit.execution.progress import LoggingReporter
     from flowkit.execution.stop import Stop
     from flowkit.extraction.options import RunOptions
-    from flowkit.extraction.pipeline import extract
+    from flowkit.extraction.pipeline import extract, preview
     from flowkit.extraction.summary import Summary
+    from flowkit.inputs.clip import Clip
+    from flowkit.inputs.manifest import read_manifest, write_manifest
+    from flowkit.interop.export import export
+    from flowkit.interop.stst_import import import_stst
+    from flowkit.labels.groupings import grouping
+    from flowkit.reports.shard_report import write_report
     from flowkit.storage.folder import ShardFolder
+    from flowkit.storage.index import Index
+    from flowkit.storage.inspection import inspect, verify
     from flowkit.storage.shard_reader import Shard
-
-__version__ = "0.2.0"
+    from flowkit.synthetic.dataset import synthesise
+    from flowkit.synthetic.scene_settings import SynthConfig
 
 _HOME = {
+    "Clip": "flowkit.inputs.clip",
     "ExtractConfig": "flowkit.config",
+    "Index": "flowkit.storage.index",
     "LoggingReporter": "flowkit.execution.progress",
     "RunOptions": "flowkit.extraction.options",
     "Shard": "flowkit.storage.shard_reader",
     "ShardFolder": "flowkit.storage.folder",
     "Stop": "flowkit.execution.stop",
-    "Summary": "flowkit.extraction.options",
+    "Summary": "flowkit.extraction.summary",
+    "SynthConfig": "flowkit.synthetic.scene_settings",
+    "check_manifest": "flowkit.checking.check",
+    "export": "flowkit.interop.export",
     "extract": "flowkit.extraction.pipeline",
+    "grouping": "flowkit.labels.groupings",
+    "import_stst": "flowkit.interop.stst_import",
+    "inspect": "flowkit.storage.inspection",
     "load_config": "flowkit.config",
+    "preview": "flowkit.extraction.pipeline",
+    "read_dataset": "flowkit.datasets",
+    "read_manifest": "flowkit.inputs.manifest",
+    "synthesise": "flowkit.synthetic.dataset",
+    "verify": "flowkit.storage.inspection",
+    "write_manifest": "flowkit.inputs.manifest",
+    "write_report": "flowkit.reports.shard_report",
 }
 
 __all__ = [
+    "Clip",
     "ExtractConfig",
+    "Index",
     "LoggingReporter",
     "RunOptions",
     "Shard",
     "ShardFolder",
     "Stop",
     "Summary",
+    "SynthConfig",
     "__version__",
+    "check_manifest",
+    "errors",
+    "export",
     "extract",
+    "grouping",
+    "import_stst",
+    "inspect",
     "load_config",
+    "preview",
+    "read_dataset",
+    "read_manifest",
+    "synthesise",
+    "verify",
+    "write_manifest",
+    "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("flowkit.errors")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'flowkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

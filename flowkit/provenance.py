@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import sys
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.errors import EnvironmentMissing
 from flowkit_kernels.host import cores, processor
 

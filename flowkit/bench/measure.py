@@ -145,7 +145,7 @@ class RightAnswer:
         return Difference(self.judge, float(apart.mean(axis=1).max()), float(np.percentile(apart, 99, axis=1).max()))
 
 
-def run(options: BenchOptions, progress: Progress = lambda _: None, into: Document | None = None) -> Document:
+def measure_cases(options: BenchOptions, progress: Progress = lambda _: None, into: Document | None = None) -> Document:
     """Check and measure every case.
 
     Parameters

@@ -1,4 +1,4 @@
-"""How many clips of each kind a known data set holds, read from datasets/expected.toml, and why a manifest holds others.
+"""How many clips of each kind a known data set holds, read from expected.toml, and why a manifest holds others.
 
 The file is plain text to read and to mend. A manifest is held against the edition of its data set that it is nearest to;
 what differs is explained where the file knows a reason that fits exactly. A data set that it does not know is no matter.
@@ -17,9 +17,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
+from flowkit.checking.own_expected import own_expectations
 from flowkit.errors import ConfigError
 from flowkit.inputs.clip import Clip
 from flowkit.labels.groupings import dataset_name, grouping, label_name
+from flowkit.labels.own_sets import own_folders
 
 FILE: Final = "expected.toml"
 CHECKED: Final = {
@@ -135,21 +137,28 @@ class Comparison:
     counts: dict[str, tuple[int, int]]
     explanations: tuple[str, ...]
 
-    @property
-    def as_expected(self) -> bool:
-        """Whether nothing differs."""
-        return not self.explanations
 
-
-@cache
 def expectations() -> tuple[dict[str, Known], tuple[Composite, ...]]:
-    """Every known data set by its name, and the composites.
+    """Return every known data set by its name, those of one's own last, and the composites.
 
     Raises
     ------
     ConfigError
-        expected.toml is damaged.
+        expected.toml or the file of a data set of one's own is damaged.
     """
+    known, composites = _bundled()
+    own = _own(own_folders())
+    return ({**known, **own} if own else known), composites
+
+
+@cache
+def _own(folders: str) -> dict[str, Known]:
+    """What is known of the data sets in these folders."""
+    return {name: _known(table) for name, table in own_expectations(CHECKED).items()}
+
+
+@cache
+def _bundled() -> tuple[dict[str, Known], tuple[Composite, ...]]:
     try:
         tables = tomllib.loads(resources.files("flowkit.checking").joinpath(FILE).read_text(encoding="utf-8"))
         return _parse(tables)
@@ -304,18 +313,19 @@ def _bare(name: str) -> str:
 
 
 def _parse(tables: Mapping[str, Any]) -> tuple[dict[str, Known], tuple[Composite, ...]]:
-    known = {
-        name: Known(
-            fps=tuple(table.get("fps", ())),
-            editions=tuple(_edition(entry) for entry in table.get("editions", ())),
-            reasons=tuple(_reason(entry) for entry in table.get("reasons", ())),
-        )
-        for name, table in tables["datasets"].items()
-    }
+    known = {name: _known(table) for name, table in tables["datasets"].items()}
     composites = tuple(
         Composite(table["members"], _edition({"name": name, **table})) for name, table in tables["composites"].items()
     )
     return known, composites
+
+
+def _known(table: Mapping[str, Any]) -> Known:
+    return Known(
+        fps=tuple(table.get("fps", ())),
+        editions=tuple(_edition(entry) for entry in table.get("editions", ())),
+        reasons=tuple(_reason(entry) for entry in table.get("reasons", ())),
+    )
 
 
 def _edition(entry: Mapping[str, Any]) -> Edition:

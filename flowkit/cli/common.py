@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.doctor.unforeseen import broken_package, report
 from flowkit.errors import DiskFull, EnvironmentMissing, FlowkitError, Interrupted, Terminated
 from flowkit.execution import standard_streams
@@ -184,9 +184,9 @@ class Commands(_Documented, click.Group):
         sys.exit(1)
 
 
-def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(name: str, cls: type[Command] = Command, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
     """Return a decorator that makes a `Command` of a function; settings as of `click.command`."""
-    return click.command(name, cls=Command, **settings)
+    return click.command(name, cls=cls, **settings)
 
 
 def group(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Commands]:

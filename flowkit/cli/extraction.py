@@ -14,6 +14,7 @@ from flowkit.cli.common import FOLDER, command, fail, progress, say, show_settin
 from flowkit.cli.options import AS_JSON, COMPUTE_SETTINGS, EXTRACT_PLACES, EXTRACT_RUN, FILE, SETTINGS, STORE_SETTINGS
 from flowkit.cli.printing import show_demo, show_preview, show_summary
 from flowkit.config import FILES, ExtractConfig, load_config
+from flowkit.errors import ConfigError
 
 
 @command("demo", short_help="A small data set, its shards and its report, to try.", epilog="flowkit demo")
@@ -72,14 +73,14 @@ def extract_command(manifest: Path, out: Path, as_json: bool, dry_run: bool, **g
     from flowkit.extraction.pipeline import extract, preview
     from flowkit.extraction.shares import array_warning, parse_share
 
-    devices, shard = given.pop("device"), given.pop("shard")
-    if shard is None and (warning := array_warning(os.environ)):
+    devices, part = given.pop("device"), _part(given.pop("part"), given.pop("shard"))
+    if part is None and (warning := array_warning(os.environ)):
         say(warning)
     options = RunOptions(
         root=given.pop("root"),
         timeout_s=given.pop("timeout"),
         devices=() if devices is None else parse_devices(devices),
-        share=None if shard is None else parse_share(shard, os.environ),
+        share=None if part is None else parse_share(part, os.environ),
         **{name: given.pop(name) for name in ("workers", "threads", "batch", "overwrite", "retry_failed")},
         **{name: given.pop(name) for name in ("verify_sources", "max_error_rate", "cluster")},
     )
@@ -142,3 +143,15 @@ def settings_command(out: Path | None, folder: Path | None, overwrite: bool, as_
         say(
             f"Warning: align.steps: flowkit extract --config imports and runs {named}. Use the file only if you trust that code."
         )
+
+
+def _part(part: str | None, shard: str | None) -> str | None:
+    """Return what --part says, or its old name."""
+    if shard is None:
+        return part
+    if part is not None:
+        raise ConfigError("options: --shard is the old name of --part; got both. Leave --shard out.")
+    say(
+        f"Warning: --shard is called --part now, for it names no shard; it goes with version 0.4. Write --part {shard}."
+    )
+    return shard

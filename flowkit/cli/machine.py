@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,13 +151,10 @@ def _bench_options(given: Mapping[str, Any], comparing: bool) -> Any:
 def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: Any) -> Any:
     """What to compare with, if anything; all that can be wrong with these options is found before anything is timed."""
     from flowkit.bench.compare import check_comparable, read_baseline
+    from flowkit.storage.out_file import check_out_file
 
-    if out is not None and out.is_dir():
-        raise ConfigError(f"bench: --out must name a file; got the folder {out}. Add the file's name.")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise ConfigError(f"bench: --out must lie in a folder that exists; got {out}. Make the folder.")
-    if out is not None and not os.access(out if out.exists() else out.absolute().parent, os.W_OK):
-        raise ConfigError(f"bench: --out must be a file that can be written; got {out}. Check the permissions.")
+    if out is not None:
+        check_out_file(out, overwrite=True)
     if not tolerance >= 0:
         raise ConfigError(f"bench: --tolerance must be 0 or more; got {tolerance}. Correct it.")
     if stored is None:
@@ -171,10 +167,10 @@ def _baseline(out: Path | None, stored: Path | None, tolerance: float, options: 
 def _measure(options: Any, backends: Sequence[str], result: dict[str, Any]) -> None:
     """Fill the result of a benchmark."""
     from flowkit.bench.end_to_end import run_end_to_end
-    from flowkit.bench.measure import run
+    from flowkit.bench.measure import measure_cases
 
     with progress() as reporter:
         if options is None:
             run_end_to_end(backends, reporter.note, result)
         else:
-            run(options, reporter.note, result)
+            measure_cases(options, reporter.note, result)

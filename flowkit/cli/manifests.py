@@ -13,25 +13,20 @@ from typing import Any, NoReturn
 import click
 
 from flowkit.cli.common import FOLDER, command, progress, say, signals, with_options
+from flowkit.cli.dataset_help import ListsDataSets, complete_dataset
 from flowkit.cli.options import ALIGN_SETTINGS, AS_JSON, FILE, FRAME_SETTINGS, MANIFEST_ROOT, READ_SETTINGS, SETTINGS
 from flowkit.cli.printing import show_check, show_completion, show_events, show_reading
 from flowkit.config import load_config
 from flowkit.errors import ConfigError
 
 
-def _complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from flowkit.datasets import COMPOSITE, DATASETS
-    from flowkit.datasets.own_recordings import NAME
-
-    return [name for name in (*DATASETS, COMPOSITE, NAME) if name.startswith(incomplete.casefold())]
-
-
 @command(
     "manifest",
+    cls=ListsDataSets,
     short_help="A data set's annotation and frames as a manifest.",
     epilog="flowkit manifest casme2 /data/CASME2 --out casme2.csv",
 )
-@click.argument("dataset", shell_complete=_complete_dataset)
+@click.argument("dataset", shell_complete=complete_dataset)
 @click.argument("root", type=FOLDER, required=False)
 @click.option("--out", type=FILE, required=True, help="The manifest to write; never in ROOT.")
 @click.option("--root", "roots", multiple=True, metavar="SET=DIR", help="Folder of one set of megc2019; once for each.")
@@ -58,19 +53,11 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
 
     \b
     DATASET is one of
-      casme2                          CASME II
-      samm                            SAMM
-      smic-hs, smic-vis, smic-nir     SMIC: raw, cropped, or SMIC-E
-      mmew                            MMEW
-      casme-sq                        CAS(ME)^2, micro-expressions
-      casme3-a, casme3-c              CAS(ME)^3, parts A and C
-      4dme                            4DME, grey video
-      dfme                            DFME
-      megc2019                        CASME II, SAMM and SMIC-HS together, 442 clips:
-                                      --root casme2=DIR --root samm=DIR --root smic-hs=DIR
-                                      (--workbook and --frames likewise: SET=...)
-      videos                          own recordings without annotation: onset, apex and offset
-                                      of the strongest movement in each are found, labels are not
+    {data sets}
+
+    megc2019 takes --root casme2=DIR --root samm=DIR --root smic-hs=DIR in place of ROOT (--workbook and --frames likewise:
+    SET=...). Of videos, onset, apex and offset of the strongest movement in each are found, labels are not. Data sets of your own
+    come from the folders that the environment variable FLOWKIT_DATASETS names (docs/datasets).
 
     Known errors are corrected, each only where the file still has it; what was done, and each row that cannot be used, is
     said. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever written in ROOT.

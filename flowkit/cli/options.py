@@ -140,10 +140,11 @@ EXTRACT_RUN = [
         "each of its threads.  [default: this process]",
     ),
     click.option(
-        "--shard",
+        "--part",
         metavar="i/N|slurm",
         help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
     ),
+    click.option("--shard", hidden=True, help="The name of --part up to version 0.2."),
     click.option(
         "--max-error-rate",
         type=float,

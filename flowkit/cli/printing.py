@@ -96,10 +96,10 @@ def show_summary(found: Mapping[str, Any]) -> None:
 
 def _bottleneck(found: Mapping[str, Any]) -> str:
     """Which stage bounds the run, and what the others could do."""
-    from flowkit.extraction.summary import FEED
+    from flowkit.extraction.summary import READ_AND_ALIGN
 
     bound, rates = found["bound_by"], found["stage_clips_per_s"]
-    staff = {FEED: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}
+    staff = {READ_AND_ALIGN: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}
     others = [f"{name} {_rate(rate)}{staff.get(name, '')}" for name, rate in rates.items() if name != bound]
     return (
         "; ".join([f"Bound by {bound}: {_rate(rates[bound])} clips/s{staff.get(bound, '')}", ", ".join(others)]) + "."

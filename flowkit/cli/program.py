@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import click
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.cli.common import Commands
 from flowkit.cli.extraction import demo_command, extract_command, settings_command
 from flowkit.cli.machine import bench_command, doctor_command

@@ -1,58 +1,35 @@
-"""Annotation files and frame folders of the public data sets as manifests: one small module a set over shared parts.
+"""Annotation files and frame folders of data sets as manifests: one small module per set over shared parts.
 
+registry.py       which data sets there are
 layouts.toml      what files, sheets, columns and folders are called
 corrections.csv   known errors, each with its source
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-from flowkit.datasets import casme2, casme3, casme_sq, dfme, fourdme, megc2019, mmew, own_recordings, read, samm, smic
-from flowkit.datasets.base import DataSet, Event, Reading, layout
+from flowkit.datasets.base import Annotation, DataSet, Event, Reading, Source, layout
+from flowkit.datasets.megc2019 import compose
+from flowkit.datasets.read import read as read_files
+from flowkit.datasets.registry import COMPOSITE, DATASETS, find_dataset, known_sets, listed_sets
 from flowkit.errors import ManifestError
-from flowkit.labels.groupings import dataset_name
 
-__all__ = ["DATASETS", "DataSet", "Event", "Reading", "find_dataset", "read_dataset", "read_megc2019"]
-
-DATASETS: Final = {
-    dataset.name: dataset
-    for dataset in (
-        DataSet("casme2", casme2.annotate),
-        DataSet("samm", samm.annotate),
-        DataSet("smic-hs", smic.annotate),
-        DataSet("smic-vis", smic.annotate),
-        DataSet("smic-nir", smic.annotate),
-        DataSet("mmew", mmew.annotate),
-        DataSet("casme-sq", casme_sq.annotate),
-        DataSet("casme3-a", casme3.annotate_a),
-        DataSet("casme3-c", casme3.annotate_c),
-        DataSet("4dme", fourdme.annotate),
-        DataSet("dfme", dfme.annotate),
-    )
-}
-"""By name; the names are those of flowkit.labels.groupings."""
-COMPOSITE: Final = megc2019.NAME
-
-
-def find_dataset(name: str) -> DataSet:
-    """The data set of a name, however it is written.
-
-    Raises
-    ------
-    ManifestError
-    """
-    known = dataset_name(name)
-    if known not in DATASETS:
-        near = difflib.get_close_matches(known, DATASETS, 1, 0.5)
-        hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
-        raise ManifestError(
-            f"DATASET: must be one of {', '.join((*DATASETS, COMPOSITE, own_recordings.NAME))}; got {name!r}.{hint}"
-        )
-    return DATASETS[known]
+__all__ = [
+    "COMPOSITE",
+    "DATASETS",
+    "Annotation",
+    "DataSet",
+    "Event",
+    "Reading",
+    "Source",
+    "find_dataset",
+    "known_sets",
+    "listed_sets",
+    "read_dataset",
+    "read_megc2019",
+]
 
 
 def read_dataset(
@@ -69,7 +46,7 @@ def read_dataset(
     Parameters
     ----------
     name : str
-        One of DATASETS, or another name that classes.toml knows it by.
+        One of `known_sets`, or another name that flowkit.labels.groupings knows it by.
     root : str or Path
         Its folder, in any of the known layouts; nothing is written there.
     workbook : str or Path, optional
@@ -89,10 +66,12 @@ def read_dataset(
     ------
     ManifestError
         The folder or its annotation cannot be read as this data set; what was looked for, where, and what was found.
+    ConfigError
+        A file of a data set of one's own cannot be used.
     EnvironmentMissing
         openpyxl is not installed.
     """
-    return read.read(
+    return read_files(
         find_dataset(name),
         Path(root),
         workbook=None if workbook is None else Path(workbook),
@@ -156,4 +135,4 @@ def read_megc2019(
         )
         for name in sets
     }
-    return megc2019.compose(readings, None if list_file is None else Path(list_file))
+    return compose(readings, None if list_file is None else Path(list_file))

@@ -3,7 +3,7 @@
     ROOT -> rows -> Annotation -> located -> corrected -> numbers checked -> Clip
          workbooks  a set's module  folders  corrections     numbering
 
-A set's module turns its files into `Annotation`s, text as it stands there; `reading.read` does the rest, the same for all.
+A set's module turns its files into `Annotation`s, text as it stands there; `read.read` does the rest, the same for all.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from flowkit.datasets.folders import FolderIndex
 from flowkit.datasets.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
+from flowkit.labels.own_sets import own_sets
 
 FIRST: Final = "first"
 LAST: Final = "last"
@@ -94,7 +95,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data set that flowkit can read: its name in flowkit.labels.groupings, and what turns its files into annotations."""
+    """A data set that flowkit can read.
+
+    Attributes
+    ----------
+    name : str
+        Of flowkit.labels.groupings.
+    annotate : callable
+        What turns its files into annotations.
+    """
 
     name: str
     annotate: Callable[[Source], Iterable[Annotation]]
@@ -103,6 +112,12 @@ class DataSet:
     def title(self) -> str:
         """How its authors call it."""
         return str(layout(self.name)["title"])
+
+    @property
+    def description(self) -> str:
+        """Its title, and what else there is to know in a few words."""
+        about = layout(self.name).get("about")
+        return f"{self.title}: {about}" if about else self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +181,9 @@ def _layouts() -> dict[str, Any]:
 
 
 def layout(name: str) -> Mapping[str, Any]:
-    """What layouts.toml says of a data set, with the markers of a missing frame number."""
-    return {"missing": _layouts()["missing"], **_layouts()[name]}
+    """Return what layouts.toml, or the file of a data set of one's own, says of it, with the markers of a missing frame number."""
+    bundled = _layouts()
+    return {"missing": bundled["missing"], **(bundled[name] if name in bundled else own_sets()[name].table("layout"))}
 
 
 class Source:
@@ -270,12 +286,6 @@ class Source:
 def counted(words: Counter[str]) -> str:
     """How often each word stands there, most frequent first."""
     return ", ".join(f"{word} ({number})" for word, number in words.most_common())
-
-
-def named(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _inside(root: Path, frames: Path) -> str:

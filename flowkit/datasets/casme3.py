@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from flowkit.datasets.base import Annotation, Source, counted, named
+from flowkit.datasets.base import MAX_NAMED, Annotation, Source, counted
 from flowkit.datasets.workbooks import Row
+from flowkit.listing import listed
 
 _IMAGE: Final = re.compile(r"(spNO\.[0-9]+)[\s/]+([a-z])[\s/]+(?:color/)?([0-9]+)\.jpg", re.IGNORECASE)
 """An image in an exception list: "spNO.3 J 498.jpg  the image cannot open", ".../spNO.138/a/color/1294.jpg"."""
@@ -50,7 +51,7 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
     if others:
         source.note(f"{others.total()} rows are not of micro-expressions and are passed over: {counted(others)}.")
     for word, clips in touched.items():
-        source.note(f"{len(clips)} clips hold frames that the authors call {word}: {named(clips)}.")
+        source.note(f"{len(clips)} clips hold frames that the authors call {word}: {listed(clips, MAX_NAMED)}.")
 
 
 def annotate_c(source: Source) -> Iterator[Annotation]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from flowkit.datasets.base import Annotation, Source, counted, named
+from flowkit.datasets.base import MAX_NAMED, Annotation, Source, counted
 from flowkit.datasets.workbooks import Row
+from flowkit.listing import listed
 
 MICRO = "micro"
 """What the type of a micro-expression begins with."""
@@ -44,7 +45,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
         source.note(f"{others.total()} rows are not of micro-expressions and are passed over: {counted(others)}.")
     if unreturned:
         source.note(
-            f"{len(unreturned)} clips have offset 0, never back at rest, and end with their apex: {named(unreturned)}."
+            f"{len(unreturned)} clips have offset 0, never back at rest, and end with their apex: {listed(unreturned, MAX_NAMED)}."
         )
 
 

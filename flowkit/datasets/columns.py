@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flowkit.errors import ManifestError
+from flowkit.listing import listed
 
 HEADER_WITHIN: Final = 60
 """The header stands in one of so many first rows."""
@@ -75,7 +76,7 @@ def _no_header(where: str, grid: Grid, columns: Mapping[str, Sequence[str]], nea
     names = ", ".join(spellings[0] for spellings in columns.values())
     return (
         f"{where} must have a header with {names} in one of its first {HEADER_WITHIN} rows; got row "
-        f"{nearest + 1} as the nearest, with {some([text for text in header if text]) or 'nothing'}. It lacks "
+        f"{nearest + 1} as the nearest, with {listed([text for text in header if text], MAX_LISTED) or 'nothing'}. It lacks "
         f"{', '.join(advice) or 'columns'}. Check that it is the right file, or rename its columns in a copy and name that with "
         "--workbook."
     )
@@ -91,9 +92,3 @@ def cell_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else " ".join(str(value).split())
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more

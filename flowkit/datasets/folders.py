@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from flowkit.errors import ManifestError
 from flowkit.inputs.frame_numbers import frame_number, frame_numbers
+from flowkit.listing import listed
 
 MAX_LISTED: Final = 6
 LARGEST: Final = 999_999_999
@@ -211,9 +212,8 @@ def several_layouts(root: Path, counts: dict[str, int]) -> ManifestError:
 def some_folders(index: FolderIndex) -> str:
     """The first few folders of images, for messages."""
     paths = [folder.path for folder in index.folders]
-    more = f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else ""
     links = f"; {index.links} links to folders, which are not followed" if index.links else ""
-    return (", ".join(paths[:MAX_LISTED]) + more or "no folder of numbered images") + links
+    return (listed(paths, MAX_LISTED) or "no folder of numbered images") + links
 
 
 def gaps(folder: Folder, first: int, last: int) -> int:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from flowkit.datasets.base import Annotation, Source, named
+from flowkit.datasets.base import MAX_NAMED, Annotation, Source
 from flowkit.datasets.workbooks import Row
+from flowkit.listing import listed
 
 _STATIC: Final = re.compile(r"\(\s*k\s*\)", re.IGNORECASE)
 _UNIT_COLUMN: Final = re.compile("AU([0-9]+)")
@@ -35,7 +36,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
     if contradicting:
         source.note(
             f"{len(contradicting)} rows have a cell of action units that contradicts their columns AU1, AU2 and so on, perhaps "
-            f"one of another row: {named(contradicting)}."
+            f"one of another row: {listed(contradicting, MAX_NAMED)}."
         )
 
 

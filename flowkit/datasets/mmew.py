@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from flowkit.datasets.base import Annotation, Source, named
+from flowkit.datasets.base import MAX_NAMED, Annotation, Source
+from flowkit.listing import listed
 
 _CLIP: Final = re.compile(r"s?0*([0-9]+)-[0-9]+-[0-9]+", re.IGNORECASE)
 _SUBJECT: Final = re.compile(r"s?0*([0-9]+)(\.0+)?", re.IGNORECASE)
@@ -34,7 +35,8 @@ def annotate(source: Source) -> Iterator[Annotation]:
         )
     if contradicting:
         source.note(
-            f"{len(contradicting)} rows have another subject than their clip names, which counts: {named(contradicting)}."
+            f"{len(contradicting)} rows have another subject than their clip names, which counts: "
+            f"{listed(contradicting, MAX_NAMED)}."
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from flowkit.errors import ConfigError
+from flowkit.storage.out_file import check_out_file
 
 
 def check_out(out: Path, roots: Iterable[Path], *, overwrite: bool) -> None:
@@ -17,21 +17,13 @@ def check_out(out: Path, roots: Iterable[Path], *, overwrite: bool) -> None:
     ------
     ConfigError
     """
-    folder = out.absolute().parent
     for root in roots:
         if out.resolve().is_relative_to(root.resolve()):
             raise ConfigError(
                 f"--out: file must lie outside the data set; got {out}, in {root}. Nothing is ever written there: choose another "
                 "folder."
             )
-    if out.is_dir():
-        raise ConfigError(f"--out: must name a file; got the folder {out}. Add the file's name.")
-    if not folder.is_dir():
-        raise ConfigError(f"--out: file must lie in a folder that exists; got {out}. Make the folder.")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"--out: file must not exist yet; got {out}. Choose another name, or pass --overwrite.")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--out: folder must be writable; got {folder}. Check the permissions.")
+    check_out_file(out, overwrite=overwrite)
 
 
 def next_commands(out: Path, folder: Path, *, without_apex: bool) -> list[str]:

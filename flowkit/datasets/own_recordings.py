@@ -14,6 +14,7 @@ from flowkit.inputs.manifest import path_problem
 
 NAME: Final = "videos"
 """Of the data set in the manifest, and for `flowkit manifest`."""
+TITLE: Final = "own recordings without annotation"
 SUFFIXES: Final = (".mp4", ".avi", ".mov", ".mkv")
 
 

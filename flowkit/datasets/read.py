@@ -12,13 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowkit.datasets import corrections as table
-from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source, named
+from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source
+from flowkit.datasets.corrections import Correction
+from flowkit.datasets.corrections import corrections as known_errors
 from flowkit.datasets.folders import Folder, fold_path, gaps, layout_of, several_layouts, some_folders
 from flowkit.datasets.numbering import impossible, to_clip
 from flowkit.errors import ClipError, ConfigError, ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
+from flowkit.listing import listed
 
 
 def read(
@@ -55,7 +57,7 @@ def read(
     annotations = _distinct(source, dataset.annotate(source))
     places, found = _locate(source, annotations)
     if fixes:
-        annotations = _correct(source, annotations, places, table.corrections(dataset.name, corrections))
+        annotations = _correct(source, annotations, places, known_errors(dataset.name, corrections))
     clips = []
     for annotation in annotations:
         try:
@@ -126,7 +128,7 @@ def _locate(source: Source, annotations: Sequence[Annotation]) -> tuple[dict[str
 
 
 def _correct(
-    source: Source, annotations: list[Annotation], places: Mapping[str, Folder], known: Sequence[table.Correction]
+    source: Source, annotations: list[Annotation], places: Mapping[str, Folder], known: Sequence[Correction]
 ) -> list[Annotation]:
     """The annotations with their known errors mended; every correction leaves an event."""
     mended: dict[int, Annotation | None] = dict(enumerate(annotations))
@@ -144,7 +146,7 @@ def _correct(
 
 
 def _apply(
-    source: Source, annotation: Annotation, folder: Folder | None, correction: table.Correction
+    source: Source, annotation: Annotation, folder: Folder | None, correction: Correction
 ) -> tuple[Annotation | None, Event]:
     name = correction.field
     in_extra = name == "action_units"
@@ -163,7 +165,7 @@ def _apply(
     return dataclasses.replace(annotation, **changed), done
 
 
-def _no_frame(source: Source, folder: Folder | None, correction: table.Correction) -> str:
+def _no_frame(source: Source, folder: Folder | None, correction: Correction) -> str:
     """Why a frame number must not be put in place: these frames lack it; empty if they do not."""
     numeric = correction.field in ("onset", "apex", "offset") and correction.new.isdigit()
     if not numeric or folder is None or "counted" in source.layout or folder.holds(int(correction.new)):
@@ -180,12 +182,14 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
         except ConfigError as error:
             source.note(f"{number} clips: {error}")
     for how, names in source.renumbered.items():
-        source.note(f"{len(names)} clips count {how}: {named(names)}.")
+        source.note(f"{len(names)} clips count {how}: {listed(names, MAX_NAMED)}.")
     flat = [c.clip_id for c in clips if c.apex is not None and c.apex in (c.onset, c.offset)]
     if flat:
-        source.note(f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {named(flat)}.")
+        source.note(
+            f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {listed(flat, MAX_NAMED)}."
+        )
     holes = {c.clip_id: gaps(places[c.clip_id], c.onset, c.offset or c.onset) for c in clips}
     holes = {name: number for name, number in holes.items() if number}
     if holes:
-        listed = named([f"{name} ({number})" for name, number in holes.items()])
-        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {listed}.")
+        holes_shown = listed([f"{name} ({number})" for name, number in holes.items()])
+        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {holes_shown}.")

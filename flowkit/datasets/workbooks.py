@@ -17,8 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from flowkit.datasets.columns import cell_text, find_columns, plain, some
+from flowkit.datasets.columns import MAX_LISTED, cell_text, find_columns, plain
 from flowkit.errors import EnvironmentMissing, ManifestError
+from flowkit.listing import listed
 from flowkit.storage.safe_files import lines, regular
 
 SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
@@ -92,7 +93,8 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
         return root / fitting[0]
     if fitting:
         raise ManifestError(
-            f"{root}: {what} must be one file; got {len(fitting)}: {some(fitting)}. Name the one to read with --workbook."
+            f"{root}: {what} must be one file; got {len(fitting)}: {listed(fitting, MAX_LISTED)}. Name the one to read "
+            "with --workbook."
         )
     patterns = " or ".join(form["files"])
     old = [
@@ -104,8 +106,8 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
     if old:
         raise ManifestError(f"{root / old[0]}: {_unreadable_kind(Path(old[0]))}")
     raise ManifestError(
-        f"{root}: folder must hold {what}, a file named {patterns}; got {some(there) or 'no spreadsheet'}. Check the folder, or "
-        "name the file with --workbook."
+        f"{root}: folder must hold {what}, a file named {patterns}; got {listed(there, MAX_LISTED) or 'no spreadsheet'}. Check "
+        "the folder, or name the file with --workbook."
     )
 
 
@@ -155,8 +157,8 @@ def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
     if empty:
         cells = [sheet.cell_name(*cell) for cell in sorted(empty)]
         raise ManifestError(
-            f"{path}: formulas must have stored values; got {len(cells)} without: {some(cells)}. Open the file in a spreadsheet "
-            "program, save it there, and run again."
+            f"{path}: formulas must have stored values; got {len(cells)} without: {listed(cells, MAX_LISTED)}. Open the "
+            "file in a spreadsheet program, save it there, and run again."
         )
     return list(_rows(path, sheet, first, columns))
 
@@ -260,8 +262,8 @@ def _choose_sheet(path: Path, workbook: Any, sheets: Sequence[str], others: Sequ
         return str(filled[0])
     raise ManifestError(
         f"{path}: workbook must have a sheet named {' or '.join(sheets) or 'anything, alone'}; got "
-        f"{some([sheet.title for sheet in workbook.worksheets])}. Check that it is the right file, or name another with "
-        "--workbook."
+        f"{listed([sheet.title for sheet in workbook.worksheets], MAX_LISTED)}. Check that it is the right file, or "
+        "name another with --workbook."
     )
 
 

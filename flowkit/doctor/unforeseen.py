@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-from flowkit import __version__
+from flowkit._version import __version__
 
 OWN = ("flowkit", "flowkit_kernels", "fmanet", "__main__")
 MAX_TEXT = 1000

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.errors import ClusterLost, ConfigError, EnvironmentMissing, FlowkitError
-from flowkit.execution.supervised_pool import Handler, Outcome
+from flowkit.execution.worker_process import Handler, Outcome
 
 if TYPE_CHECKING:
     from flowkit.execution.dask_worker import Expected, Reply

@@ -16,7 +16,8 @@ from typing import Any
 from distributed import WorkerPlugin, get_worker
 
 from flowkit.errors import EnvironmentMissing, FlowkitError
-from flowkit.execution.supervised_pool import Handler, Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import Handler, Outcome, WorkerStartError
 
 IDLE_S = 60.0
 """After so long without an item a crew goes home; it is called again by the next."""

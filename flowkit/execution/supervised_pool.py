@@ -4,63 +4,40 @@
 known, not guessed. That item is tried once more in another process, which works on nothing else; a second death or hang
 is the item's own fault and becomes its outcome. (multiprocessing.Pool hangs for ever when a worker is killed, and
 ProcessPoolExecutor fails every item in flight without saying which was to blame.)
+
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import pickle
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Self
 
 from flowkit.execution.memory import memory_advice
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-_PR_SET_PDEATHSIG = 1
-
-Handler = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
-"""Called once in each worker; the context it returns yields the function that is applied to every item. It must live in
-a module: the user's script is not imported by the workers."""
+from flowkit.execution.worker_process import (
+    Handler,
+    Outcome,
+    WorkerStartError,
+    await_end,
+    children_allowed,
+    main_hidden,
+    serve,
+    signals_held_back,
+)
 
 ATTEMPTS = 2
-PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Reach the whole process group; the parent decides what they mean, and kills its workers."""
 MAX_FAILED_STARTS = 3
 """So many workers in a row that end while they start are no accident."""
-KILL_TIMEOUT_S = 10.0
-"""How long a killed process is waited for."""
 START_TIMEOUT_S = 300.0
 """How long a worker may take to import and set up before it counts as hanging: a cold network disk is slow."""
-_HIDING = threading.Lock()
-"""There is one `__main__` for all pools."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
-    """What became of one item.
-
-    `kind` is "done" (then `value`), "raised" (then `error`), "crashed" or "timeout" (then `detail` says how, and `error` is what
-    the worker raised, if that is what ended it).
-    """
-
-    kind: Literal["done", "raised", "crashed", "timeout"]
-    value: Result | None = None
-    error: Exception | None = None
-    detail: str = ""
 
 
 @dataclass(slots=True, eq=False)  # two jobs with equal items are two jobs
@@ -78,10 +55,6 @@ class _Worker:
     job: _Job | None = None
     ready: bool = False
     deadline: float = field(default=float("inf"))
-
-
-class WorkerStartError(RuntimeError):
-    """A worker could not set itself up; every other would fail alike."""
 
 
 class SupervisedPool:
@@ -235,8 +208,8 @@ class SupervisedPool:
             wanted = min(self._count, len(self._queue) + sum(w.job is not None for w in self._workers))
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_work, args=(self._handler, theirs), daemon=not self._parents)
-            with _main_hidden(), _signals_held_back(), _children_allowed():
+            process = self._context.Process(target=serve, args=(self._handler, theirs), daemon=not self._parents)
+            with main_hidden(), signals_held_back(), children_allowed():
                 process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours, deadline=time.monotonic() + START_TIMEOUT_S))
@@ -294,7 +267,7 @@ class SupervisedPool:
             self._settle(job, outcome)
 
     def _bury(self, worker: _Worker) -> None:
-        _await_end(worker.process)
+        await_end(worker.process)
         code = worker.process.exitcode
         self._workers.remove(worker)
         worker.pipe.close()
@@ -345,7 +318,7 @@ class SupervisedPool:
     @staticmethod
     def _stop(worker: _Worker) -> None:
         worker.process.kill()  # it holds nothing that must be saved
-        _await_end(worker.process)
+        await_end(worker.process)
         worker.pipe.close()
 
 
@@ -378,101 +351,3 @@ class Submission:
         """Drop what was not consumed yet."""
         self._pool._cancel(list(self._jobs))
         self._jobs.clear()
-
-
-def _await_end(process: BaseProcess) -> None:
-    """Wait for a process that is ending, but not for ever.
-
-    One that sits in the kernel, as in the driver of a GPU that hangs, dies only when the kernel lets go of it. It is left
-    behind, and taken off the list of those that Python waits for at its own end.
-    """
-    process.join(KILL_TIMEOUT_S)
-    if process.exitcode is None:
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Keep a spawned process from importing the user's script again.
-
-    Nothing of it is needed there, and one without `if __name__ == "__main__"` would start itself once more in every worker.
-    """
-    with _HIDING:
-        main = sys.modules["__main__"]
-        file, spec = main.__dict__.pop("__file__", None), main.__spec__
-        main.__spec__ = None
-        try:
-            yield
-        finally:
-            main.__spec__ = spec
-            if file is not None:
-                main.__file__ = file
-
-
-@contextmanager
-def _children_allowed() -> Iterator[None]:
-    """Let a daemon start a process, as Dask's workers are: the ban is there lest children outlive it, and these do not."""
-    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    before = config.get("daemon")
-    config["daemon"] = False
-    try:
-        yield
-    finally:
-        config["daemon"] = before
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let a new process inherit a mask: it takes no Ctrl-C or SIGTERM meant for the whole group before it can ignore them.
-
-    Windows has no masks: Ctrl-C in the moment of a start ends that worker, and the pool starts another.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # its first start would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _work(handler: Handler, pipe: Connection) -> None:
-    """Life of a worker: set up, then answer one item after the other until the pipe closes."""
-    for number in PARENTS_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
-    _die_with_parent()
-    try:
-        with handler() as function:
-            pipe.send(None)
-            while True:
-                item = pipe.recv()
-                outcome: Outcome[Any]
-                try:
-                    outcome = Outcome("done", value=function(item))
-                except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
-                    error.add_note("".join(traceback.format_exception(error)))  # lost on the way otherwise
-                    outcome = Outcome("raised", error=_portable(error))
-                pipe.send(outcome)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone
-    except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
-        pipe.send(WorkerStartError(f"{type(error).__name__}: {error}"))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or its text where it cannot cross to another process."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - an exception may do anything while it is pickled
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _die_with_parent() -> None:
-    """On Linux, end when the supervisor does, even in the midst of an item that hangs; elsewhere, after the item."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from flowkit.errors import BackendUnavailable
-from flowkit.execution.supervised_pool import START_TIMEOUT_S, Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import START_TIMEOUT_S, SupervisedPool
+from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit_kernels.backend import describe_device, use_device
 
 

@@ -4,6 +4,7 @@
 
 The feed (reading and aligning) runs in supervised worker processes; flow, MM-COF and the commit happen where `placement`
 puts the task: here, or in one process a GPU.
+
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from flowkit.extraction.devices import other_devices
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Plan, Task, make_plan
 from flowkit.extraction.read_and_align import clip_loader
-from flowkit.extraction.run_local import Job, Placed
+from flowkit.extraction.resuming import changed_settings, refuse_changes
+from flowkit.extraction.run_local import DoneTask, Job
 from flowkit.extraction.run_on_cluster import site_of
 from flowkit.extraction.sites import Site
 from flowkit.extraction.summary import StageSeconds, Summary
@@ -51,7 +53,7 @@ from flowkit.storage.folder import ShardFolder
 from flowkit.storage.generations import publish_generation, read_generations
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.row_table import column, no_garbage_collection
-from flowkit.storage.run_file import read_run, refuse_older
+from flowkit.storage.run_file import read_run
 from flowkit.storage.schema import SHARD_SCHEMA, sample_bytes
 from flowkit_kernels.backend import GPU_BACKENDS, auto_note
 
@@ -183,12 +185,12 @@ class _Run:
         self.fingerprint = self.config.fingerprint()
         self.fresh = options.overwrite
         if stored:
-            self.fresh = _refuse_changes(self.settings, stored, out)
+            self.fresh = refuse_changes(self.settings, stored, out)
             if self.fresh and options.share is not None:
-                raise options.share.refuse_to_begin_anew(out, _changes(self.settings, stored))
+                raise options.share.refuse_to_begin_anew(out, changed_settings(self.settings, stored))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
-        self.name = uuid.uuid4().hex
+        self.run_id = uuid.uuid4().hex
         self.summary = Summary(out, share=options.share)
 
     def plan(self, records: Sequence[commit.Record]) -> Plan:
@@ -268,7 +270,7 @@ class _Run:
         }
         if not durable_files.publish_file(self.out / commit.RUN_FILE, hashed_json.encode(run)):
             stored = read_run(self.out)
-            if stored is None or _refuse_changes(self.settings, stored, self.out):
+            if stored is None or refuse_changes(self.settings, stored, self.out):
                 raise SettingsChanged(
                     f"{self.out}: folder must be of this run's settings; got another run that has just begun here. Use "
                     "another --out."
@@ -351,9 +353,9 @@ class _Run:
         placement = self.site.placement(self.config.backend, self.devices, self.survey)
         self.summary.processes = min(placement.processes, len(tasks))
         self.summary.workers = placement.workers(job)
-        with closing(placement.run(tasks, job, self.reporter, self.stop)) as done:
-            for placed in done:
-                self._count(placed)
+        with closing(placement.run(tasks, job, self.reporter, self.stop)) as finished:
+            for done in finished:
+                self._count(done)
                 self._check_failures(more=len(self.counted) < len(tasks))
 
     def _job(self) -> Job:
@@ -370,7 +372,7 @@ class _Run:
             threads=threads,
             batch=options.batch,
             timeout_s=options.timeout_s,
-            run=self.name,
+            run_id=self.run_id,
             devices=self.survey.devices,
         )
 
@@ -388,29 +390,29 @@ class _Run:
                 f"{error} {self.out} holds {held}: another backend needs another --out."
             ) from error
 
-    def _count(self, placed: Placed) -> None:
-        content = placed.record.content
+    def _count(self, done: DoneTask) -> None:
+        content = done.record.content
         ok, failed = len(content["clips"]), len(content["failures"])
-        self.counted.add(placed.task.index)
+        self.counted.add(done.task.index)
         self.summary.ok += ok
         self.summary.failed += failed
         self.failed_now += failed
-        self.summary.computed += (ok + failed) * placed.record.is_of(self.name)
+        self.summary.computed += (ok + failed) * done.record.is_of(self.run_id)
         self.summary.not_started -= ok + failed
         self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
-        self.summary.stage_seconds.add_all(placed.stage_seconds)
+        self.summary.stage_seconds.add_all(done.stage_seconds)
         for failure in content["failures"]:
             self.reporter.detail(f"Failed: {failure['clip_id']}: {failure['code']}: {failure['message']}")
-        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in placed.stage_seconds.items())
-        self.reporter.detail(f"Task {placed.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
+        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in done.stage_seconds.items())
+        self.reporter.detail(f"Task {done.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
 
     def _count_unreported(self, tasks: Sequence[Task]) -> None:
         """Count what was committed in the moment when the run was stopped."""
         for task in [task for task in tasks if task.index not in self.counted]:
             record = commit.read_record(commit.record_path(self.out, task.index))
             if record is not None and record.content["key"] == task.key:
-                self._count(Placed(task, record, StageSeconds()))
+                self._count(DoneTask(task, record, StageSeconds()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""
@@ -432,22 +434,3 @@ def _devices(wanted: tuple[int, ...], backend: str) -> tuple[int, ...]:
             f"{backend}. Leave it out, or choose such a --backend."
         )
     return ()
-
-
-def _changes(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
-    """What keeps this run from adding shards to those of a folder."""
-    older = stored["shard_schema"] != SHARD_SCHEMA
-    return differences(stored["settings"], settings) + [f"schema {stored['shard_schema']} -> {SHARD_SCHEMA}"] * older
-
-
-def _refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out: Path) -> bool:
-    """Whether the folder was begun with other settings and holds nothing yet, so that it may be begun anew."""
-    changes = _changes(settings, stored)
-    shards = len(commit.read_records(out)) if changes else 0
-    if shards:
-        refuse_older(out, stored, f"for the same settings: flowkit settings --of {out} --out FILE, then --config FILE")
-        raise SettingsChanged(
-            f"{out} holds shards made with other settings ({'; '.join(changes)}). Use another --out, or --overwrite to discard "
-            f"{shards} shards."
-        )
-    return bool(changes)

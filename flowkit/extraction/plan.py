@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from flowkit.errors import ManifestError, ShardCorrupt
 from flowkit.inputs.clip import Clip
-from flowkit.inputs.manifest import MAX_LISTED
+from flowkit.listing import MAX_PROBLEMS, listed
 from flowkit.storage.commit import Record
 from flowkit.storage.generations import Entry, Generation, task_key, unplanned
 from flowkit.storage.row_table import column, no_garbage_collection
@@ -102,7 +102,7 @@ def _compared(
 ) -> Plan:
     problems = unplanned(records, generations, fingerprint)
     if problems:
-        raise ShardCorrupt("\n".join(problems[:MAX_LISTED]))
+        raise ShardCorrupt("\n".join(problems[:MAX_PROBLEMS]))
     rows = {clip.clip_id: clip.row_hash() for clip in clips}
     done_tasks, ok, failed = _committed(records)
     foreign = _refuse_changed(clips, rows, ok)
@@ -145,10 +145,9 @@ def _refuse_changed(clips: Sequence[Clip], rows: Mapping[str, str], ok: Mapping[
     differ = {name for name, row in ok.items() if rows.get(name) != row}
     changed = [clip.where for clip in clips if clip.clip_id in differ] if differ else []
     if changed:
-        more = f" and {len(changed) - MAX_LISTED} more" if len(changed) > MAX_LISTED else ""
         raise ManifestError(
-            f"manifest: rows of committed clips must stay as they were; got other contents in {', '.join(changed[:MAX_LISTED])}"
-            f"{more}. Use another --out, or discard all shards with flowkit extract --overwrite."
+            f"manifest: rows of committed clips must stay as they were; got other contents in {listed(changed, MAX_PROBLEMS)}. "
+            f"Use another --out, or discard all shards with flowkit extract --overwrite."
         )
     return frozenset(differ)
 

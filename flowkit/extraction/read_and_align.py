@@ -13,7 +13,7 @@ import cv2
 
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError, FailureCode
-from flowkit.execution.supervised_pool import Outcome
+from flowkit.execution.worker_process import Outcome
 from flowkit.face.align import Aligner, Face
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Source, read_frames

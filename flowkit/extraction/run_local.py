@@ -1,4 +1,4 @@
-"""Where tasks run: here, in this process; `gpus` and `sites` hold the other ways.
+"""Where tasks run: here, in this process; `run_on_gpus` and `run_on_cluster` hold the other ways.
 
 A placement is given the pending tasks and a `Job`, which crosses process borders, and gives back what became of each task, in
 any order. It knows nothing of kernels; the tasks know nothing of where they run.
@@ -19,7 +19,8 @@ from flowkit.config import ExtractConfig
 from flowkit.errors import EnvironmentMissing
 from flowkit.execution.progress import Reporter
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import Handler, Outcome, Submission, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import Submission, SupervisedPool
+from flowkit.execution.worker_process import Handler, Outcome, WorkerStartError
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.summary import StageSeconds
@@ -46,7 +47,7 @@ class Job:
         As in `RunOptions`.
     timeout_s : float
         Longest time for reading and aligning one clip.
-    run : str
+    run_id : str
         Names the run, in its commit records.
     devices : mapping
         What each GPU is, by its index as text.
@@ -60,12 +61,12 @@ class Job:
     threads: int
     batch: int
     timeout_s: float
-    run: str = ""
+    run_id: str = ""
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class DoneTask:
     """A task that is done: its commit record, and what its stages took."""
 
     task: Task
@@ -83,7 +84,7 @@ class Placement(Protocol):
     def workers(self, job: Job) -> int:
         """How many processes read and align."""
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
         """Have every task run, and yield each when it is done, in any order; closing the iterator ends what runs.
 
         Raises
@@ -103,14 +104,14 @@ class InProcess:
         """As `Placement.workers`."""
         return job.workers
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
         """As `Placement.run`, in the tasks' order."""
-        with feeds(job, job.workers) as ahead:
+        with reading_ahead(job, job.workers) as ahead:
             for task, following in itertools.zip_longest(tasks, tasks[1:]):
                 yield carry_out(task, ahead.begin(task, following), job, reporter, stop.check)
 
 
-class Feeds:
+class ReadAhead:
     """Reads ahead: the clips of one task are consumed while those of the following are being read."""
 
     def __init__(self, pool: SupervisedPool) -> None:
@@ -127,11 +128,11 @@ class Feeds:
 
 
 @contextmanager
-def feeds(job: Job, workers: int) -> Iterator[Feeds]:
+def reading_ahead(job: Job, workers: int) -> Iterator[ReadAhead]:
     """Worker processes that read and align clips, for as long as the context lasts."""
     window = 2 * (workers + job.batch)
     with SupervisedPool(job.loader, workers=workers, timeout_s=job.timeout_s, window=window) as pool:
-        yield Feeds(pool)
+        yield ReadAhead(pool)
 
 
 def carry_out(
@@ -142,14 +143,14 @@ def carry_out(
     poll: Callable[[], None] = lambda: None,
     blamed: Mapping[str, str] = MappingProxyType({}),
     device: str = "",
-) -> Placed:
+) -> DoneTask:
     """Have one task run here, on the clips of its feed.
 
     Parameters
     ----------
     task : Task
     feed : Submission
-        Of `Feeds.begin`; nothing of it is left afterwards.
+        Of `ReadAhead.begin`; nothing of it is left afterwards.
     job : Job
     reporter : Reporter
     poll : callable
@@ -166,7 +167,7 @@ def carry_out(
     DiskFull, ShardCorrupt
     """
     seconds = StageSeconds()
-    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter, job.run, device)
+    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter, job.run_id, device)
     try:
         record = run_task(task, partial(_outcomes, feed, poll, blamed), job.out, work)
     except WorkerStartError as error:
@@ -176,7 +177,7 @@ def carry_out(
         ) from error
     finally:
         feed.cancel()  # nothing is left of it, unless another run committed the task
-    return Placed(task, record, seconds)
+    return DoneTask(task, record, seconds)
 
 
 def _outcomes(

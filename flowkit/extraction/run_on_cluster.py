@@ -18,7 +18,7 @@ from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Task
-from flowkit.extraction.run_local import Job, Placed, Placement, carry_out, feeds
+from flowkit.extraction.run_local import DoneTask, Job, Placement, carry_out, reading_ahead
 from flowkit.extraction.run_on_gpus import is_spent
 from flowkit.extraction.sites import Here, Poll, Site, Survey, survey_here
 from flowkit.provenance import versions
@@ -107,7 +107,7 @@ class _OnWorkers:
         """Processes that read and align, over all places."""
         return self.processes * max(1, job.workers)
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
         """As `Placement.run`.
 
         Raises
@@ -122,10 +122,10 @@ class _OnWorkers:
             stack.callback(durable_files.remove_stale_temporaries, job.out)
             pool = stack.enter_context(self._pool(tasks, job, reporter))
             for task, outcome in pool.submit(tasks).outcomes(stop.check):
-                placed: Placed | None = outcome.value
-                if placed is not None:
-                    reporter.advance(len(task.clips), len(placed.record.content["failures"]))
-                    yield placed
+                done: DoneTask | None = outcome.value
+                if done is not None:
+                    reporter.advance(len(task.clips), len(done.record.content["failures"]))
+                    yield done
                 elif outcome.kind == "raised" and outcome.error is not None:
                     raise outcome.error
                 else:
@@ -148,7 +148,7 @@ class _OnWorkers:
             ),
             timeout_s=START_TIMEOUT_S + ATTEMPTS * longest * job.timeout_s,
             places=1 if self._backend in GPU_BACKENDS else 0,
-            spent=partial(is_spent, job.run),
+            spent=partial(is_spent, job.run_id),
             tell=reporter.note,
         )
 
@@ -167,7 +167,7 @@ def _given_up(tasks: Sequence[Task]) -> ClusterLost:
 
 
 @contextmanager
-def _on_worker(job: Job) -> Iterator[Callable[[Task], Placed]]:
+def _on_worker(job: Job) -> Iterator[Callable[[Task], DoneTask]]:
     """Life of a process of a crew: a feed of its own, and one task after the other."""
     durable_files.remove_stale_temporaries(job.out)  # of processes that were lost on this machine
     name = ""
@@ -176,5 +176,5 @@ def _on_worker(job: Job) -> Iterator[Callable[[Task], Placed]]:
         name = str(job.devices.get("0", {}).get("name", ""))
     job = replace(job, workers=job.workers or cores(), threads=job.threads or cores())
     warm_up("cpu")
-    with feeds(job, job.workers) as ahead:
+    with reading_ahead(job, job.workers) as ahead:
         yield lambda task: carry_out(task, ahead.begin(task, None), job, Silent(), device=name)

@@ -15,9 +15,10 @@ from typing import Any
 from flowkit.errors import DeviceLost, FailureCode
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, SupervisedPool
+from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit.extraction.plan import Task
-from flowkit.extraction.run_local import Job, Placed, carry_out, feeds
+from flowkit.extraction.run_local import DoneTask, Job, carry_out, reading_ahead
 from flowkit.inputs.clip import Clip
 from flowkit.storage import durable_files
 
@@ -56,7 +57,7 @@ class OnDevices:
         """Processes that read and align: at least one a GPU."""
         return max(job.workers, self.processes)
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[Placed, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
         """As `Placement.run`.
 
         Raises
@@ -175,7 +176,7 @@ class _Device:
             window=1,
             attempts=1,  # how often a task is tried is decided here
             parents=True,
-            spent=partial(is_spent, job.run),
+            spent=partial(is_spent, job.run_id),
             changed=changed,
         )
 
@@ -212,7 +213,7 @@ class _Device:
         if self.task is not None:
             self._tally.tell(self.task, *self._counts)
 
-    def collect(self, waiting: deque[Task], reporter: Reporter, stop: Stop) -> Iterator[Placed]:
+    def collect(self, waiting: deque[Task], reporter: Reporter, stop: Stop) -> Iterator[DoneTask]:
         """The task that is done; or it is begun anew after a death, or given back with the GPU taken out."""
         if self.task is None:
             return
@@ -221,17 +222,17 @@ class _Device:
         except WorkerStartError as error:
             self._take_out(f"no process can be started on it ({error})", self.task, waiting, reporter)
             return
-        placed: Placed | None = outcome.value
+        done: DoneTask | None = outcome.value
         if outcome.kind == "raised" and outcome.error is not None:
             raise outcome.error
         if self._counts[0] > self._counts[1]:
             self._barren = 0
-        if placed is None:
+        if done is None:
             self._mourn(self.task, outcome.detail, waiting, reporter)
             return
         self.task = None
-        self._tally.tell(placed.task, len(placed.task.clips), len(placed.record.content["failures"]))
-        yield placed
+        self._tally.tell(done.task, len(done.task.clips), len(done.record.content["failures"]))
+        yield done
 
     def _mourn(self, task: Task, how: str, waiting: deque[Task], reporter: Reporter) -> None:
         """Begin the task anew; clip by clip after two deaths, and without the clip that ends the process even so."""
@@ -300,7 +301,7 @@ def is_spent(run: str, outcome: Outcome[Any]) -> bool:
     """Whether a process is good for nothing more: its hold on the GPU is gone, or the GPU's memory was not enough."""
     if outcome.value is None:
         return isinstance(outcome.error, DeviceLost)
-    done: Placed = outcome.value
+    done: DoneTask = outcome.value
     failures = done.record.content["failures"]
     return done.record.is_of(run) and any(failure["code"] == FailureCode.GPU_OOM for failure in failures)
 
@@ -318,14 +319,14 @@ class _Counts(Silent):
 
 
 @contextmanager
-def _on_device(index: int, use: Callable[[int], None], job: Job, counts: Any) -> Iterator[Callable[[_Order], Placed]]:
+def _on_device(index: int, use: Callable[[int], None], job: Job, counts: Any) -> Iterator[Callable[[_Order], DoneTask]]:
     """Life of the process on one GPU: a feed of its own, and one task after the other."""
     use(index)
     reporter, name = _Counts(counts), str(job.devices.get(str(index), {}).get("name", ""))
     one_by_one = replace(job, batch=1)
-    with feeds(job, job.workers) as ahead:
+    with reading_ahead(job, job.workers) as ahead:
 
-        def work(order: _Order) -> Placed:
+        def work(order: _Order) -> DoneTask:
             feed = ahead.begin(order.task, order.following)
             how = one_by_one if order.alone else job
             return carry_out(order.task, feed, how, reporter, blamed=order.blamed, device=name)

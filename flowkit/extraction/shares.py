@@ -1,4 +1,4 @@
-"""`--shard`: one of several runs on one folder, each with its share of the tasks; any number of machines, no engine between them.
+"""`--part`: one of several runs on one folder, each with its share of the tasks; any number of machines, no engine between them.
 
 Every share has the same plan, which whoever is first publishes; a share only chooses among its pending tasks. So the number of
 shares may change from run to run, and shares may overlap, die and be run again: the shards are those of one run.
@@ -33,10 +33,10 @@ class Share:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"options: N of --shard i/N must be 1 or more; got {self}. 0/1 is the whole.")
+            raise ConfigError(f"options: N of --part i/N must be 1 or more; got {self}. 0/1 is the whole.")
         if not 0 <= self.index < self.count:
             raise ConfigError(
-                f"options: --shard i/N must have i from 0 to N - 1, for it is counted from 0; got {self}. The shares of "
+                f"options: --part i/N must have i from 0 to N - 1, for it is counted from 0; got {self}. The shares of "
                 f"{self.count} are {_all_of(self.count)}."
             )
 
@@ -103,7 +103,7 @@ class Share:
 
 
 def parse_share(text: str, environ: Mapping[str, str]) -> Share:
-    """The share that `--shard` asks for.
+    """The share that `--part` asks for.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def parse_share(text: str, environ: Mapping[str, str]) -> Share:
     if parts is None:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise ConfigError(
-            f"options: --shard must be i/N, counted from 0, or {SLURM}; got {shown!r}. Pass --shard 0/4, 1/4, 2/4 and 3/4 to four "
+            f"options: --part must be i/N, counted from 0, or {SLURM}; got {shown!r}. Pass --part 0/4, 1/4, 2/4 and 3/4 to four "
             "runs."
         )
     return Share(int(parts[1]), int(parts[2]))
@@ -137,7 +137,7 @@ def array_warning(environ: Mapping[str, str]) -> str | None:
     if ELEMENT not in environ:
         return None
     return (
-        f"Warning: this is element {environ[ELEMENT]} of a SLURM job array, and it takes the whole manifest. Pass --shard {SLURM} "
+        f"Warning: this is element {environ[ELEMENT]} of a SLURM job array, and it takes the whole manifest. Pass --part {SLURM} "
         "where the elements are to share it."
     )
 
@@ -145,8 +145,8 @@ def array_warning(environ: Mapping[str, str]) -> str | None:
 def _share_of_array(environ: Mapping[str, str]) -> Share:
     if ELEMENT not in environ:
         raise ConfigError(
-            f"options: --shard {SLURM} must be in a SLURM job array; got no {ELEMENT} in the environment. Submit the job with "
-            "sbatch --array=0-3, or pass --shard i/N."
+            f"options: --part {SLURM} must be in a SLURM job array; got no {ELEMENT} in the environment. Submit the job with "
+            "sbatch --array=0-3, or pass --part i/N."
         )
     found = {name: environ.get(variable, "") for name, variable in ARRAY.items()}
     if not all(re.fullmatch("[0-9]{1,9}", value) for value in found.values()):
@@ -161,7 +161,7 @@ def _share_of_array(environ: Mapping[str, str]) -> Share:
 def _refuse_array(found: Mapping[str, str]) -> NoReturn:
     got = ", ".join(f"{ARRAY[name]}={value}" for name, value in found.items())
     raise ConfigError(
-        f"options: --shard {SLURM} must be in a job array of one start, end and step, such as sbatch --array=0-7 or "
+        f"options: --part {SLURM} must be in a job array of one start, end and step, such as sbatch --array=0-7 or "
         f"--array=5-11:3; got {got}. Submit such an array again: what is done is not done twice."
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from flowkit.execution.memory import check_address_space
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.standard_streams import open_closed
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import WorkerStartError
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.read_and_align import clip_error
 from flowkit.face.align import check_needs
@@ -27,6 +27,7 @@ from flowkit.inputs.manifest import read_manifest
 from flowkit.motion.spotting import Spotted, spotter
 from flowkit.provenance import refuse_windows
 from flowkit.storage import durable_files
+from flowkit.storage.out_file import check_out_file
 from flowkit_kernels import warm_up
 
 APEX_CONFIDENCE = "apex_confidence"
@@ -114,7 +115,9 @@ def complete(
     root = options.root or manifest.parent
     if not root.is_dir():
         raise ManifestError(f"{root}: --root must be a folder; got none there. Check the path.")
-    _check_out(out, manifest, options.overwrite)
+    if out.exists() and out.samefile(manifest):
+        raise ConfigError(f"{out}: --out must be another file than the manifest; got the same. Choose another name.")
+    check_out_file(out, overwrite=options.overwrite)
     check_needs(align)
     check_address_space()
     wanted = [clip for clip in clips if clip.apex is None]
@@ -150,23 +153,6 @@ def _spot_all(
             raise EnvironmentMissing(
                 f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
             ) from error
-
-
-def _check_out(out: Path, manifest: Path, overwrite: bool) -> None:
-    """Refuse, before anything is computed, a place where the result cannot go."""
-    if out.is_dir():
-        raise ConfigError(f"{out}: --out must name a file; got a folder. Add the file's name.")
-    if out.exists() and out.samefile(manifest):
-        raise ConfigError(f"{out}: --out must be another file than the manifest; got the same. Choose another name.")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out}: --out must not exist yet; got a file. Choose another name, or pass --overwrite.")
-    folder = out.absolute().parent
-    if not folder.is_dir():
-        raise ConfigError(f"{out}: --out must lie in a folder that exists; got none. Make the folder.")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(
-            f"{out}: --out must lie in a folder that can be written; got {folder}. Check the permissions."
-        )
 
 
 def _store(out: Path, content: bytes, overwrite: bool) -> None:

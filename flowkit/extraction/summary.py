@@ -14,7 +14,7 @@ from typing import Any
 from flowkit.errors import FlowkitError
 from flowkit.extraction.shares import Share
 
-FEED = "read and align"
+READ_AND_ALIGN = "read and align"
 """Reading and aligning as one stage: the same workers do both."""
 
 
@@ -75,18 +75,22 @@ class Summary:
         """Clips a second that each stage could do, had it nothing to wait for; spotting, reading and aligning are one."""
         seconds, clips = dict(self.stage_seconds), self.stage_seconds.clips
         feed_s = sum(seconds.pop(name, 0.0) for name in ("spot", "read", "align"))
-        rates = {FEED: self.workers * clips["align"] / feed_s} if feed_s else {}
+        rates = {READ_AND_ALIGN: self.workers * clips["align"] / feed_s} if feed_s else {}
         return rates | {name: self.processes * clips[name] / s for name, s in seconds.items() if s and clips[name]}
 
     @property
     def bound_by(self) -> str:
         """The stage that bounds the run, empty if nothing was computed: all but reading and aligning follow each other."""
         rates = self.stage_rates
-        chain = {name: rate for name, rate in rates.items() if name != FEED}
+        chain = {name: rate for name, rate in rates.items() if name != READ_AND_ALIGN}
         if not chain:
             return ""
         together = 1 / sum(1 / rate for rate in chain.values())
-        return FEED if rates.get(FEED, math.inf) < together else min(chain, key=lambda name: chain[name])
+        return (
+            READ_AND_ALIGN
+            if rates.get(READ_AND_ALIGN, math.inf) < together
+            else min(chain, key=lambda name: chain[name])
+        )
 
     @property
     def exit_code(self) -> int:

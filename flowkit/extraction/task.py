@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flowkit.config import ExtractConfig
 from flowkit.errors import ClipError, DeviceOutOfMemory, FailureCode
 from flowkit.execution.progress import Reporter
-from flowkit.execution.supervised_pool import Outcome
+from flowkit.execution.worker_process import Outcome
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip, clip_error, internal_error
 from flowkit.extraction.summary import StageSeconds
@@ -30,7 +30,7 @@ from flowkit.storage.quality import EXPLAINED_LIMIT_PX, RESIDUAL_LIMIT_PX, SEPAR
 from flowkit.storage.schema import COLUMNS, SPOTTED, Sample
 from flowkit.storage.shard_writer import shard_image
 
-Feed = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
+AlignedClips = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
 """Gives each clip of a task, in its order, with the outcome of reading and aligning it."""
 _COLUMNS = {column.name for column in COLUMNS}
 
@@ -40,7 +40,7 @@ class TaskWork:
     """What `run_task` needs besides the task.
 
     `settings` is the configuration as run.json has it, made once: the files that it names may change while a run goes on.
-    `run` and `device` go into the record: which run it was, and the GPU that computed.
+    `run_id` and `device` go into the record: which run it was, and the GPU that computed.
     """
 
     config: ExtractConfig
@@ -49,17 +49,17 @@ class TaskWork:
     batch: int
     stage_seconds: StageSeconds
     reporter: Reporter
-    run: str = ""
+    run_id: str = ""
     device: str = ""
 
 
-def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record:
+def run_task(task: Task, clips: AlignedClips, out: Path, work: TaskWork) -> commit.Record:
     """Compute one task and commit it; nothing happens if it is committed already.
 
     Parameters
     ----------
     task : Task
-    feed : callable
+    clips : callable
         Gives (clip, outcome of reading and aligning it) in the task's order.
     out : Path
     work : TaskWork
@@ -80,7 +80,7 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record
     began = time.time()
     samples: list[Sample] = []
     failures: list[tuple[Clip, ClipError]] = []
-    for batch in _batches(feed(), work.batch):
+    for batch in _batches(clips(), work.batch):
         done = _compute_batch(batch, work)
         samples += [result for _, result in done if not isinstance(result, ClipError)]
         failed = [(clip, result) for clip, result in done if isinstance(result, ClipError)]
@@ -88,7 +88,7 @@ def run_task(task: Task, feed: Feed, out: Path, work: TaskWork) -> commit.Record
         work.reporter.advance(len(done), len(failed))
     with work.stage_seconds.timed("store", len(samples)):
         image = shard_image(samples, work.settings) if samples else None
-        content = record_content(task, samples, failures, began, work.run, work.device)
+        content = record_content(task, samples, failures, began, work.run_id, work.device)
         return commit.publish(out, task.index, image, content)
 
 
@@ -244,7 +244,7 @@ def record_content(
     samples: Sequence[Sample],
     failures: Sequence[tuple[Clip, ClipError]],
     began: float,
-    run: str = "",
+    run_id: str = "",
     device: str = "",
 ) -> dict[str, Any]:
     """What the commit record of a task says: its key, where, when and by which run it was done, and a line a clip."""
@@ -252,7 +252,7 @@ def record_content(
     host = platform.node()
     return {
         "key": task.key,
-        "run": run,
+        "run": run_id,
         "host": host,
         "device": device,
         "began": began,

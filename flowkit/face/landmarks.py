@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import EnvironmentMissing, ManifestError
-from flowkit.inputs.manifest import MAX_LISTED
+from flowkit.listing import problem_lines
 from flowkit.storage.safe_files import lines, read_regular, regular
 from flowkit.system_libraries import install_line, missing_system_libraries
 
@@ -160,8 +160,7 @@ def read_landmarks_file(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"{path}: landmarks must be a readable CSV file in UTF-8; got {error}. Correct the file.")
     if problems:
-        more = f"\n... and {len(problems) - MAX_LISTED} more." if len(problems) > MAX_LISTED else ""
-        raise ManifestError("\n".join(problems[:MAX_LISTED]) + more)
+        raise ManifestError(problem_lines(problems))
     return clips
 
 

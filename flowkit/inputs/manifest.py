@@ -22,6 +22,7 @@ from pathlib import Path
 
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip, Draft
+from flowkit.listing import MAX_PROBLEMS, problem_lines
 from flowkit.storage.durable_files import publish_file, replace_file
 from flowkit.storage.row_table import no_garbage_collection
 from flowkit.storage.safe_files import MAX_LINE, lines, regular
@@ -30,8 +31,6 @@ REQUIRED = ("clip_id", "path", "onset", "apex", "offset", "subject", "dataset", 
 OPTIONAL = ("fps", "source_hash")
 _FILLED = ("clip_id", "path", "subject", "dataset")
 _KNOWN = frozenset(REQUIRED + OPTIONAL)
-MAX_LISTED = 20
-"""Problems printed before the rest is only counted."""
 MAX_CARRIED = 16384
 """Most bytes of the further columns of a row: they are stored as one text."""
 MAX_DIGITS = 9
@@ -149,13 +148,12 @@ class _Problems:
 
     def add(self, *problems: str) -> None:
         self.count += len(problems)
-        self._listed += problems[: MAX_LISTED - len(self._listed)]
+        self._listed += problems[: MAX_PROBLEMS - len(self._listed)]
 
     def refuse(self) -> None:
         """Raise if there is any."""
         if self.count:
-            more = [f"... and {self.count - MAX_LISTED} more."] if self.count > MAX_LISTED else []
-            raise ManifestError("\n".join([*self._listed, *more]))
+            raise ManifestError(problem_lines(self._listed, self.count))
 
 
 class _Header:

@@ -33,7 +33,8 @@ from PIL import Image
 
 from flowkit.errors import ClipError, FailureCode, ManifestError
 from flowkit.inputs.clip import Clip
-from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT
+from flowkit.inputs.manifest import MAX_TEXT
+from flowkit.listing import problem_lines
 from flowkit.storage.safe_files import lines, regular
 
 Zero = Literal["mode", "median"]
@@ -131,8 +132,7 @@ def _read_list(path: Path) -> list[Clip]:
     if not by_picture and not problems:
         problems.append(f"{path}: list must name at least one clip; got none. Add rows.")
     if problems:
-        more = f"\n... and {len(problems) - MAX_LISTED} more." if len(problems) > MAX_LISTED else ""
-        raise ManifestError("\n".join(problems[:MAX_LISTED]) + more)
+        raise ManifestError(problem_lines(problems))
     return sorted(by_picture.values(), key=lambda clip: clip.clip_id)
 
 

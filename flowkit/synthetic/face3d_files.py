@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ConfigError
-from flowkit.inputs.manifest import MAX_LISTED
+from flowkit.listing import listed
 from flowkit.storage.safe_files import read_regular, regular
 
 Array = npt.NDArray[np.float64]
@@ -161,7 +160,7 @@ def _read_npz(path: Path) -> Face:
     names = [str(name) for name in held["expression_names"]]
     missing = [name for name in shape_names() if name not in names]
     if missing:
-        raise ConfigError(f"{path}: expression_names must have {_listed(missing)}; got none of that name. {_GET}")
+        raise ConfigError(f"{path}: expression_names must have {listed(missing)}; got none of that name. {_GET}")
     expressions = held["expressions"].astype(np.float64)
     return Face(
         points=held["vertices"].astype(np.float64),
@@ -220,7 +219,7 @@ def _read_folder(path: Path) -> Face:
     missing = [f"{name}.obj" for name in names if not (folder / f"{name}.obj").exists()]
     if missing:
         raise ConfigError(
-            f"{folder}: a folder of ICT-FaceKit (FaceXModel) must have {_listed(missing)}; got none of that name. {_GET_FOLDER}"
+            f"{folder}: a folder of ICT-FaceKit (FaceXModel) must have {listed(missing)}; got none of that name. {_GET_FOLDER}"
         )
     points, polygons, uv = _read_mesh(folder / f"{neutral}.obj")
     kept, triangles = _kept(points, polygons)
@@ -312,7 +311,7 @@ def _checked(path: Path, face: Face) -> Face:
     bad = [name for name, values in held.items() if not np.abs(values).max() < _MOST_CM]  # nor is NaN
     if bad:
         raise ConfigError(
-            f"{path}: {_listed(bad)} must hold numbers between -{_MOST_CM} and {_MOST_CM} (cm); got others, or NaN. {_GET}"
+            f"{path}: {listed(bad)} must hold numbers between -{_MOST_CM} and {_MOST_CM} (cm); got others, or NaN. {_GET}"
         )
     chosen = {"triangles": face.triangles, "the 68 landmarks": face.landmarks_68}
     if face.mediapipe is not None:
@@ -331,9 +330,3 @@ def _checked(path: Path, face: Face) -> Face:
             f"{path}: eyeballs must lie on both sides of x = 0; got them from x = {across.min():.3g} to {across.max():.3g}. {_GET}"
         )
     return face
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - MAX_LISTED} more" if len(every) > MAX_LISTED else ""
-    return ", ".join(every[:MAX_LISTED]) + more

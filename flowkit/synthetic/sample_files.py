@@ -32,11 +32,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.errors import ConfigError, EnvironmentMissing, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import WorkerStartError
 from flowkit.labels.groupings import grouping
 from flowkit.storage import durable_files
 from flowkit.synthetic.expressions import EMOTIONS

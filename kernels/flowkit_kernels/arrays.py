@@ -18,7 +18,7 @@ _ON_GPU = (2, 13)
 """DLPack's numbers for memory of a GPU, plain and managed."""
 
 
-class Placed(NamedTuple):
+class CallArrays(NamedTuple):
     """Arrays of one call where they will be computed."""
 
     operations: backends.Operations
@@ -28,7 +28,7 @@ class Placed(NamedTuple):
     """The result as an array of the library that the first array came from."""
 
 
-def place(where: str, arrays: Mapping[str, Any], backend: str) -> Placed:
+def place(where: str, arrays: Mapping[str, Any], backend: str) -> CallArrays:
     """Find out where a call runs.
 
     Parameters
@@ -42,7 +42,7 @@ def place(where: str, arrays: Mapping[str, Any], backend: str) -> Placed:
 
     Returns
     -------
-    Placed
+    CallArrays
         Nothing is copied.
 
     Raises
@@ -61,7 +61,7 @@ def place(where: str, arrays: Mapping[str, Any], backend: str) -> Placed:
             )
     if not on_gpu:
         adopted = [_in_host_memory(where, name, array) for name, array in arrays.items()]
-        return Placed(
+        return CallArrays(
             backends.load_operations(backend), adopted, host_ranges, lambda result: _as_library_of(first, result)
         )
     name = backends.resolve_backend("cuda" if backend == "auto" else backend)
@@ -78,7 +78,7 @@ def place(where: str, arrays: Mapping[str, Any], backend: str) -> Placed:
         with getattr(result, "device", nullcontext()):  # CuPy lets the taker wait for the current GPU's stream
             return _as_library_of(first, result)
 
-    return Placed(operations, adopted, operations.ranges, give_back)
+    return CallArrays(operations, adopted, operations.ranges, give_back)
 
 
 def lies_on_gpu(array: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.cli.common import (
     FOLDER,
     Commands,

@@ -23,7 +23,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.errors import ConfigError, EnvironmentMissing
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop

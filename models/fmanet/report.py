@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.errors import FlowkitError
 from flowkit.reports.html import Html, document, element, facts, table
 from flowkit.reports.pictures import RGB, colour_wheel, data_uri, flow_picture, mmcof_picture, mmcof_wheel, png_bytes

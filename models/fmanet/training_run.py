@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowkit import __version__
+from flowkit._version import __version__
 from flowkit.errors import (
     ClusterLost,
     ConfigError,
@@ -31,7 +31,8 @@ from flowkit.errors import (
 from flowkit.execution.dask_pool import ClusterPool, ask, connect
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
-from flowkit.execution.supervised_pool import Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit.provenance import cores, processor
 from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json

@@ -358,7 +358,7 @@ def test_a_stored_result_whose_times_are_none_is_refused(stored: Path, tmp_path:
         (("--tolerance", "-1"), "--tolerance must be 0 or more; got -1.0"),
         (("--tolerance", "nan"), "--tolerance must be 0 or more; got nan"),
         (("--out", "nowhere/result.json"), "--out must lie in a folder that exists"),
-        (("--out", "."), "--out must name a file; got the folder ."),
+        (("--out", "."), ".: --out must name a file; got a folder"),
         (("--end-to-end", "--compare", "x.json"), "--end-to-end must come without --op, --size"),
         (("--end-to-end", "--size", "64"), "--end-to-end must come without --op, --size"),
         (("--end-to-end", "--backend", "opencv"), "backend must be one that extract has"),
@@ -609,7 +609,7 @@ assert active.value == 0
 
 @backend_params(GPU_BACKENDS)
 def test_a_gpu_gives_right_answers_and_times_on_both_clocks(backend: str) -> None:
-    document = measure.run(BenchOptions((backend,), sizes=((64, 64),), batches=(1, 5), seconds=0.05))
+    document = measure.measure_cases(BenchOptions((backend,), sizes=((64, 64),), batches=(1, 5), seconds=0.05))
     assert result.troubles(document) == []
     for row in document["rows"]:
         assert 0 < row["timing"]["device_s"]["median"] < 10

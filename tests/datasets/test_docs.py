@@ -7,20 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+from set_tables import PAGES as WITH_TABLE
+from set_tables import commands, with_table
 
 from flowkit.datasets import COMPOSITE, DATASETS
 from flowkit.datasets.corrections import COLUMNS, FILE
-from flowkit.labels.groupings import groupings
+from flowkit.labels.groupings import grouping
 
 DOCS = Path(__file__).parents[2] / "docs" / "datasets"
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name not in ("README.md", "videos.md"))
 """Of data sets that others annotated."""
 TABLE = Path(__file__).parents[2] / "flowkit" / "datasets" / FILE
-
-
-def commands(page: Path) -> list[str]:
-    """Data sets whose manifest a page says how to write."""
-    return re.findall(r"^    flowkit manifest ([a-z0-9-]+) ", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def corrections_on(page: Path) -> list[tuple[str, ...]]:
@@ -48,9 +45,15 @@ def test_a_page_names_data_sets_and_groupings_that_exist(page: Path) -> None:
     assert set(commands(page)) <= {*DATASETS, COMPOSITE}
     tables = re.findall(r"^\| `([a-z0-9][a-z0-9-]*)` \|.*\|.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert tables
-    assert set(tables) <= set(groupings())
+    for name in tables:
+        assert grouping(name).name == name
 
 
 @pytest.mark.parametrize("name", [*DATASETS, COMPOSITE])
 def test_every_data_set_has_a_page(name: str) -> None:
     assert any(name in commands(page) for page in PAGES)
+
+
+@pytest.mark.parametrize("page", WITH_TABLE, ids=lambda page: page.parent.name)
+def test_the_table_of_data_sets_is_the_registry(page: Path) -> None:
+    assert with_table(page) == page.read_text(encoding="utf-8"), "run: python tests/datasets/set_tables.py"

@@ -108,7 +108,7 @@ def test_nothing_is_ever_written_into_a_data_set(tmp_path: Path, casme2: Path) -
 def test_a_file_that_is_there_stays_unless_it_may_go(tmp_path: Path, casme2: Path) -> None:
     out = tmp_path / "a.csv"
     out.write_text("mine")
-    assert "file must not exist yet" in manifest("casme2", casme2, "--out", out).err
+    assert "--out must not exist yet" in manifest("casme2", casme2, "--out", out).err
     assert out.read_text() == "mine"
     assert manifest("casme2", casme2, "--out", out, "--overwrite").code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["CASME II", "a.csv"]  # no temporary file is left

@@ -12,7 +12,8 @@ import pytest
 
 from conftest import SMALL, flowkit
 from flowkit.execution.memory import NEEDED_BYTES, _group_limits, memory_advice
-from flowkit.execution.supervised_pool import Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit.extraction.read_and_align import clip_error
 from flowkit.inputs.clip import Clip
 

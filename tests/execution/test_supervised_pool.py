@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from flowkit.execution import supervised_pool
-from flowkit.execution.supervised_pool import Outcome, SupervisedPool, WorkerStartError
+from flowkit.execution import supervised_pool, worker_process
+from flowkit.execution.supervised_pool import SupervisedPool
+from flowkit.execution.worker_process import Outcome, WorkerStartError
 
 
 class OddError(Exception):
@@ -132,14 +133,14 @@ def test_a_process_that_cannot_be_killed_is_left_behind(monkeypatch: pytest.Monk
 
     Looked at in the supervisor's thread: when that ends, Linux kills the process.
     """
-    real, left = supervised_pool._await_end, list[bool]()
+    real, left = worker_process.await_end, list[bool]()
 
     def await_end(process: BaseProcess) -> None:
         real(process)
         left.append(process.is_alive() and process not in multiprocessing.active_children())
 
-    monkeypatch.setattr(supervised_pool, "KILL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(supervised_pool, "_await_end", await_end)
+    monkeypatch.setattr(worker_process, "KILL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(supervised_pool, "await_end", await_end)
     with SupervisedPool(handler, workers=1, timeout_s=30, window=2) as pool:
         pool.submit(["hang"])
         while not (pool._workers and pool._workers[0].job):

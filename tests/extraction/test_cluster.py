@@ -29,11 +29,11 @@ from flowkit.execution import dask_worker as crew
 from flowkit.execution.dask_pool import ClusterPool, connect
 from flowkit.execution.dask_worker import Crew, Expected
 from flowkit.execution.progress import Silent
-from flowkit.execution.supervised_pool import Outcome
+from flowkit.execution.worker_process import Outcome
 from flowkit.extraction import pipeline, read_and_align, run_on_cluster, sites, task
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
-from flowkit.extraction.run_local import Job, Placed
+from flowkit.extraction.run_local import DoneTask, Job
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import read_manifest
 from flowkit.storage.folder import ShardFolder
@@ -156,11 +156,11 @@ ON_WORKER = run_on_cluster._on_worker
 
 
 @contextlib.contextmanager
-def deadly_worker(name: str, job: Job) -> Iterator[Callable[[Task], Placed]]:
+def deadly_worker(name: str, job: Job) -> Iterator[Callable[[Task], DoneTask]]:
     """The real process of a crew, which the task of one clip ends."""
     with ON_WORKER(job) as work:
 
-        def deadly(one: Task) -> Placed:
+        def deadly(one: Task) -> DoneTask:
             if any(clip.clip_id == name for clip in one.clips):
                 os.kill(os.getpid(), signal.SIGSEGV)
             return work(one)
@@ -413,7 +413,7 @@ def test_the_slot_of_a_gpu_worker_uses_its_first_gpu(tmp_path: Path, monkeypatch
     """Without a GPU: which device a worker's process is told to use, and that it is one process whatever the threads."""
     used: list[tuple[str, int]] = []
     monkeypatch.setattr(run_on_cluster, "use_device", lambda backend, index: used.append((backend, index)))
-    monkeypatch.setattr(run_on_cluster, "feeds", lambda job, workers: contextlib.nullcontext(workers))
+    monkeypatch.setattr(run_on_cluster, "reading_ahead", lambda job, workers: contextlib.nullcontext(workers))
     run = Job(tmp_path, load_config(None, backend="cuda"), {}, squares, workers=0, threads=0, batch=1, timeout_s=1)
     with run_on_cluster._on_worker(run):
         assert used == [("cuda", 0)]

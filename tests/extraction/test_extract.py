@@ -360,7 +360,7 @@ def test_faces_are_kept_only_on_request_and_archives_read_back(
         (("--device", "0,x"), "--device must be indices of GPUs"),
         (("--device", "1,1"), "devices must be indices from 0 to 9999, as whole numbers, each once"),
         (("--cluster", "somewhere"), "--cluster must be local, an address"),
-        (("--shard", "2/2"), "The shares of 2 are 0/2, 1/2."),
+        (("--part", "2/2"), "The shares of 2 are 0/2, 1/2."),
         (("--set", "tvl1.lambda=1", "--workers", "2"), "tvl1.lambda: unknown setting. Did you mean tvl1.lambda_?"),
         (("--batch", "0"), "batch must be from 1"),
         (("--root", "/nowhere"), "--root must be a folder"),

@@ -79,7 +79,7 @@ def first_runs(cropped: Path, without_apex: Path, tmp_path_factory: pytest.TempP
         "TMPDIR": str(folder / "tmp"),
     }
     out, completed = folder / "out", folder / "completed.csv"
-    commands = [("extract", cropped, "--out", out, *SMALL, "--shard", f"{share}/2", "--json") for share in (0, 1)]
+    commands = [("extract", cropped, "--out", out, *SMALL, "--part", f"{share}/2", "--json") for share in (0, 1)]
     commands += [("spot", without_apex, "--out", completed, "--align", "none", "--workers", "2")]
     running = [start(*command, **environment) for command in commands]
     ended = [(process.communicate(timeout=400), process.returncode) for process in running]

@@ -35,7 +35,7 @@ from flowkit.extraction.pipeline import preview
 from flowkit.extraction.read_and_align import clip_loader
 from flowkit.extraction.run_local import Job
 from flowkit.extraction.run_on_gpus import MAX_BARREN_DEATHS, OnDevices, _shares
-from flowkit.extraction.summary import FEED, StageSeconds
+from flowkit.extraction.summary import READ_AND_ALIGN, StageSeconds
 from flowkit.inputs.manifest import read_manifest
 from flowkit.reports.shard_report import write_report
 from flowkit.storage.folder import ShardFolder
@@ -422,8 +422,8 @@ def test_devices_that_are_no_indices_are_refused_in_words(devices: Any) -> None:
 @pytest.mark.parametrize(
     ("flow_s", "bound", "rates"),
     [
-        (1.0, FEED, {FEED: 50, "flow": 200, "mmcof": 1000, "store": 400}),
-        (4.0, "flow", {FEED: 50, "flow": 50, "mmcof": 1000, "store": 400}),
+        (1.0, READ_AND_ALIGN, {READ_AND_ALIGN: 50, "flow": 200, "mmcof": 1000, "store": 400}),
+        (4.0, "flow", {READ_AND_ALIGN: 50, "flow": 50, "mmcof": 1000, "store": 400}),
     ],
 )
 def test_the_stage_that_bounds_a_run_is_named(flow_s: float, bound: str, rates: dict[str, float]) -> None:

@@ -13,7 +13,8 @@ import pytest
 from flowkit.errors import ClipError, FailureCode, ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.key_frames import key_frames
-from flowkit.inputs.manifest import MAX_LISTED, MAX_TEXT, REQUIRED, path_problem, read_manifest
+from flowkit.inputs.manifest import MAX_TEXT, REQUIRED, path_problem, read_manifest
+from flowkit.listing import MAX_PROBLEMS
 
 HEADER = ",".join(REQUIRED)
 GOOD = {
@@ -125,8 +126,8 @@ def test_short_row_is_named(tmp_path: Path):
 def test_all_problems_come_at_once_and_the_rest_is_counted(tmp_path: Path):
     two = problems(manifest(tmp_path, row(onset="x", apex="y"), row(clip_id="", path="..")))
     assert [line.split(": ")[0] for line in two] == ["clips.csv:2"] * 2 + ["clips.csv:3"] * 2
-    many = problems(manifest(tmp_path, *(row(clip_id=f"c{n}", onset="x") for n in range(MAX_LISTED + 7))))
-    assert len(many) == MAX_LISTED + 1
+    many = problems(manifest(tmp_path, *(row(clip_id=f"c{n}", onset="x") for n in range(MAX_PROBLEMS + 7))))
+    assert len(many) == MAX_PROBLEMS + 1
     assert many[-1] == "... and 7 more."
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from flowkit.errors import ConfigError
-from flowkit.labels.groupings import Grouping, default_grouping, grouping, groupings, preview
+from flowkit.labels.groupings import Grouping, default_grouping, grouping, preview
 from flowkit.synthetic.scenes import LABELS
 
+CLASSES = Path(__file__).parents[2] / "flowkit" / "labels" / "classes.toml"
 FOUND = {
     "casme2": {"others": 99, "disgust": 63, "happiness": 32, "repression": 27, "surprise": 25, "sadness": 7, "fear": 2},
     "samm": {
@@ -174,7 +176,8 @@ def small_file(folder: Path, text: str) -> Path:
 
 def test_a_file_of_ones_own_is_taken_in_place_of_the_bundled_one(tmp_path: Path) -> None:
     path = small_file(tmp_path, 'classes = ["x", "y"]\n[groupings.two.lab]\nx = ["a", "b"]\ny = ["c"]\n')
-    assert groupings(path) == ("two", "raw")
+    with pytest.raises(ConfigError, match="must be one of two, raw; got '3-class'"):
+        grouping("3-class", path)
     assert [grouping("two", path).of("lab", label) for label in "abc"] == ["x", "x", "y"]
 
 
@@ -193,12 +196,12 @@ def test_a_file_of_ones_own_is_taken_in_place_of_the_bundled_one(tmp_path: Path)
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        groupings(small_file(tmp_path, text))
+        grouping("two", small_file(tmp_path, text))
     assert message in str(caught.value)
 
 
 def test_every_bundled_grouping_can_produce_each_of_its_classes() -> None:
-    for name in groupings():
+    for name in tomllib.loads(CLASSES.read_text(encoding="utf-8"))["groupings"]:
         made: Grouping = grouping(name)
         reachable = {cls for labels in made.datasets.values() for cls in labels.classes.values() if cls}
         assert reachable == set(made.classes), name
@@ -206,7 +209,7 @@ def test_every_bundled_grouping_can_produce_each_of_its_classes() -> None:
 
 def test_reading_groupings_costs_neither_torch_nor_hdf5() -> None:
     heavy = "{'torch', 'h5py', 'cv2', 'numba'} & set(sys.modules)"
-    code = f"import flowkit.labels.groupings as c; c.groupings(); sys.exit(str({heavy}))"
+    code = f"import flowkit.labels.groupings as c; c.grouping('3-class'); sys.exit(str({heavy}))"
     code = f"import sys; sys.path[:0] = {sys.path!r}; {code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "set()"

@@ -1,10 +1,8 @@
-"""The house rules that a machine can hold: who may import whom, how long a function may be, what library code never does."""
+"""The house rules that a machine can hold: which packages are imported, how long a function is, what library code never does."""
 
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,17 +30,7 @@ IMPORTED_LATE = (
     PACKAGES["flowkit"] / "execution" / "dask_worker.py",
 )
 """Imported when a GPU backend is called, or a cluster, so these may import their packages as they please."""
-FLOWKIT_FOR_FMANET = (
-    "flowkit.errors",
-    "flowkit.provenance",
-    "flowkit.settings_io",
-    "flowkit.storage",
-    "flowkit.execution",
-    "flowkit.labels",
-    "flowkit.reports",
-    "flowkit.cli.common",
-)
-LONGEST_FUNCTION = 60
+LONGEST_FUNCTION = 45
 LONG_FUNCTIONS: dict[str, str] = {}
 """Exceptions to the limit, each with its reason."""
 
@@ -83,9 +71,6 @@ def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
     assert not {name.split(".")[0] for name in everything} & NEVER[package]
     if not any(path.is_relative_to(late) for late in IMPORTED_LATE):
         assert not {name.split(".")[0] for name in top_level_imports(tree)} & LAZY[package]
-    if package == "fmanet":
-        ours = {name for name in everything if name.startswith("flowkit.")}
-        assert not {name for name in ours if not f"{name}.".startswith(tuple(f"{one}." for one in FLOWKIT_FOR_FMANET))}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -99,21 +84,6 @@ def test_library_code_is_short_and_says_nothing_by_itself(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "print", f"{path}:{node.lineno}: print"
         assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}: assert in library code"
-
-
-def test_reading_shards_costs_neither_numba_nor_mediapipe_nor_opencv() -> None:
-    code = (
-        "import sys, flowkit.storage.folder, flowkit.errors, flowkit.execution.supervised_pool, flowkit.settings_io\n"
-        "heavy = {'numba', 'mediapipe', 'cv2', 'torch', 'av', 'click'} & set(sys.modules)\n"
-        "sys.exit(', '.join(sorted(heavy)) or 0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_no_dependency_brings_in_the_other_opencv() -> None:

@@ -70,7 +70,7 @@ def test_extract_says_in_one_line_how_to_go_on_with_the_settings_of_an_old_folde
     cropped: Path, undisturbed: Path, old: Path, tmp_path: Path
 ) -> None:
     before = commit.listing(old)
-    for flags in (SMALL, (*SMALL, "--stabilise", "none"), (*SMALL, "--dry-run"), (*SMALL, "--shard", "0/2")):
+    for flags in (SMALL, (*SMALL, "--stabilise", "none"), (*SMALL, "--dry-run"), (*SMALL, "--part", "0/2")):
         done = flowkit("extract", cropped, "--out", old, *flags)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
         assert f"for the same settings: flowkit settings --of {old} --out FILE, then --config FILE" in done.err
@@ -86,7 +86,7 @@ def test_an_old_folder_without_a_shard_is_begun_anew(cropped: Path, old: Path) -
     shutil.rmtree(old / "shards")
     done = flowkit("extract", cropped, "--out", old, *SMALL, "--dry-run", "--json")
     assert json.loads(done.out)["pending"] == 12
-    share = flowkit("extract", cropped, "--out", old, *SMALL, "--shard", "0/2")
+    share = flowkit("extract", cropped, "--out", old, *SMALL, "--part", "0/2")
     assert share.code == 2
     assert "got schema 1 -> 2, and no shard yet" in share.err
 
