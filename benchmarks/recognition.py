@@ -35,7 +35,8 @@ import machine
 import scene_sets
 from flowkit.synthetic.dataset import DATASET, synthesise
 from fmanet.dataset import Clips, ShardDataset
-from fmanet.metrics import paired_difference, seed_average, subject_interval
+from fmanet.intervals import paired_difference, subject_interval
+from fmanet.metrics import seed_average
 from fmanet.prediction_table import Prediction, read_table
 from fmanet.protocol import Fold, cross, holdout, loso, split
 

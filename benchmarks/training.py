@@ -24,12 +24,12 @@ import torch
 
 import machine
 from flowkit.settings_io import load_values
+from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.dataset import Clips, ShardDataset
-from fmanet.model import NetworkConfig, build_network, multiply_adds, parameter_count
 from fmanet.protocol import loso, split
-from fmanet.settings import RunSettings
+from fmanet.settings import NetworkConfig, RunSettings
 from fmanet.stacked_training import train_together
-from fmanet.train import State, train
+from fmanet.training import State, train
 
 FORWARD_BAR_MS, RUN_BAR_S = 5.0, 120.0
 PEAK = """

@@ -25,12 +25,12 @@ import machine
 from flowkit.settings_io import load_values
 from flowkit_kernels.host import cores
 from fmanet.batches import derived_seed
+from fmanet.building import build_network
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.metrics import score
-from fmanet.model import build_network
 from fmanet.protocol import Fold, inner_split, loso, split
 from fmanet.settings import RunSettings
-from fmanet.train import predict, train
+from fmanet.training import predict, train
 
 SHARE = 0.25
 """Of the training subjects, set aside."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
 from flowkit.named_code import is_name, pinned
-from flowkit.settings_io import build, load_values
+from flowkit.settings_classes import Settings, refuse
+from flowkit.settings_io import load_values
 from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.run_file import stored_run
 from flowkit.storage.safe_files import regular
@@ -61,9 +60,11 @@ class FrameConfig:
     follow_symlinks: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.index_base in (0, 1), "frames.index_base", "0 or 1", self.index_base)
-        depth_ok = self.bit_depth == 0 or 9 <= self.bit_depth <= 16
-        _check(depth_ok, "frames.bit_depth", "0 or 9 to 16", self.bit_depth)
+        checks = {
+            "index_base": (self.index_base in (0, 1), "0 or 1"),
+            "bit_depth": (self.bit_depth == 0 or 9 <= self.bit_depth <= 16, "0 or 9 to 16"),
+        }
+        refuse(checks, self, "frames.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,11 @@ class AlignConfig:
     steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in self.steps:
-            _check(is_name(name), "align.steps", '"module:attribute" or "module:attribute@version"', name)
-        _check(MIN_SIZE <= self.size <= MAX_SIZE, "align.size", f"from {MIN_SIZE} to {MAX_SIZE}", self.size)
+        checks = {
+            "size": (MIN_SIZE <= self.size <= MAX_SIZE, f"from {MIN_SIZE} to {MAX_SIZE}"),
+            "steps": (all(map(is_name, self.steps)), 'names as "module:attribute" or "module:attribute@version"'),
+        }
+        refuse(checks, self, "align.")
         if (self.method == "landmarks") != bool(self.landmarks):
             raise ConfigError(
                 f"settings: align.landmarks must name a file if, and only if, align.method is landmarks; got method="
@@ -133,11 +136,11 @@ class ShardConfig:
     keep_faces: bool = False
 
     def __post_init__(self) -> None:
-        _check(1 <= self.clips <= 65536, "shard.clips", "from 1 to 65536", self.clips)
+        refuse({"clips": (1 <= self.clips <= 65536, "from 1 to 65536")}, self, "shard.")
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractConfig:
+class ExtractConfig(Settings):
     """All settings of an extraction.
 
     Attributes
@@ -190,22 +193,6 @@ class ExtractConfig:
     def _pinned_steps(self) -> list[str]:
         return [pinned(name, "align.steps") for name in self.align.steps]
 
-    def fingerprint(self) -> str:
-        """16 hex digits over every setting, equal exactly where results may be mixed."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "settings") -> ExtractConfig:
-        """Build from a nested mapping, as a TOML file or run.json holds it; what is left out keeps its default.
-
-        Raises
-        ------
-        ConfigError
-            Listing every unknown key, wrong type or value out of range.
-        """
-        return typing.cast(ExtractConfig, build(cls, values, where))
-
 
 def load_config(file: str | Path | None = None, assignments: Sequence[str] = (), **flags: Any) -> ExtractConfig:
     """Settings from a TOML file, then `--set` assignments, then flags; the later wins.
@@ -223,7 +210,7 @@ def load_config(file: str | Path | None = None, assignments: Sequence[str] = (),
     ------
     ConfigError
     """
-    return typing.cast(ExtractConfig, build(ExtractConfig, load_values(file, assignments, **flags)))
+    return ExtractConfig.from_dict(load_values(file, assignments, **flags))
 
 
 def settings_of(out: Path) -> ExtractConfig:
@@ -254,8 +241,3 @@ def _content_name(setting: str, file: str) -> str:
         raise ConfigError(
             f"settings: {setting} must be a readable file; got {file!r} ({error.strerror}). Check it."
         ) from error
-
-
-def _check(ok: bool, name: str, expectation: str, value: object) -> None:
-    if not ok:
-        raise ConfigError(f"settings: {name} must be {expectation}; got {value!r}. Correct it.")

@@ -24,6 +24,7 @@ Every message reads *where: name must be expectation; got value. Next step.*
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 from flowkit_kernels.errors import (
     BackendUnavailable,
@@ -116,35 +117,52 @@ class Terminated(Interrupted):
 
 
 class FailureCode(StrEnum):
-    """Why a clip failed: the closed list of what can stand in failures.csv."""
+    """Why a clip failed: the closed list of what can stand in failures.csv, each code with what it means.
 
-    FRAME_MISSING = "FRAME_MISSING"  # no file, or no decodable frame, has that number
-    FRAME_AMBIGUOUS = "FRAME_AMBIGUOUS"  # two files of the folder have that number
-    PATH_REFUSED = "PATH_REFUSED"  # a link leads out of the root
-    IMAGE_UNREADABLE = "IMAGE_UNREADABLE"  # not an image, empty, or of a format not accepted
-    IMAGE_TRUNCATED = "IMAGE_TRUNCATED"  # the file ends too early
-    IMAGE_TOO_LARGE = "IMAGE_TOO_LARGE"  # more pixels than any camera: a bomb
-    IMAGE_TOO_SMALL = "IMAGE_TOO_SMALL"  # too small for a flow that means something
-    IMAGE_DEPTH = "IMAGE_DEPTH"  # the bit depth cannot be told; declare it
-    VIDEO_UNREADABLE = "VIDEO_UNREADABLE"  # cannot be opened or decoded
-    VIDEO_FORMAT_REFUSED = "VIDEO_FORMAT_REFUSED"  # a container outside the allowed list
-    ANNOTATION_RANGE = "ANNOTATION_RANGE"  # apex or offset outside its range
-    APEX_MISSING = "APEX_MISSING"
-    OFFSET_MISSING = "OFFSET_MISSING"
-    PHASE_INVALID = "PHASE_INVALID"  # a phase without length, under --strict-phases
-    SIZE_MISMATCH = "SIZE_MISMATCH"  # the three frames differ in size
-    FACE_NOT_FOUND = "FACE_NOT_FOUND"
-    FACE_LOST = "FACE_LOST"  # no face in apex or offset: a cut, or something in front of the face
-    LANDMARKS_MISSING = "LANDMARKS_MISSING"  # the landmark file says nothing of this clip
-    REGISTRATION_FAILED = "REGISTRATION_FAILED"  # apex or offset does not match the onset's face
-    FLOW_NONFINITE = "FLOW_NONFINITE"
-    FLOW_RANGE = "FLOW_RANGE"  # a displacement larger than the face itself
-    SOURCE_CHANGED = "SOURCE_CHANGED"  # the file changed while it was read
-    SOURCE_CHECKSUM = "SOURCE_CHECKSUM"  # the content is not what the manifest or the shard says
-    WORKER_CRASH = "WORKER_CRASH"  # the worker process died on this clip twice
-    TIMEOUT = "TIMEOUT"  # the worker process hung on this clip twice
-    GPU_OOM = "GPU_OOM"  # the clip alone does not fit into the free memory of the GPU
-    INTERNAL = "INTERNAL"  # a fault of flowkit: please report it
+    Attributes
+    ----------
+    meaning : str
+        A sentence for people.
+    """
+
+    meaning: str
+
+    def __new__(cls, code: str, meaning: str) -> Self:
+        """Make a member that equals its code and carries its meaning."""
+        member = str.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
+
+    FRAME_MISSING = "FRAME_MISSING", "No file, or no decodable frame, has that number."
+    FRAME_AMBIGUOUS = "FRAME_AMBIGUOUS", "Two files of the folder have that number."
+    PATH_REFUSED = "PATH_REFUSED", "A link leads out of the root."
+    IMAGE_UNREADABLE = "IMAGE_UNREADABLE", "Not an image, empty, or of a format that is not accepted."
+    IMAGE_TRUNCATED = "IMAGE_TRUNCATED", "The image file ends too early."
+    IMAGE_TOO_LARGE = "IMAGE_TOO_LARGE", "The image has more pixels than any camera gives."
+    IMAGE_TOO_SMALL = "IMAGE_TOO_SMALL", "The image is too small for a flow that means something."
+    IMAGE_DEPTH = "IMAGE_DEPTH", "The bit depth cannot be told; declare it (frames.bit_depth)."
+    VIDEO_UNREADABLE = "VIDEO_UNREADABLE", "The video cannot be opened or decoded."
+    VIDEO_FORMAT_REFUSED = "VIDEO_FORMAT_REFUSED", "The video's container is outside the allowed list."
+    ANNOTATION_RANGE = "ANNOTATION_RANGE", "Apex or offset lies outside its range."
+    APEX_MISSING = "APEX_MISSING", "The apex is empty (see frames.missing_apex)."
+    OFFSET_MISSING = "OFFSET_MISSING", "The offset is empty (see frames.missing_offset)."
+    PHASE_INVALID = "PHASE_INVALID", "A phase has no length, under frames.strict_phases."
+    SIZE_MISMATCH = "SIZE_MISMATCH", "The three frames differ in size."
+    FACE_NOT_FOUND = "FACE_NOT_FOUND", "No face was found in the onset."
+    FACE_LOST = "FACE_LOST", "No face was found in the apex or offset: a cut, or something in front of the face."
+    LANDMARKS_MISSING = "LANDMARKS_MISSING", "The landmark file says nothing of this clip."
+    REGISTRATION_FAILED = (
+        "REGISTRATION_FAILED",
+        "Apex or offset does not match the onset's face: the head moved too far.",
+    )
+    FLOW_NONFINITE = "FLOW_NONFINITE", "The flow holds values that are no numbers."
+    FLOW_RANGE = "FLOW_RANGE", "A displacement is larger than the face itself."
+    SOURCE_CHANGED = "SOURCE_CHANGED", "The file changed while it was read."
+    SOURCE_CHECKSUM = "SOURCE_CHECKSUM", "The content is not what the manifest or the shard says."
+    WORKER_CRASH = "WORKER_CRASH", "The worker process died on this clip twice."
+    TIMEOUT = "TIMEOUT", "The worker process hung on this clip twice (see flowkit extract --timeout)."
+    GPU_OOM = "GPU_OOM", "The clip alone does not fit into the free memory of the GPU."
+    INTERNAL = "INTERNAL", "A fault of flowkit: please report it."
 
 
 class ClipError(FlowkitError):

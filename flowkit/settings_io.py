@@ -1,4 +1,4 @@
-"""Settings as text, for both programs: TOML files, `--set`, a listing of what there is, and words for what is wrong.
+"""Settings as text, for both programs: TOML files, `--set`, and a listing of what there is.
 
 A settings class is a frozen dataclass whose fields all have defaults. A field may itself be such a class: it is a table of the
 TOML. Types come from the annotations; effect and unit come from the section Attributes of the class's docstring, so that each
@@ -6,19 +6,19 @@ stands in one place:
 
     size : int, in pixels
         Side of the square crop.
+
+`settings_classes` is what such a class can do without any file.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import itertools
 import json
 import re
 import textwrap
 import tomllib
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowkit.errors import ConfigError, DiskFull
+from flowkit.settings_classes import setting_types
 from flowkit.storage.durable_files import FULL, replace_file
 from flowkit.storage.safe_files import read_regular
 
@@ -81,7 +82,7 @@ def load_values(file: str | Path | None = None, assignments: Sequence[str] = (),
     Returns
     -------
     dict
-        Nested, as `build` takes it; no name has been looked at.
+        Nested, as `settings_classes.build` takes it; no name has been looked at.
 
     Raises
     ------
@@ -101,48 +102,6 @@ def load_values(file: str | Path | None = None, assignments: Sequence[str] = (),
         if value is not None:
             _assign(values, name.replace("__", "."), value)
     return values
-
-
-def build(cls: Any, values: Mapping[str, Any], where: str = "settings") -> Any:
-    """A settings class from a nested mapping; what is left out keeps its default.
-
-    Parameters
-    ----------
-    cls : type
-        If it has a class method `preset`, the key "preset" names what the other keys of the table change.
-    values : mapping
-    where : str
-        What the messages begin with.
-
-    Raises
-    ------
-    ConfigError
-        Listing every unknown name, wrong type and value out of range.
-    """
-    problems = unknown_settings(cls, values, where)
-    built = _build(cls, values, where, "", problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return built
-
-
-def unknown_settings(cls: Any, values: Mapping[str, Any], where: str) -> list[str]:
-    """A message for each name that a settings class does not have; the nearest one that it has is named."""
-    known = setting_names(cls)
-    return [
-        f"{where}: {name}: unknown setting. {_did_you_mean(_nearest(name, known), f'Known: {_siblings(name, known)}.')}"
-        for name in _unknown(cls, values)
-    ]
-
-
-def setting_names(cls: Any, prefix: str = "") -> list[str]:
-    """Every name that may stand in a settings file, dotted: settings and tables."""
-    names = [f"{prefix}preset"] if hasattr(cls, "preset") else []
-    for name, hint in typing.get_type_hints(cls).items():
-        names.append(prefix + name)
-        if dataclasses.is_dataclass(hint):
-            names += setting_names(hint, f"{prefix}{name}.")
-    return names
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -184,103 +143,6 @@ def _assign(values: dict[str, Any], dotted: str, value: Any) -> None:
                 f"settings: {dotted} must name a setting; got a value where {table} should be a table. Correct it."
             )
     values[key] = value
-
-
-def _unknown(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names in a mapping that a settings class does not have."""
-    hints = typing.get_type_hints(cls)
-    for key, value in values.items():
-        if key not in hints and not (key == "preset" and hasattr(cls, "preset")):
-            yield f"{prefix}{key}"
-        elif dataclasses.is_dataclass(hints.get(key)) and isinstance(value, Mapping):
-            yield from _unknown(hints[key], value, f"{prefix}{key}.")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """The known name that was probably meant, empty if none is near."""
-    last = name.rpartition(".")[2].strip("_")
-    same = [one for one in known if one.rpartition(".")[2].strip("_") == last]  # in another table, or without its dash
-    return "".join(difflib.get_close_matches(name, same, 1, 0.0) or difflib.get_close_matches(name, known, 1, 0.7))
-
-
-def _siblings(name: str, known: Sequence[str]) -> str:
-    table = name.rpartition(".")[0]
-    return ", ".join(one for one in known if one.rpartition(".")[0] == table)
-
-
-def _did_you_mean(near: str, otherwise: str) -> str:
-    return f"Did you mean {near}?" if near else otherwise
-
-
-def _build(cls: Any, values: Mapping[str, Any], where: str, prefix: str, problems: list[str]) -> Any:
-    """One settings class from one mapping; problems are collected, so that the user sees all of them at once."""
-    values, own = dict(values), list[str]()
-    base = _preset(cls, values, own)
-    hints = typing.get_type_hints(cls)
-    good: dict[str, Any] = {}
-    for key, value in values.items():
-        hint, name = hints.get(key), prefix + key
-        if hint is None:
-            own.append("")  # reported already; what the values of a table mean together cannot be judged now
-        elif dataclasses.is_dataclass(hint):
-            if isinstance(value, Mapping):
-                good[key] = _build(hint, value, where, f"{name}.", problems)
-            else:
-                own.append(f"{where}: {name} must be a table; got {value!r}. Set {name}.NAME instead.")
-        elif fits(hint, value):
-            good[key] = _converted(hint, value)
-        else:
-            own.append(f"{where}: {name} must be {_expectation(hint)}; got {value!r}. {_advice(hint, value)}")
-    if not own:
-        try:
-            return dataclasses.replace(base, **good)
-        except ValueError as error:
-            own.append(str(error))
-    problems += filter(None, own)
-    return base
-
-
-def _preset(cls: Any, values: dict[str, Any], problems: list[str]) -> Any:
-    """What the values of a table change: the defaults, or the preset that the table names."""
-    if hasattr(cls, "preset") and "preset" in values:
-        try:
-            return cls.preset(values.pop("preset"))
-        except ValueError as error:
-            problems.append(str(error))
-    return cls()
-
-
-def fits(hint: Any, value: Any) -> bool:
-    """Whether a JSON or TOML value may stand where a type is declared."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
-    if origin in (types.UnionType, typing.Union):
-        return any(fits(one, value) for one in inner)
-    if origin is tuple:
-        kinds = [inner[0]] * len(value) if isinstance(value, (list, tuple)) and inner[-1] is ... else list(inner)
-        return isinstance(value, (list, tuple)) and len(kinds) == len(value) and all(map(fits, kinds, value))
-    return type(value) in (int, float) if hint is float else type(value) is hint
-
-
-def _converted(hint: Any, value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return tuple(_converted(typing.get_args(hint)[0], one) for one in value)
-    return float(value) if hint is float else value
-
-
-def _expectation(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    if typing.get_origin(hint) is tuple:
-        return 'a list, such as ["one", "another"]'
-    return f"of type {getattr(hint, '__name__', hint)}" if typing.get_origin(hint) is None else f"of type {hint}"
-
-
-def _advice(hint: Any, value: Any) -> str:
-    choices = [str(one) for one in typing.get_args(hint)] if typing.get_origin(hint) is Literal else []
-    near = difflib.get_close_matches(str(value), choices, 1)
-    return _did_you_mean("".join(near), "Choose one of them." if choices else "Correct it.")
 
 
 # ---------------------------------------------------------------------------------------------------------------- listing
@@ -352,7 +214,7 @@ def _tables(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _of_table(table: Any, prefix: str) -> Iterator[Setting]:
     cls: Any = type(table)
     default = cls()
-    documented, hints = _documented(cls), typing.get_type_hints(cls)
+    documented, hints = _documented(cls), setting_types(cls)
     for field in dataclasses.fields(table):
         value, hint = getattr(table, field.name), hints[field.name]
         if not dataclasses.is_dataclass(value):

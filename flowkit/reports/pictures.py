@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowkit.motion.head_removed import RemovedMotion
 from flowkit.storage.schema import FACE
 
 RGB = npt.NDArray[np.uint8]
@@ -70,23 +69,6 @@ def mmcof_picture(mmcof: npt.NDArray[np.floating[Any]]) -> RGB:
     """
     x, y, value = mmcof.astype(np.float64)
     return _bytes(value[..., None] * _hsv_hue(_turns(x, y)))
-
-
-def magnitude_picture(flow: npt.NDArray[np.floating[Any]], scale_px: float) -> RGB:
-    """Magnitude as grey: black where nothing moves, white from `scale_px` on.
-
-    Parameters
-    ----------
-    flow : (2, H, W) float
-        u and v, in pixels.
-    scale_px : float
-        Above 0.
-
-    Returns
-    -------
-    (H, W, 3) uint8
-    """
-    return _grey(np.hypot(*flow.astype(np.float64)) / scale_px)
 
 
 def colour_wheel(side: int) -> RGB:
@@ -153,12 +135,13 @@ def clip_panels(sample: Mapping[str, Any], scale_px: float) -> dict[str, RGB]:
     return panels
 
 
-def head_panels(removed: RemovedMotion, regions: npt.NDArray[np.uint8], scale_px: float) -> tuple[RGB, RGB]:
+def head_panels(motion: npt.NDArray[Any], regions: npt.NDArray[np.uint8], scale_px: float) -> tuple[RGB, RGB]:
     """Return pictures of the head's motion that was taken out of rise and fall.
 
     Parameters
     ----------
-    removed : RemovedMotion
+    motion : (2, 2, N, N)
+        Rise and fall of the head, (u, v) in px: what was undone in the pictures and what was subtracted from the flow.
     regions : (N, N) uint8
         As a shard holds them.
     scale_px : float
@@ -169,8 +152,8 @@ def head_panels(removed: RemovedMotion, regions: npt.NDArray[np.uint8], scale_px
     two (N, N, 3) uint8
         A grey line runs round the face; white outside it.
     """
-    motion = (removed.undone + removed.subtracted) * ((regions & FACE) > 0)
-    rise, fall = (_outlined(flow_picture(phase, scale_px), regions) for phase in motion)
+    inside = motion * ((regions & FACE) > 0)
+    rise, fall = (_outlined(flow_picture(phase, scale_px), regions) for phase in inside)
     return rise, fall
 
 

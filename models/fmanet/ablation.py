@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
 from flowkit.storage import durable_files, hashed_json
-from fmanet.metrics import paired_difference
-from fmanet.results import gather, write_results
+from fmanet.intervals import paired_difference
+from fmanet.networks import all_networks
+from fmanet.results import gather
 from fmanet.settings import RunSettings
 
-LADDER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
-    ("Shallow, rise only", {"network": "shallow", "inputs": "rise"}),
-    ("CNN, rise only", {"network": "cnn", "inputs": "rise"}),
-    ("CNN, fall only", {"network": "cnn", "inputs": "fall"}),
-    ("CNN, both phases", {"network": "cnn", "inputs": "both"}),
-    ("CNN, COF", {"network": "cnn", "inputs": "cof"}),
-    ("CNN, MM-COF", {"network": "cnn", "inputs": "mmcof"}),
-    ("FMANet, rise only", {"inputs": "rise"}),
-    ("FMANet, fall only", {"inputs": "fall"}),
-    ("FMANet without modulation", {"modulation": False}),
-    ("FMANet without fusion", {"fusion": False}),
-    ("FMANet without attention", {"attention": False}),
-    ("FMANet", {}),
-)
+METHOD: Final = "fmanet"
+"""The network that the rows of others are compared with."""
 ABLATION_FILE = "ablation.json"
 COLUMNS = (
     "row",
@@ -68,19 +57,30 @@ def ladder(settings: RunSettings) -> list[Row]:
             f"ablate: two subjects or more must be held out, or no interval means anything; got {held_out[0]} alone. Hold out "
             "more with --hold-out."
         )
-    base = replace(settings.network, network="fmanet", inputs="both")
     return [
         Row(
             title,
             f"{number:02d}-{title.lower().replace(',', '').replace(' ', '-')}",
-            replace(settings, network=replace(base, **changes)),
+            replace(settings, network=replace(settings.network, **changes)),
         )
-        for number, (title, changes) in enumerate(LADDER)
+        for number, (title, changes) in enumerate(rungs())
     ]
 
 
-def compare(out: Path, settings: RunSettings) -> dict[str, Any]:
-    """Scores of every row, and paired differences over the same draws of subjects; written to ablation.json.
+def rungs() -> list[tuple[str, dict[str, Any]]]:
+    """Return the title of each row and what it sets of the network: those of other networks first, the whole FMANet last."""
+    by_name = {
+        network.name: [
+            (title, {"inputs": "both", **changes, "network": network.name}) for title, changes in network.ladder
+        ]
+        for network in all_networks()
+    }
+    method = by_name.pop(METHOD)
+    return [row for rows in by_name.values() for row in rows] + method
+
+
+def compare(out: Path, settings: RunSettings, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the scores of every row, and paired differences over the same draws of subjects; written to ablation.json.
 
     Parameters
     ----------
@@ -88,13 +88,14 @@ def compare(out: Path, settings: RunSettings) -> dict[str, Any]:
         Folder of the runs.
     settings : RunSettings
         As `ladder` had.
+    scores : sequence of mapping
+        Those of each row, as `write_results` gives them.
 
     Raises
     ------
     FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
     """
     rows = ladder(settings)
-    scores = [write_results(out / row.folder) for row in rows]
     predicted = [gather(out / row.folder) for row in rows]
     whole = predicted[-1][0]
     found = []

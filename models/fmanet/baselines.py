@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmanet.model import (
+from fmanet.front_end import (
     LEAST_LENGTH,
     PHASES,
     FrontEnd,
-    Head,
     Motion,
-    Stream,
     area_average,
     check_input,
     phases_seen,
@@ -28,6 +26,7 @@ from fmanet.model import (
     strain,
     without_invalid,
 )
+from fmanet.model import Head, Stream
 from fmanet.settings import CHANNELS, NetworkConfig
 
 KERNELS: Final = (3, 5, 8)

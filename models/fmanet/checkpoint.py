@@ -21,7 +21,7 @@ from fmanet.settings import NetworkConfig
 if TYPE_CHECKING:  # who only compares files with their hashes needs no torch
     from torch import nn
 
-    from fmanet.train import State
+    from fmanet.training import State
 
 MAX_WEIGHT_BYTES = 256 << 20
 """No network here comes near it."""
@@ -46,37 +46,6 @@ class Checkpoint:
     classes: tuple[str, ...]
     model: nn.Module
     content: dict[str, Any]
-
-
-def save(folder: Path, name: str, state: State, content: Mapping[str, Any]) -> Path:
-    """Write NAME-<hash>.safetensors and NAME.json.
-
-    Parameters
-    ----------
-    folder : Path
-        Exists.
-    name : str
-    state : dict of str to Tensor
-    content : mapping
-        Must hold `network` (of NetworkConfig.to_dict) and `classes`.
-
-    Returns
-    -------
-    Path
-        Of the JSON.
-
-    Raises
-    ------
-    ConfigError
-        There is another checkpoint of that name, which stays.
-    DiskFull
-    """
-    weights = store(folder, f"{name}-{{}}.safetensors", encode_weights(state))
-    path = folder / f"{name}.json"
-    side = hashed_json.encode({"schema": hashed_json.SCHEMA, **content, "weights": weights})
-    if not durable_files.publish_file(path, side) and path.read_bytes() != side:
-        raise ConfigError(f"{path}: name must be new; got one of another checkpoint. Choose another name or folder.")
-    return path
 
 
 def encode_weights(state: State) -> bytes:
@@ -178,7 +147,7 @@ def _filled(network: NetworkConfig, content: bytes, path: Path) -> nn.Module:
     import safetensors.torch
     import torch
 
-    from fmanet.model import build_network
+    from fmanet.building import build_network
 
     try:
         state = safetensors.torch.load(content)

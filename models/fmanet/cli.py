@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from flowkit.cli.common import (
 )
 from flowkit.errors import ConfigError
 from flowkit.labels.groupings import default_grouping, grouping
+from fmanet.networks import INPUTS, network_names
 from fmanet.settings import RunOptions, RunSettings
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -67,13 +69,13 @@ NETWORK_SETTINGS = [
     click.option(
         "--network",
         "network__network",
-        type=click.Choice(["fmanet", "shallow", "cnn"]),
+        type=click.Choice(network_names()),
         help="What is trained.  [default: fmanet]",
     ),
     click.option(
         "--inputs",
         "network__inputs",
-        type=click.Choice(["both", "rise", "fall", "cof", "mmcof"]),
+        type=click.Choice(INPUTS),
         help="What it sees of the motion.  [default: both]",
     ),
 ]
@@ -143,22 +145,19 @@ SETTINGS = setting_options("train.rate=1e-3", RunSettings)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+def _folder_options(what: str, *more: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options of a command that trains into a folder."""
+    out = click.option("--out", type=FOLDER, required=True, help=what)
+    return with_options([out, MIXED_ALIGNMENT, OVERWRITE, *more], "What is read and written")
+
+
 @main.command(
     short_help="Train a network for each fold and seed; goes on where it was stopped.",
     epilog="fmanet train out --out run --seeds 5",
 )
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
 @with_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS], "What is computed")
-@with_options(
-    [
-        click.option("--out", type=FOLDER, required=True, help="The run folder; a run that was stopped goes on there."),
-        MIXED_ALIGNMENT,
-        OVERWRITE,
-        KEEP_EPOCHS,
-        DRY_RUN,
-    ],
-    "What is read and written",
-)
+@_folder_options("The run folder; a run that was stopped goes on there.", KEEP_EPOCHS, DRY_RUN)
 @with_options(RUN_OPTIONS, "How it runs")
 @with_options(SETTINGS, "All settings")
 @AS_JSON
@@ -173,7 +172,7 @@ def train(
     Exit codes: 0 all done; 1 some folds failed, or a stored file is damaged; 2 usage, settings, or clips that cannot be trained
     on; 3 a library, a GPU or a folder is missing; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
     """
-    options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
+    options = _options(given)
     settings = _settings(shards, given)
     from flowkit.execution.stop import Stop
     from fmanet.report import write_report
@@ -181,17 +180,14 @@ def train(
 
     source = _source(shards, settings, mixed_alignment)
     if dry_run:
-        _show_preview(preview(source, out, settings, options), as_json)
+        _show(preview(source, out, settings, options), as_json, partial(show_mapping, "Would do (nothing was written)"))
         return
     stop = Stop("train")
     with progress("networks") as reporter, signals(stop):
         summary = train_run(source, out, settings, options, reporter=reporter, stop=stop)
     if summary.scores is not None:
-        write_report(out)
-    if as_json:
-        click.echo(json.dumps(summary.to_dict(), indent=1))
-    else:
-        _show_summary(summary.to_dict())
+        write_report(out, scores=summary.scores)
+    _show(summary.to_dict(), as_json, _show_summary)
     if summary.stopped is not None:
         fail(summary.stopped)
     sys.exit(summary.exit_code)
@@ -216,13 +212,9 @@ def evaluate(run: Path, report_leaky: bool, as_json: bool) -> None:
     from fmanet.results import leaky_scores, write_results
 
     scores = write_results(run)
-    leaky = leaky_scores(run) if report_leaky else None
-    if as_json:
-        click.echo(json.dumps(scores if leaky is None else {**scores, "leaky": leaky}, indent=1))
-        return
-    _show_scores(scores)
-    if leaky is not None:
-        _show_leaky(leaky)
+    if report_leaky:
+        scores["leaky"] = leaky_scores(run)
+    _show(scores, as_json, _show_scores)
 
 
 @main.command(
@@ -240,12 +232,11 @@ def predict(run: Path, shards: tuple[Path, ...], out: Path, mixed_alignment: boo
 
     Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 usage, or shards of another alignment.
     """
-    _check_run(run)
+    _settings_of(run)
     _check_shards(shards)
     from fmanet.inference import predict_shards
 
-    notes = predict_shards(run, shards, out, mixed_alignment=mixed_alignment)
-    for note in notes:
+    for note in predict_shards(run, shards, out, mixed_alignment=mixed_alignment):
         click.echo(f"Note: {note}", err=True)
     click.echo(out)
 
@@ -264,7 +255,7 @@ def report(run: Path, clips: int) -> None:
 
     Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 RUN is no run.
     """
-    _check_run(run)
+    _settings_of(run)
     from fmanet.report import write_report
 
     click.echo(write_report(run, clips=clips))
@@ -291,28 +282,20 @@ def export(run: Path, form: str, out: Path, fold: str | None, seed: int | None) 
     Exit codes: 0 written; 1 a network is missing, damaged, or does not answer alike; 2 usage; 3 the extra onnx is missing;
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.
     """
-    _check_run(run)
+    _settings_of(run)
     from flowkit.execution.stop import Stop
     from fmanet.export import export_onnx
 
     stop = Stop("export")
     with progress("networks") as reporter, signals(stop):
         exported = export_onnx(run, out, fold=fold, seed=seed, reporter=reporter, stop=stop)
-    for written in exported:
-        click.echo(written.model)
+    click.echo("\n".join(str(written.model) for written in exported))
 
 
 @main.command(short_help="What each part of the method is worth.", epilog="fmanet ablate out --out ladder --seeds 5")
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
 @with_options(TRAIN_SETTINGS, "What is computed")
-@with_options(
-    [
-        click.option("--out", type=FOLDER, required=True, help="Folder of the runs, one per row."),
-        MIXED_ALIGNMENT,
-        OVERWRITE,
-    ],
-    "What is read and written",
-)
+@_folder_options("Folder of the runs, one per row.")
 @with_options(RUN_OPTIONS, "How it runs")
 @with_options(SETTINGS, "All settings")
 @AS_JSON
@@ -326,26 +309,25 @@ def ablate(shards: tuple[Path, ...], out: Path, mixed_alignment: bool, as_json: 
     from flowkit.execution.stop import Stop
     from fmanet.ablation import COLUMNS, compare, ladder, table
 
-    options = RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
+    options = _options(given)
     settings = _settings(shards, given)
     rows = ladder(settings)
     from fmanet.training_run import train_run
 
     source = _source(shards, settings, mixed_alignment)
-    stop = Stop("train")
+    stop, scores = Stop("train"), []
     with progress("networks") as reporter, signals(stop):
         for row in rows:
             reporter.note(f"{row.title}:")
             summary = train_run(source, out / row.folder, row.settings, options, reporter=reporter, stop=stop)
             if summary.stopped is not None:
                 fail(summary.stopped)
-            if summary.failed:
+            if summary.scores is None:
                 sys.exit(summary.exit_code)
-    compared = compare(out, settings)
-    if as_json:
-        click.echo(json.dumps(compared, indent=1))
-    else:
-        show_rows("What each part is worth", COLUMNS, table(compared))
+            scores.append(summary.scores)
+    compared = compare(out, settings, scores)
+    _show(compared, as_json, lambda found: show_rows("What each part is worth", COLUMNS, table(found)))
+    if not as_json:
         click.echo(str(out / "ablation.json"))
 
 
@@ -370,16 +352,18 @@ def settings(out: Path | None, run: Path | None, overwrite: bool, as_json: bool)
     ]
     left_out = {NETWORK_CLASSES: "the clips say it."}
     if run is None:
-        left_out["classes"] = "without it, 3-class is taken where it fits, raw elsewhere."
-        show_settings(RunSettings(), title, left_out, out, overwrite, as_json)
+        shown, left_out["classes"] = RunSettings(), "without it, 3-class is taken where it fits, raw elsewhere."
     else:
-        show_settings(
-            _settings_of(run), [*title, f"These are the settings of {run}."], left_out, out, overwrite, as_json
-        )
+        shown, title = _settings_of(run), [*title, f"These are the settings of {run}."]
+    show_settings(shown, title, left_out, out, overwrite, as_json)
 
 
 NETWORK_CLASSES = "network.classes"
 """The one setting that nobody may set."""
+
+
+def _options(given: dict[str, Any]) -> RunOptions:
+    return RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
 
 
 def _settings(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
@@ -403,13 +387,10 @@ def _settings(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
 
 
 def _settings_of(run: Path) -> RunSettings:
+    """The settings of a run, which is one then; found before torch is loaded."""
     from fmanet.run_folder import open_run
 
     return open_run(run)[1]
-
-
-def _check_run(run: Path) -> None:
-    _settings_of(run)
 
 
 def _check_shards(shards: Sequence[Path]) -> None:
@@ -425,11 +406,11 @@ def _source(shards: Sequence[Path], settings: Any, mixed_alignment: bool) -> Any
     return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size, mixed_alignment)
 
 
-def _show_preview(found: Mapping[str, Any], as_json: bool) -> None:
+def _show(found: Mapping[str, Any], as_json: bool, for_people: Callable[[Mapping[str, Any]], None]) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        show_mapping("Would do (nothing was written)", found)
+        for_people(found)
 
 
 def _show_summary(found: Mapping[str, Any]) -> None:
@@ -441,8 +422,9 @@ def _show_summary(found: Mapping[str, Any]) -> None:
         click.echo(f"  {title}: {why}")
     if found["scores"] is not None:
         _show_scores(found["scores"])
-        for name in ("predictions.csv", "scores.json", "report.html"):
-            click.echo(str(Path(found["out"]) / name))
+        click.echo(
+            "\n".join(str(Path(found["out"]) / name) for name in ("predictions.csv", "scores.json", "report.html"))
+        )
 
 
 def _show_scores(scores: Mapping[str, Any]) -> None:
@@ -451,12 +433,13 @@ def _show_scores(scores: Mapping[str, Any]) -> None:
     show_rows("Scores of held-out clips, pooled over folds", SCORE_COLUMNS, score_table(scores))
     show_rows("\nClasses (average over seeds)", CLASS_COLUMNS, class_table(scores))
     show_rows("\nSubjects (average over seeds)", SUBJECT_COLUMNS, subject_table(scores))
+    if "leaky" in scores:
+        _show_leaky(scores["leaky"])
 
 
 def _show_leaky(leaky: Mapping[str, Any]) -> None:
-    click.echo("")
     click.echo(
-        "*** LEAKY: best epoch chosen on the held-out subject; leaky, only to relate to literature. Not a result. ***"
+        "\n*** LEAKY: best epoch chosen on the held-out subject; leaky, only to relate to literature. Not a result. ***"
     )
     for seed, found in leaky["seeds"].items():
         click.echo(f"LEAKY  seed {seed}: UF1 {found['uf1']:.4f}, UAR {found['uar']:.4f}, ACC {found['acc']:.4f}")

@@ -25,14 +25,13 @@ from flowkit.labels.groupings import dataset_name, preview
 from flowkit.labels.groupings import grouping as class_grouping
 from flowkit.storage.commit import Record
 from flowkit.storage.folder import ShardFolder
+from flowkit.storage.schema import FACE
 from flowkit.storage.shard_checks import verify_file
 from flowkit.storage.shard_reader import Shard
 from fmanet.alignment import refuse_mixed
 
 Units = Literal["px", "minmax"]
 
-FACE: Final = 1
-"""Bit of the column `regions`: inside the face."""
 MIN_SIZE, MAX_SIZE = 8, 2048
 UNLABELLED: Final = -1
 """Target of clips that were loaded without a class grouping."""

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,11 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from flowkit._version import __version__
+from flowkit import __version__
 from flowkit.errors import ConfigError, EnvironmentMissing
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
+from flowkit.listing import listed
 from flowkit.storage import durable_files, hashed_json
 from fmanet import checkpoint, run_folder
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
@@ -52,7 +53,6 @@ TOLD: Final = {
     "epochs": int,
 }
 """What a record must say of its network, and as what."""
-MAX_LISTED: Final = 10
 NOISE: Final[tuple[tuple[type[Warning], str], ...]] = (
     (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
     (UserWarning, r"# The axis name: batch will not be used, since it shares the same shape constraints"),
@@ -79,7 +79,7 @@ class Exported:
 
 
 class Predictor(nn.Module):
-    """A network with the last steps of `train.predict`, in float32: the mean over the mirror image, and probabilities.
+    """A network with the last steps of `training.predict`, in float32: the mean over the mirror image, and probabilities.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def export_onnx(
     untrained = [plan.title(member) for member in chosen if not run_folder.read_record(run, plan, member, keys[member])]
     if untrained:
         raise FoldsMissing(
-            f"{run}: a network must be trained before it is exported; got none of {_listed(untrained)}. Run the same fmanet "
+            f"{run}: a network must be trained before it is exported; got none of {listed(untrained)}. Run the same fmanet "
             "train again."
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -182,12 +182,10 @@ def _chosen(plan: Plan, fold: str | None, seed: int | None) -> list[Member]:
     names = [one.name for one in plan.folds]
     if fold not in (None, EVERY_FOLD, *names):
         raise ConfigError(
-            f"export: --fold must be one of {_listed(names)}, or {EVERY_FOLD}; got {fold!r}. Name one of them."
+            f"export: --fold must be one of {listed(names)}, or {EVERY_FOLD}; got {fold!r}. Name one of them."
         )
     if seed not in (None, *plan.seeds):
-        raise ConfigError(
-            f"export: --seed must be one of {_listed(list(map(str, plan.seeds)))}; got {seed}. Name one of them."
-        )
+        raise ConfigError(f"export: --seed must be one of {listed(plan.seeds)}; got {seed}. Name one of them.")
     return [
         member
         for member in plan.members
@@ -204,7 +202,7 @@ def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, memb
     facts = _facts(loaded, size)
     content = onnx_bytes(predictor, size, facts, libraries)
     difference = largest_difference(predictor, content, size, libraries)
-    name = f"{loaded.network.network}-{plan.folds[member.fold].name}-seed-{member.seed}"
+    name = f"{loaded.network.network.replace(':', '.')}-{plan.folds[member.fold].name}-seed-{member.seed}"
     if not difference <= TOLERANCE:
         raise ExportMismatch(
             f"{out / name}.onnx: answers must be PyTorch's within {TOLERANCE:g}; got a difference of {difference:g}. The file was "
@@ -225,7 +223,7 @@ def _check_told(content: Mapping[str, Any], path: Path) -> None:
     if odd or not MIN_SIZE <= content["size"] <= MAX_SIZE:
         raise CheckpointRefused(
             f"{path}: record must hold {', '.join(TOLD)}, and a size from {MIN_SIZE} to {MAX_SIZE}; got others for "
-            f"{_listed(odd) or 'size'}. Do not trust this file: restore it from a copy, or train again."
+            f"{listed(odd) or 'size'}. Do not trust this file: restore it from a copy, or train again."
         )
 
 
@@ -373,8 +371,3 @@ def _libraries() -> dict[str, Any]:
                 "pip install 'flowkit-mer[onnx]'."
             ) from error
     return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more

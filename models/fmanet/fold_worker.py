@@ -19,14 +19,15 @@ from flowkit.errors import EnvironmentMissing, ShardCorrupt
 from fmanet import checkpoint, run_folder
 from fmanet.alignment import alignments
 from fmanet.batches import derived_seed
+from fmanet.building import build_network
 from fmanet.dataset import Clips, ShardDataset
-from fmanet.model import build_network
+from fmanet.networks import Network, adopt
 from fmanet.plan import Member, Plan, member_keys
-from fmanet.prediction_table import Prediction, table_bytes
+from fmanet.prediction_table import prediction_rows, table_bytes
 from fmanet.protocol import Fold, cross, holdout, loso, split
 from fmanet.settings import ProtocolSettings, RunSettings, TrainSettings
 from fmanet.stacked_training import train_together
-from fmanet.train import OnEpoch, State, Trained, predict, train
+from fmanet.training import OnEpoch, State, Trained, predict, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,12 @@ class ClipSource:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that the workers of a run share."""
+    """All that the workers of a run share; `network` is what they need to know of a network that is not flowkit's."""
 
     out: Path
     source: ClipSource
     settings: RunSettings
+    network: Network
     plan: Plan
     digest: str
 
@@ -97,6 +99,7 @@ def folds_of(protocol: ProtocolSettings, clips: Clips) -> list[Fold]:
 @contextmanager
 def trainer(job: Job) -> Iterator[Callable[[int], None]]:
     """Life of a worker: clips are read once; each item is the number of a group."""
+    adopt(job.network)
     check_device(job.settings.train)  # on a cluster this machine is not the one that the command was given on
     clips = job.source.load(verify=False)  # the parent compared every file with its hash
     if clips_digest(clips) != job.digest:
@@ -185,31 +188,6 @@ def _commit(
         "device": device_facts(job.settings.train),
     }
     run_folder.commit_fold(job.out, job.plan, member, files, content)
-
-
-def prediction_rows(clips: Clips, probabilities: npt.NDArray[np.float64], fold: str, seed: int) -> list[Prediction]:
-    """Predictions of clips whose truth is known.
-
-    Parameters
-    ----------
-    clips : Clips
-    probabilities : (N, C) float64
-    fold : str
-    seed : int
-    """
-    return [
-        Prediction(
-            clips.clip_id[row],
-            clips.subject[row],
-            clips.dataset[row],
-            fold,
-            seed,
-            clips.classes[int(clips.target[row])],
-            clips.classes[int(shares.argmax())],
-            tuple(shares.tolist()),
-        )
-        for row, shares in enumerate(probabilities)
-    ]
 
 
 def check_device(settings: TrainSettings) -> None:

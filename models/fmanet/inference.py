@@ -17,7 +17,7 @@ from fmanet.dataset import Clips, ShardDataset
 from fmanet.errors import CheckpointRefused
 from fmanet.results import require_records
 from fmanet.settings import TrainSettings
-from fmanet.train import predict
+from fmanet.training import predict
 
 COLUMNS = ("clip_id", "subject", "dataset", "prediction")
 NO_GPU = "This run was trained on a GPU and none is here: probabilities come from the CPU, which rounds otherwise."

@@ -12,13 +12,28 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from flowkit.storage.durable_files import replace_file
 from flowkit.storage.safe_files import read_regular
 from fmanet.errors import TableDamaged
 
-__all__ = ["SEED_AVERAGE", "Prediction", "Table", "parse_table", "read_table", "table_bytes", "write_table"]
+if TYPE_CHECKING:  # who reads a table needs no torch
+    from fmanet.dataset import Clips
+
+__all__ = [
+    "SEED_AVERAGE",
+    "Prediction",
+    "Table",
+    "parse_table",
+    "prediction_rows",
+    "read_table",
+    "table_bytes",
+    "write_table",
+]
 
 COLUMNS: Final = ("clip_id", "subject", "dataset", "fold", "seed", "truth", "prediction")
 PROBABILITY: Final = "p:"
@@ -67,6 +82,39 @@ class Table(NamedTuple):
 
     rows: tuple[Prediction, ...]
     classes: tuple[str, ...]
+
+
+def prediction_rows(clips: Clips, probabilities: npt.NDArray[np.float64], fold: str, seed: int) -> list[Prediction]:
+    """Return the predictions of clips whose truth is known.
+
+    Parameters
+    ----------
+    clips : Clips
+    probabilities : (N, C) float64
+        As `training.predict` gives them.
+    fold : str
+        Name of the fold that held the clips out.
+    seed : int
+        Of the run.
+
+    Returns
+    -------
+    list of Prediction
+        In the order of the clips.
+    """
+    return [
+        Prediction(
+            clips.clip_id[row],
+            clips.subject[row],
+            clips.dataset[row],
+            fold,
+            seed,
+            clips.classes[int(clips.target[row])],
+            clips.classes[int(shares.argmax())],
+            tuple(shares.tolist()),
+        )
+        for row, shares in enumerate(probabilities)
+    ]
 
 
 def write_table(path: Path, rows: Sequence[Prediction], classes: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowkit.errors import ConfigError
 from flowkit.labels.groupings import dataset_name
+from flowkit.listing import listed
 from fmanet.errors import FoldsMissing, LeakError, TrainingImpossible
 
 if TYPE_CHECKING:  # what parts clips needs no torch
@@ -28,8 +29,6 @@ if TYPE_CHECKING:  # what parts clips needs no torch
 __all__ = ["Fold", "complete", "cross", "holdout", "inner_split", "loso", "split"]
 
 LONGEST_NAME: Final = 60
-MAX_LISTED: Final = 10
-"""Names printed before the rest is only counted."""
 INNER_ATTEMPTS: Final = 200
 _PLAIN: Final = re.compile("[A-Za-z0-9_-]+")
 
@@ -55,7 +54,15 @@ class Fold:
 
 
 def loso(clips: Clips) -> list[Fold]:
-    """One fold a subject, who is held out, in sorted order.
+    """Return one fold per subject, who is held out, in sorted order.
+
+    Parameters
+    ----------
+    clips : Clips
+
+    Returns
+    -------
+    list of Fold
 
     Raises
     ------
@@ -66,7 +73,7 @@ def loso(clips: Clips) -> list[Fold]:
 
 
 def holdout(clips: Clips, subjects: Sequence[str] = (), *, share: float | None = None, seed: int = 0) -> list[Fold]:
-    """One fold that holds out these subjects, or a share of all.
+    """Return one fold that holds out these subjects, or a share of all.
 
     Parameters
     ----------
@@ -77,6 +84,11 @@ def holdout(clips: Clips, subjects: Sequence[str] = (), *, share: float | None =
         In place of `subjects`: of the subjects, between 0 and 1, rounded to at least one on each side.
     seed : int
         Chooses among equal shares. A subject who is added moves few others.
+
+    Returns
+    -------
+    list of Fold
+        Of one.
 
     Raises
     ------
@@ -100,7 +112,18 @@ def holdout(clips: Clips, subjects: Sequence[str] = (), *, share: float | None =
 
 
 def cross(clips: Clips, train_on: Sequence[str], test_on: Sequence[str]) -> list[Fold]:
-    """One fold that trains on some data sets and is tested on others; clips of neither are not used.
+    """Return one fold that trains on some data sets and is tested on others; clips of neither are not used.
+
+    Parameters
+    ----------
+    clips : Clips
+    train_on, test_on : sequence of str
+        Data sets.
+
+    Returns
+    -------
+    list of Fold
+        Of one.
 
     Raises
     ------
@@ -114,7 +137,7 @@ def cross(clips: Clips, train_on: Sequence[str], test_on: Sequence[str]) -> list
     both = sorted(set(train_on) & set(test_on))
     if both:
         raise ConfigError(
-            f"cross: a data set must be on one side; got {_listed(both)} on both. Take it from train_on or test_on."
+            f"cross: a data set must be on one side; got {listed(both)} on both. Take it from train_on or test_on."
         )
     train = tuple(row for row, name in enumerate(clips.dataset) if name in train_on)
     test = tuple(row for row, name in enumerate(clips.dataset) if name in test_on)
@@ -123,7 +146,7 @@ def cross(clips: Clips, train_on: Sequence[str], test_on: Sequence[str]) -> list
 
 
 def split(clips: Clips, fold: Fold) -> tuple[Clips, Clips]:
-    """Training clips and held-out clips of a fold, proven to have no subject and no source in common.
+    """Return training clips and held-out clips of a fold, proven to have no subject and no source in common.
 
     Parameters
     ----------
@@ -162,7 +185,7 @@ def split(clips: Clips, fold: Fold) -> tuple[Clips, Clips]:
 
 
 def inner_split(train: Clips, share: float, seed: int) -> tuple[Clips, Clips]:
-    """Training clips parted once more, by subject, for model selection; every class is on both sides.
+    """Split training clips once more, by subject, for model selection; every class is on both sides.
 
     Parameters
     ----------
@@ -219,7 +242,7 @@ def complete(
     twice = [clips.clip_id[row] for row, n in Counter(row for fold in folds for row in fold.test).items() if n > 1]
     if doubled or twice:
         raise FoldsMissing(
-            f"folds: each name and each held-out clip must occur once; got {_listed(doubled + twice)} twice. Make the folds anew."
+            f"folds: each name and each held-out clip must occur once; got {listed(doubled + twice)} twice. Make the folds anew."
         )
     expected = {fold.name: {_key(clips, row) for row in fold.test} for fold in folds}
     found: dict[tuple[str, int], Counter[tuple[str, str, str]]] = {}
@@ -228,10 +251,9 @@ def complete(
     wanted = sorted(set(seeds if seeds is not None else (row.seed for row in rows)))
     problems = list(_fold_problems(expected, found, wanted))
     if problems or not rows:
-        listed = "; ".join(problems[:MAX_LISTED]) or "none at all"
-        more = f"; and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         raise FoldsMissing(
-            f"folds: predictions must be whole, once a seed; got {listed}{more}. Run the same fmanet train again to complete them."
+            f"folds: predictions must be whole, once a seed; got {listed(problems, between='; ') or 'none at all'}. Run the same "
+            "fmanet train again to complete them."
         )
 
 
@@ -260,7 +282,7 @@ def _subjects(clips: Clips) -> list[str]:
     found = sorted(set(clips.subject))
     if len(found) < 2:
         raise TrainingImpossible(
-            f"clips: two subjects or more must be there, one to hold out and one to train on; got {_listed(found) or 'none'}. Add "
+            f"clips: two subjects or more must be there, one to hold out and one to train on; got {listed(found) or 'none'}. Add "
             "clips of other subjects."
         )
     return found
@@ -279,14 +301,14 @@ def _check_subjects(clips: Clips, fold: Fold) -> None:
     unheld = sorted(test - fold.held_out)
     if unheld:
         raise LeakError(
-            f"fold {fold.name}: held-out clips must be of held-out subjects; got clips of {_listed(unheld)}. Make the folds anew."
+            f"fold {fold.name}: held-out clips must be of held-out subjects; got clips of {listed(unheld)}. Make the folds anew."
         )
     held = {_person(subject) for subject in fold.held_out | test}
     both = sorted(subject for subject in train if _person(subject) in held)
     if both:
         raise LeakError(
             f"fold {fold.name}: training side must hold no clip of a held-out subject, however it is written; got clips of "
-            f"{_listed(both)}. Make the folds anew, or write subject and data set alike in every manifest."
+            f"{listed(both)}. Make the folds anew, or write subject and data set alike in every manifest."
         )
 
 
@@ -302,7 +324,7 @@ def _check_sources(clips: Clips, fold: Fold) -> None:
     if unknown:
         raise LeakError(
             f"fold {fold.name}: hash of a clip's source must be known, to prove that it is on one side only; got none of "
-            f"{_listed(unknown)}. Extract or import the clips again."
+            f"{listed(unknown)}. Extract or import the clips again."
         )
     train = {clips.source_hash[row]: row for row in fold.train}
     pairs = [
@@ -312,8 +334,8 @@ def _check_sources(clips: Clips, fold: Fold) -> None:
     ]
     if pairs:
         raise LeakError(
-            f"fold {fold.name}: a source must be on one side only; got the same files behind {_listed(pairs, '; ')}. Give the "
-            "clips their true subject in the manifest, or remove one of each pair."
+            f"fold {fold.name}: a source must be on one side only; got the same files behind {listed(pairs, between='; ')}. Give "
+            "the clips their true subject in the manifest, or remove one of each pair."
         )
 
 
@@ -322,12 +344,12 @@ def _check_classes(clips: Clips, fold: Fold) -> None:
     missing = [name for number, name in enumerate(clips.classes) if number not in present]
     if missing:
         raise TrainingImpossible(
-            f"fold {fold.name}: each class must have a clip to train on; got none of {_listed(missing)} without "
-            f"{_listed(sorted(fold.held_out))}. Choose a grouping of labels without it, or hold out fewer subjects."
+            f"fold {fold.name}: each class must have a clip to train on; got none of {listed(missing)} without "
+            f"{listed(sorted(fold.held_out))}. Choose a grouping of labels without it, or hold out fewer subjects."
         )
     if len(present) < 2:
         raise TrainingImpossible(
-            f"fold {fold.name}: two classes or more must be trained on; got {_listed(clips.classes)}. Choose other labels."
+            f"fold {fold.name}: two classes or more must be trained on; got {listed(clips.classes)}. Choose other labels."
         )
 
 
@@ -367,9 +389,4 @@ def _refuse_unknown(what: str, names: Sequence[str], known: Sequence[str]) -> No
         near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
         near = near or [name for name in known if name.endswith(f"/{unknown[0]}")][:3]
         guess = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"{what} must be one of {_listed(known)}; got {_listed(unknown)}.{guess} Correct the name.")
-
-
-def _listed(names: Sequence[str], sign: str = ", ") -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return sign.join(names[:MAX_LISTED]) + more
+        raise ConfigError(f"{what} must be one of {listed(known)}; got {listed(unknown)}.{guess} Correct the name.")

@@ -12,25 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ConfigError, ShardCorrupt
+from flowkit.listing import listed
 from flowkit.storage import durable_files, hashed_json
 from fmanet import run_folder
 from fmanet.errors import FoldsMissing, IntervalUndefined
-from fmanet.metrics import (
-    METRICS,
-    Intervals,
-    Scores,
-    by_seed,
-    by_subject,
-    score_rows,
-    seed_average,
-    spread,
-    subject_interval,
-)
+from fmanet.intervals import Intervals, subject_interval
+from fmanet.metrics import METRICS, Scores, by_seed, by_subject, score_rows, seed_average, spread
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.prediction_table import Prediction, parse_table, write_table
 from fmanet.settings import RunSettings
 
-MAX_LISTED = 20
 SCORE_COLUMNS = ("of", "clips", "UF1", "UAR", "ACC")
 CLASS_COLUMNS = ("class", "clips", "F1", "recall", "precision", "predicted as")
 SUBJECT_COLUMNS = ("subject", "clips", "correct")
@@ -76,9 +67,9 @@ def gather(out: Path) -> tuple[Rows, tuple[str, ...]]:
     ------
     FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
     """
-    run, settings, plan = run_folder.open_run(out)
+    facts, settings, plan = run_folder.open_run(out)
     rows: Rows = []
-    for member, record in require_records(out, run, settings, plan).items():
+    for member, record in require_records(out, facts, settings, plan).items():
         entry = record["predictions"]
         own = parse_table(run_folder.read_table(out, plan, member, entry), entry["name"]).rows
         fold = plan.folds[member.fold]
@@ -90,11 +81,11 @@ def gather(out: Path) -> tuple[Rows, tuple[str, ...]]:
                 "and run the same fmanet train again."
             )
         rows += own
-    return rows, tuple(run["clips"]["classes"])
+    return rows, tuple(facts["clips"]["classes"])
 
 
 def require_records(
-    out: Path, run: Mapping[str, Any], settings: RunSettings, plan: Plan
+    out: Path, facts: Mapping[str, Any], settings: RunSettings, plan: Plan
 ) -> dict[Member, dict[str, Any]]:
     """The record of every network of a run.
 
@@ -102,14 +93,13 @@ def require_records(
     ------
     FoldsMissing
     """
-    keys = member_keys(plan, settings.fingerprint(), run["clips"]["digest"])
+    keys = member_keys(plan, settings.fingerprint(), facts["clips"]["digest"])
     found = {member: run_folder.read_record(out, plan, member, keys[member]) for member in plan.members}
     missing = [plan.title(member) for member, record in found.items() if record is None]
     if missing:
-        more = f"; and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
         raise FoldsMissing(
-            f"{out}: every fold must be trained before anything is scored; got none of {'; '.join(missing[:MAX_LISTED])}{more}. "
-            "Run the same fmanet train again."
+            f"{out}: every fold must be trained before anything is scored; got none of {listed(missing, 20, '; ')}. Run the same "
+            "fmanet train again."
         )
     return {member: record for member, record in found.items() if record is not None}
 
@@ -130,14 +120,14 @@ def leaky_scores(out: Path) -> dict[str, Any]:
         The run kept no epochs.
     FoldsMissing, ShardCorrupt, TableDamaged
     """
-    run, settings, plan = run_folder.open_run(out)
+    facts, settings, plan = run_folder.open_run(out)
     if not settings.keep_epochs:
         raise ConfigError(
             f"{out}: --report-leaky must find what each epoch predicted; got a run without. Run fmanet train with --keep-epochs."
         )
     rows, classes = gather(out)
     best: Rows = []
-    for member, record in require_records(out, run, settings, plan).items():
+    for member, record in require_records(out, facts, settings, plan).items():
         fold = plan.folds[member.fold].name
         own = [row for row in rows if row.fold == fold and row.seed == member.seed]
         best += _best_epoch(run_folder.read_table(out, plan, member, record["every_epoch"]), own, classes)

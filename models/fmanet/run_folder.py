@@ -25,15 +25,16 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, ShardCorrupt
 from flowkit.storage import commit, durable_files, hashed_json
+from flowkit.storage.record_forms import MAX_TIME, are_texts, is_count, is_tree
 from flowkit.storage.safe_files import NotRegular, read_regular
 from fmanet import checkpoint
 from fmanet.errors import CheckpointRefused
+from fmanet.networks import registered
 from fmanet.plan import PLAN_FILE, Member, Plan, read_plan
-from fmanet.run_forms import is_record, is_run
 from fmanet.settings import RunSettings
 
 if TYPE_CHECKING:  # who reads a run needs no torch
-    from fmanet.train import LogRow
+    from fmanet.training import LogRow
 
 KIND = "fmanet run"
 FOLDS = "folds"
@@ -45,6 +46,11 @@ EPOCH_COLUMNS = ("epoch", "clip_id", "subject", "dataset")
 FACTS = ("settings", "clips", "versions", "device", "machine")
 """What run.json tells of the run."""
 MAX_TABLE_BYTES = 1 << 30
+MAX_SIDE_PX = 4096
+FILES = ("weights", "predictions", "log")
+"""Under these names a record names its files."""
+MAY_BE = "every_epoch"
+"""The same, with --keep-epochs."""
 
 
 def fold_folder(out: Path, plan: Plan, member: Member) -> Path:
@@ -102,7 +108,7 @@ def read_record(out: Path, plan: Plan, member: Member, key: str) -> dict[str, An
         content = hashed_json.decode(read_regular(path))
     except (FileNotFoundError, NotRegular):
         return None
-    if content is None or content.get("key") != key or not is_record(content):
+    if content is None or content.get("key") != key or not _is_record(content):
         return None
     return content if all(_is_there(path.parent, entry) for entry in named_files(content)) else None
 
@@ -180,7 +186,7 @@ def read_run(out: Path) -> dict[str, Any] | None:
         raise ShardCorrupt(f"{path}: must be as it was written; got something else. Restore it from a copy.")
     if content.get("kind") != KIND:
         raise ConfigError(f"{out}: folder must be one of fmanet train; got another tool's. Give another folder.")
-    if not is_run(content):
+    if not _is_run(content):
         raise ShardCorrupt(
             f"{path}: run must be told by {', '.join(FACTS)}; got another form. Do not trust this folder, or begin anew elsewhere."
         )
@@ -196,10 +202,13 @@ def open_run(out: Path) -> tuple[dict[str, Any], RunSettings, Plan]:
         No run began here.
     ShardCorrupt, SchemaTooNew
     """
-    run, plan = read_run(out), read_plan(out)
-    if run is None or plan is None:
+    facts, plan = read_run(out), read_plan(out)
+    if facts is None or plan is None:
         raise ConfigError(f"{out}: folder must hold a run; got none. Give the --out of fmanet train.")
-    return run, RunSettings.from_dict(run["settings"], str(out / commit.RUN_FILE)), plan
+    registered(
+        facts["settings"]["network"].get("network"), str(out / commit.RUN_FILE)
+    )  # says what to do where it is not
+    return facts, RunSettings.from_dict(facts["settings"], str(out / commit.RUN_FILE)), plan
 
 
 def prepare(out: Path) -> None:
@@ -276,3 +285,45 @@ def _is_there(folder: Path, entry: Mapping[str, Any]) -> bool:
         return bool((folder / name).stat().st_size == entry["bytes"])
     except FileNotFoundError:
         return False
+
+
+# Which form run.json and the records must have: a hash in a file does not prove that fmanet wrote it.
+
+
+def _is_run(content: Mapping[str, Any]) -> bool:
+    """Whether this is what `train_run` stores as run.json, except its settings, which have checks of their own."""
+    try:
+        clips = content["clips"]
+        phases, components, *shape = clips["shape"]
+        texts = [content["fingerprint"], clips["digest"], clips["units"], *clips["subjects"], *clips["classes"]]
+        return (
+            are_texts(texts)
+            and are_texts(text or "" for text in (*clips["folders"], *clips["folders"].values()))
+            and (phases, components, len(shape)) == (2, 2, 2)
+            and all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in shape)
+            and is_count(clips["count"])
+            and all(map(is_tree, clips.get("alignment", [])))  # runs of earlier versions do not say
+            and all(is_tree(content[name]) for name in ("settings", "versions", "device", "machine"))
+            and len(clips["classes"]) == content["settings"]["network"]["classes"]
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_record(content: Mapping[str, Any]) -> bool:
+    """Whether this is what `fold_worker` commits of a network, as far as readers rely on it before they look at its weights."""
+    try:
+        return (
+            all(_is_file(content[name]) for name in FILES)
+            and (MAY_BE not in content or _is_file(content[MAY_BE]))
+            and is_count(content["epochs"])
+            and type(content["seconds"]) in (int, float)
+            and 0 <= content["seconds"] < MAX_TIME
+            and are_texts([content["host"]])
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_file(entry: Mapping[str, Any]) -> bool:
+    return are_texts([entry["name"], entry["sha256"]]) and type(entry["bytes"]) is int

@@ -7,8 +7,6 @@ the last bits, so they stand among the settings. Imports no torch: a wrong setti
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import typing
 from collections.abc import Mapping
@@ -17,16 +15,19 @@ from typing import Any, Final, Literal, cast
 
 from flowkit.errors import ConfigError
 from flowkit.execution.dask_pool import LOCAL
-from flowkit.settings_io import build, unknown_settings
+from flowkit.settings_classes import (
+    CHOICES,
+    Settings,
+    refuse,
+    refuse_other_than_table,
+    setting_types,
+    unknown_settings,
+)
+from fmanet.networks import Inputs, network_names, registered
 
 LossName = Literal["weighted", "focal", "plain"]
 CHANNELS: Final = 3
 """Of a picture: magnitude times direction (x, y), magnitude; with `strain` one more."""
-INPUTS_OF: Final = {
-    "fmanet": ("both", "rise", "fall"),
-    "shallow": ("rise", "fall"),
-    "cnn": ("both", "rise", "fall", "cof", "mmcof"),
-}
 LIMITS: Final[dict[str, tuple[float, float]]] = {
     "classes": (2, 32),
     "width": (4, 64),
@@ -43,12 +44,12 @@ LIMITS: Final[dict[str, tuple[float, float]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkConfig:
+class NetworkConfig(Settings):
     """Which network is built, and from which start.
 
     Attributes
     ----------
-    network : {"fmanet", "shallow", "cnn"}
+    network : str
         FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `order`, `share_streams`.
     classes : int
         How many are told apart: those of the clips.
@@ -93,9 +94,9 @@ class NetworkConfig:
     'both'
     """
 
-    network: Literal["fmanet", "shallow", "cnn"] = "fmanet"
+    network: str = field(default="fmanet", metadata={CHOICES: network_names})
     classes: int = 3
-    inputs: Literal["both", "rise", "fall", "cof", "mmcof"] = "both"
+    inputs: Inputs = "both"
     modulation: bool = True
     fusion: bool = True
     attention: bool = True
@@ -120,37 +121,31 @@ class NetworkConfig:
         return CHANNELS + self.strain
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(NetworkConfig)
         problems = [
             f"network: {name} must be {expected}; got {getattr(self, name)!r}. Correct it."
-            for name, hint in hints.items()
+            for name, hint in setting_types(NetworkConfig).items()
             if (expected := _unmet(name, hint, getattr(self, name)))
         ]
-        if not problems and self.inputs not in INPUTS_OF[self.network]:
-            allowed = ", ".join(INPUTS_OF[self.network])
+        if not problems and self.inputs not in registered(self.network).inputs:
+            allowed = ", ".join(registered(self.network).inputs)
             problems.append(
                 f"network: inputs must be one of {allowed} for {self.network!r}; got {self.inputs!r}. Choose one of them."
             )
         if problems:
             raise ConfigError("\n".join(problems))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict in declaration order, as JSON holds it."""
-        return dataclasses.asdict(self)
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
+    def from_dict(cls, values: Mapping[str, Any], where: str = "network") -> NetworkConfig:
         """Build from a mapping; what is left out keeps its default.
 
         Raises
         ------
         ConfigError
-            A key is unknown, or a value is not allowed.
+            Listing every unknown key and every value that is not allowed: they are judged one by one.
         """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"network: settings must be a table of names and values; got {values!r}. Correct it.")
-        problems = unknown_settings(cls, values, "network")
-        known = {field.name for field in dataclasses.fields(cls)}
+        refuse_other_than_table(values, where)
+        problems = unknown_settings(cls, values, where)
+        known = {one.name for one in dataclasses.fields(cls)}
         try:
             config = cls(**{name: value for name, value in values.items() if name in known})
         except ConfigError as error:
@@ -209,29 +204,12 @@ class AugmentSettings:
 
     def __post_init__(self) -> None:
         limits = {"flip": 1.0, "rotation_deg": 180.0, "scale": 0.9, "translation_px": 1e4, "gain": 1.0, "drift": 1e4}
-        problems = [
-            f"settings: augment.{name} must be a number from 0 to {limit:g}; got {getattr(self, name)!r}. Correct it."
-            for name, limit in limits.items()
-            if type(getattr(self, name)) not in (int, float) or not 0 <= getattr(self, name) <= limit
-        ]
-        if problems:
-            raise ConfigError("\n".join(problems))
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AugmentSettings:
-        """Build from what `to_dict` gave; what is left out keeps its default.
-
-        Raises
-        ------
-        ConfigError
-        """
-        if problems := unknown_settings(cls, values, "settings: augment"):
-            raise ConfigError("\n".join(problems))
-        return cls(**values)
+        values = {name: getattr(self, name) for name in limits}
+        checks = {
+            name: (type(value) in (int, float) and 0 <= value <= limits[name], f"a number from 0 to {limits[name]:g}")
+            for name, value in values.items()
+        }
+        refuse(checks, self, "augment.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +286,7 @@ class TrainSettings:
             "threads": (1 <= self.threads <= 256, "from 1 to 256"),
             "mixed_precision": (not self.mixed_precision or self.device == "cuda", "false on the CPU"),
         }
-        _refuse("train.", checks, self)
+        refuse(checks, self, "train.")
         if self.stack > 1 and self.select == "inner":
             raise ConfigError(
                 f"settings: train.stack must be 1 with select inner; got {self.stack}. Each fold then has epochs of its own."
@@ -357,11 +335,11 @@ class ProtocolSettings:
             )
             for name in ("hold_out", "train_on", "test_on")
         }
-        _refuse("protocol.", checks, self)
+        refuse(checks, self, "protocol.")
 
 
 @dataclass(frozen=True, slots=True)
-class RunSettings:
+class RunSettings(Settings):
     """Everything that decides the results of a run, the shards apart.
 
     Attributes
@@ -397,26 +375,7 @@ class RunSettings:
             "seeds": (1 <= self.seeds <= 1000, "from 1 to 1000"),
             "size": (self.size == 0 or 8 <= self.size <= 2048, "0, or from 8 to 2048"),
         }
-        _refuse("", checks, self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict: what run.json stores."""
-        return to_dict(self)
-
-    def fingerprint(self) -> str:
-        """16 hex digits over every setting."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "settings") -> RunSettings:
-        """Build from a nested mapping, as a TOML file or run.json holds it; what is left out keeps its default.
-
-        Raises
-        ------
-        ConfigError
-            Listing every unknown key, wrong type or value out of range.
-        """
-        return typing.cast(RunSettings, build(cls, values, where))
+        refuse(checks, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,18 +410,3 @@ class RunOptions:
                 f"options: workers must be left out with the cluster {self.cluster}, whose workers train a network a thread; got "
                 f"{self.workers}. Leave it out, and start Dask's workers with as many threads."
             )
-
-
-def to_dict(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON would give it back: tuples become lists."""
-    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(settings))))
-
-
-def _refuse(prefix: str, checks: Mapping[str, tuple[bool, str]], settings: Any) -> None:
-    problems = [
-        f"settings: {prefix}{name} must be {expectation}; got {getattr(settings, name)!r}. Correct it."
-        for name, (ok, expectation) in checks.items()
-        if not ok
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))

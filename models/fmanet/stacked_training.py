@@ -24,7 +24,7 @@ from fmanet.dataset import Clips
 from fmanet.errors import TrainingImpossible
 from fmanet.loss import class_weights, classification_loss
 from fmanet.settings import NetworkConfig, TrainSettings
-from fmanet.train import (
+from fmanet.training import (
     LogRow,
     OnEpoch,
     State,

@@ -1,6 +1,6 @@
 """A run: every fold of a protocol for every seed, trained in supervised worker processes, committed one by one, then scored.
 
-    clips -> plan -> groups -> train, predict, commit (task.py, in workers) -> predictions.csv, scores.json (results.py)
+    clips -> plan -> groups -> train, predict, commit (fold_worker.py, in workers) -> predictions.csv, scores.json (results.py)
 
 A run that was stopped or killed goes on with the same command: what was committed stays, a group that was not finished is
 trained again, to the same bits.
@@ -8,7 +8,6 @@ trained again, to the same bits.
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping
@@ -17,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowkit._version import __version__
+import numpy as np
+import numpy.typing as npt
+
 from flowkit.errors import (
     ClusterLost,
     ConfigError,
@@ -33,22 +34,24 @@ from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import SupervisedPool
 from flowkit.execution.worker_process import Outcome, WorkerStartError
-from flowkit.provenance import cores, processor
+from flowkit.provenance import cores, processor, versions_of
 from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.safe_files import read_regular
 from fmanet import run_folder
 from fmanet.alignment import alignments
+from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
 from fmanet.fold_worker import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, trainer
-from fmanet.model import build_network, multiply_adds, parameter_count
+from fmanet.networks import registered
 from fmanet.plan import Member, Plan, freeze, make_plan, member_keys
 from fmanet.results import write_results
-from fmanet.settings import RunOptions, RunSettings
-from fmanet.train import predict
+from fmanet.settings import NetworkConfig, RunOptions, RunSettings
+from fmanet.training import predict
 
 VERSIONED = ("torch", "safetensors", "numpy", "h5py")
+"""What decides the last bits of a network."""
 ENDS_THE_RUN = (DiskFull, EnvironmentMissing, ShardCorrupt, ConfigError, LeakError)
 """Errors that every other fold would meet too."""
 
@@ -143,9 +146,9 @@ def train_run(
     """
     options, reporter = options or RunOptions(), reporter or Silent()
     if not options.cluster:
-        return _Run(source, out, settings, options, reporter, stop or Stop("train")).carry_out()
+        return _Training(source, out, settings, options, reporter, stop or Stop("train")).carry_out()
     with connect(options.cluster, _workers(options, settings), tell=reporter.note) as client:
-        return _Run(source, out, settings, options, reporter, stop or Stop("train"), client).carry_out()
+        return _Training(source, out, settings, options, reporter, stop or Stop("train"), client).carry_out()
 
 
 def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOptions) -> dict[str, Any]:
@@ -155,25 +158,27 @@ def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOp
     ------
     ConfigError, ShardCorrupt, TrainingImpossible, SettingsChanged
     """
-    run = _Run(source, out, settings, options, Silent(), Stop("train"))
-    pending = run.pending()
+    training = _Training(source, out, settings, options, Silent(), Stop("train"))
+    pending = training.pending()
     return {
         "out": str(out),
-        "clips": len(run.clips),
-        "subjects": len(set(run.clips.subject)),
-        "classes": {name: int((run.clips.target == number).sum()) for number, name in enumerate(run.clips.classes)},
-        "folds": len(run.plan.folds),
-        "networks": len(run.keys),
-        "pending": sum(len(run.plan.groups[group]) for group in pending),
-        "groups": len(run.plan.groups),
-        "parameters": run.parameters,
-        "multiply_adds": multiply_adds(build_network(run.settings.network, 0), *run.clips.flow.shape[-2:]),
-        "fingerprint": run.settings.fingerprint(),
-        "settings": run.settings.to_dict(),
+        "clips": len(training.clips),
+        "subjects": len(set(training.clips.subject)),
+        "classes": {
+            name: int((training.clips.target == number).sum()) for number, name in enumerate(training.clips.classes)
+        },
+        "folds": len(training.plan.folds),
+        "networks": len(training.keys),
+        "pending": sum(len(training.plan.groups[group]) for group in pending),
+        "groups": len(training.plan.groups),
+        "parameters": training.parameters,
+        "multiply_adds": multiply_adds(build_network(training.settings.network, 0), *training.clips.flow.shape[-2:]),
+        "fingerprint": training.settings.fingerprint(),
+        "settings": training.settings.to_dict(),
     }
 
 
-class _Run:
+class _Training:
     """One call of `train_run`: what it was given, its plan, and its summary."""
 
     def __init__(
@@ -201,7 +206,8 @@ class _Run:
         sample = build_network(settings.network, 0)
         self.parameters = parameter_count(sample)
         on_cpu = replace(settings.train, device="cpu", mixed_precision=False)
-        predict(sample, self.clips.select([0]), on_cpu)  # raises here, not in a worker, if the clips do not fit
+        # Raises here, not in a worker, if the clips do not fit the network.
+        _refuse_other_answers(predict(sample, self.clips.select([0]), on_cpu), settings.network)
         self.summary = Summary(out, planned=len(self.keys))
 
     def pending(self) -> list[int]:
@@ -266,7 +272,7 @@ class _Run:
                 "alignment": alignments(self.source.folders),
                 "folders": {str(path): _folder_fingerprint(path) for path in self.source.folders},
             },
-            "versions": _versions(),
+            "versions": versions_of(VERSIONED),
             "device": self._device(),
             "machine": {"processor": processor(), "system": platform.platform()},
         }
@@ -329,7 +335,14 @@ class _Run:
                 ) from error
 
     def _executor(self, groups: int) -> SupervisedPool | ClusterPool:
-        job = Job(self.out.absolute(), self.source.anywhere(), self.settings, self.plan, self.digest)
+        job = Job(
+            self.out.absolute(),
+            self.source.anywhere(),
+            self.settings,
+            registered(self.settings.network.network),
+            self.plan,
+            self.digest,
+        )
         if self.client is None:
             workers = min(_workers(self.options, self.settings), groups)
             return SupervisedPool(
@@ -340,7 +353,7 @@ class _Run:
         return ClusterPool(
             self.client,
             partial(trainer, job),
-            expected=Expected(job.out / commit.RUN_FILE, _versions, self.facts["versions"]),
+            expected=Expected(job.out / commit.RUN_FILE, partial(versions_of, VERSIONED), self.facts["versions"]),
             timeout_s=self.options.timeout_s,
             places=1 if self.settings.train.device == "cuda" else 0,
             tell=self.reporter.note,
@@ -369,15 +382,17 @@ class _Run:
         self.summary.failed = {title: why for title, why in self.summary.failed.items() if title in left}
 
 
+def _refuse_other_answers(shares: npt.NDArray[np.float64], network: NetworkConfig) -> None:
+    """Refuse a network that does not tell the classes apart; `shares` is what it says of one clip."""
+    if shares.shape != (1, network.classes):
+        raise ConfigError(
+            f"network {network.network}: answers must be one logit for each of {network.classes} classes; got "
+            f"{' x '.join(map(str, shares.shape[1:]))}. Give as many as NetworkConfig.classes says."
+        )
+
+
 def _workers(options: RunOptions, settings: RunSettings) -> int:
     return options.workers or (1 if settings.train.device == "cuda" else cores())
-
-
-def _versions() -> dict[str, str]:
-    """Of all that decides the last bits of a network."""
-    return {"flowkit": __version__, "python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in VERSIONED
-    }
 
 
 def _folder_fingerprint(path: Path) -> str:

@@ -20,7 +20,8 @@ import fmanet.cli
 import version_0_1
 from flowkit.config import ExtractConfig, load_config
 from flowkit.errors import ConfigError
-from flowkit.settings_io import build, listing, load_values, to_toml
+from flowkit.settings_classes import build
+from flowkit.settings_io import listing, load_values, to_toml
 from flowkit.storage import hashed_json
 from flowkit.storage.run_file import stored_run
 from fmanet.settings import RunSettings

@@ -237,9 +237,12 @@ def test_the_example_of_the_guide_is_a_step(tmp_path: Path, monkeypatch: pytest.
         (["odd_steps:peak"], "its records must have names of their own; got peak_px"),
         (["odd_steps:text"], "at_rest must hold sequences of numbers, at most 256 in all."),
         (["odd_steps:endless"], "at_rest must hold sequences of numbers, at most 256 in all."),
-        (["odd_steps"], 'align.steps must be "module:attribute" or "module:attribute@version"; got \'odd_steps\''),
-        ([""], 'align.steps must be "module:attribute"'),
-        (["../odd_steps:plain"], 'align.steps must be "module:attribute"'),
+        (
+            ["odd_steps"],
+            'align.steps must be names as "module:attribute" or "module:attribute@version"; got (\'odd_steps\',)',
+        ),
+        ([""], 'align.steps must be names as "module:attribute"'),
+        (["../odd_steps:plain"], 'align.steps must be names as "module:attribute"'),
         ("odd_steps:plain", 'align.steps must be a list, such as ["one", "another"]; got \'odd_steps:plain\''),
     ],
 )

@@ -16,6 +16,7 @@ from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.schema import SHARD_SCHEMA
 from flowkit.storage.shard_writer import shard_image
+from fmanet import checkpoint
 from fmanet.dataset import Clips
 from shard_builder import of_schema_2
 
@@ -106,6 +107,14 @@ def made_shards(
     }
     commit.publish(out, 0, shard_image(samples, config.to_dict()), content)
     return out
+
+
+def made_checkpoint(folder: Path, state: Mapping[str, Any], content: Mapping[str, Any]) -> Path:
+    """Weights as a run commits them, and beside them the JSON that names them; where that lies."""
+    weights = checkpoint.store(folder, "network-{}.safetensors", checkpoint.encode_weights(dict(state)))
+    path = folder / "network.json"
+    durable_files.publish_file(path, hashed_json.encode({"schema": hashed_json.SCHEMA, **content, "weights": weights}))
+    return path
 
 
 def _sample(

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from flowkit_kernels import MMCOFParams, mmcof
-from fmanet.baselines import ShallowStreams, SmallCNN, strain
-from fmanet.model import NetworkConfig, build_network, parameter_count
+from fmanet.baselines import ShallowStreams, SmallCNN
+from fmanet.building import build_network, parameter_count
+from fmanet.front_end import strain
+from fmanet.settings import NetworkConfig
 
 torch.set_num_threads(1)
 ALL = torch.ones(1, 40, 40, dtype=torch.bool)

@@ -20,7 +20,7 @@ from made_clips import made_shards
 
 from flowkit.storage import commit, hashed_json, schema
 from fmanet import checkpoint, run_folder
-from fmanet.ablation import LADDER
+from fmanet.ablation import rungs
 from fmanet.alignment import alignments
 from fmanet.cli import main
 from fmanet.plan import member_keys
@@ -174,8 +174,8 @@ def test_ablate_compares_each_row_of_the_ladder_with_the_one_before(
 ) -> None:
     import fmanet.ablation as module
 
-    rows_of_two = tuple(row for row in LADDER if row[0] in ("CNN, MM-COF", "FMANet"))
-    monkeypatch.setattr(module, "LADDER", rows_of_two)  # the ladder as a whole takes a worker start a row
+    rows_of_two = [row for row in rungs() if row[0] in ("CNN, MM-COF", "FMANet")]
+    monkeypatch.setattr(module, "rungs", lambda: rows_of_two)  # the ladder as a whole takes a worker start a row
     flags = ("--protocol", "holdout", "--hold-out", "casme2/s01,casme2/s02")
     done = fmanet("ablate", casme2, "--out", tmp_path / "ladder", *SMALL, *flags)
     assert done.exit_code == 0, done.stderr
@@ -201,7 +201,7 @@ def test_every_row_of_the_ladder_is_a_network_of_its_own() -> None:
     assert (
         len({json.dumps(row.settings.network.to_dict()) for row in rows})
         == len({row.folder for row in rows})
-        == len(LADDER)
+        == len(rungs())
     )
     assert rows[-1].settings == RunSettings()
 

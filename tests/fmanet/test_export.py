@@ -17,13 +17,13 @@ from made_clips import made_shards
 
 from flowkit.storage import hashed_json
 from fmanet import checkpoint, export
+from fmanet.building import build_network
 from fmanet.cli import main
 from fmanet.export import INPUTS, TOLERANCE, Predictor, largest_difference, onnx_bytes, random_clips
 from fmanet.fold_worker import ClipSource
-from fmanet.model import NetworkConfig, build_network
 from fmanet.prediction_table import read_table
-from fmanet.settings import TrainSettings
-from fmanet.train import predict
+from fmanet.settings import NetworkConfig, TrainSettings
+from fmanet.training import predict
 
 pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

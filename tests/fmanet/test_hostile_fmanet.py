@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from made_clips import made_shards
+from made_clips import made_checkpoint, made_shards
 from safetensors.torch import save
 
 from flowkit.storage import hashed_json
 from fmanet import checkpoint
+from fmanet.building import build_network
 from fmanet.cli import main
 from fmanet.errors import CheckpointRefused
-from fmanet.model import NetworkConfig, build_network
+from fmanet.settings import NetworkConfig
 from hostile_files import KINDS, little_memory, no_file
 from json_mutations import mutations
 
@@ -150,7 +151,7 @@ WEIGHTS = {
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_that_lie_are_refused(tmp_path: Path, name: str) -> None:
     told = {"network": NetworkConfig(width=4, grid=4).to_dict(), "classes": ["a", "b", "c"]}
-    path = checkpoint.save(tmp_path, "network", state(), told)
+    path = made_checkpoint(tmp_path, state(), told)
     weights = checkpoint.store(tmp_path, "hostile-{}.safetensors", WEIGHTS[name]())
     path.write_bytes(hashed_json.encode({**checkpoint.read_side(path), "weights": weights}))
     with little_memory(), pytest.raises(CheckpointRefused, match="checkpoint must"):

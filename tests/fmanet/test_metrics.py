@@ -15,17 +15,8 @@ from hypothesis import strategies as st
 
 from flowkit.errors import ConfigError
 from fmanet.errors import IntervalUndefined
-from fmanet.metrics import (
-    by_dataset,
-    by_seed,
-    by_subject,
-    paired_difference,
-    score,
-    score_rows,
-    seed_average,
-    spread,
-    subject_interval,
-)
+from fmanet.intervals import paired_difference, subject_interval
+from fmanet.metrics import by_seed, by_subject, score, score_rows, seed_average, spread
 from fmanet.prediction_table import SEED_AVERAGE, Prediction
 
 ABC = ("a", "b", "c")
@@ -129,16 +120,6 @@ def test_seeds_are_scored_one_by_one_and_never_pooled() -> None:
     assert [scores[seed].uf1 for seed in (0, 1)] == pytest.approx([1, second])
     found = spread(scores)
     assert found == pytest.approx(((1 + second) / 2, (1 - second) / math.sqrt(2), second, 1, 2))
-
-
-def test_source_sets_are_scored_from_the_same_rows() -> None:
-    rows = rows_of("abcab", "abcbb", subjects=5)
-    rows = [replace(row, dataset="lab" if n < 3 else "field") for n, row in enumerate(rows)]
-    found = by_dataset(rows, ABC)
-    assert list(found) == ["field", "lab"]
-    assert found["lab"][0].uf1 == 1
-    assert found["field"][0].absent == ("c",)
-    assert sum(part[0].matrix for part in found.values()).tolist() == score_rows(rows, ABC).matrix.tolist()
 
 
 def test_subjects_are_counted_over_all_seeds() -> None:

@@ -14,16 +14,10 @@ from torch.func import functional_call, stack_module_state
 
 from flowkit.errors import ConfigError, ShapeError
 from flowkit_kernels import MMCOFParams, mmcof
-from fmanet.model import (
-    FrontEnd,
-    MotionAttention,
-    NetworkConfig,
-    area_average,
-    build_network,
-    multiply_adds,
-    parameter_count,
-    strain,
-)
+from fmanet.building import build_network, multiply_adds, parameter_count
+from fmanet.front_end import FrontEnd, area_average, strain
+from fmanet.model import MotionAttention
+from fmanet.settings import NetworkConfig
 
 torch.set_num_threads(1)
 Clips = tuple[Tensor, Tensor, Tensor]

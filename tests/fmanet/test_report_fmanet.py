@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 from made_clips import CLASSES, made_shards
 
 from fmanet import run_folder
+from fmanet.building import build_network, parameter_count
 from fmanet.cli import main
-from fmanet.model import build_network, parameter_count
 from fmanet.prediction_table import Prediction, read_table
 from fmanet.report import SAME, _chosen, _examples, write_report
-from fmanet.results import gather
+from fmanet.results import gather, write_results
 from web_page import Page
 
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--workers", "1", "--keep-epochs")
@@ -117,6 +117,15 @@ def test_so_many_clips_are_pictured_as_were_asked_for(clips: int, trained: Path,
 def test_the_same_run_gives_the_same_page(trained: Path) -> None:
     first = write_report(trained).read_bytes()
     assert write_report(trained).read_bytes() == first
+
+
+def test_scores_that_were_just_computed_are_taken(trained: Path) -> None:
+    scores, before = write_results(trained), (trained / "scores.json").stat().st_mtime_ns
+    page = write_report(trained).read_bytes()
+    assert (trained / "scores.json").stat().st_mtime_ns > before
+    before = (trained / "scores.json").stat().st_mtime_ns
+    assert write_report(trained, scores=scores).read_bytes() == page
+    assert (trained / "scores.json").stat().st_mtime_ns == before
 
 
 def test_right_and_wrong_clips_of_each_class_take_turns() -> None:

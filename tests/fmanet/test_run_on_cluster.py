@@ -19,7 +19,8 @@ from flowkit.errors import ClusterLost, ConfigError, Interrupted
 from flowkit.execution.progress import Silent
 from flowkit.execution.stop import Stop
 from fmanet.fold_worker import ClipSource
-from fmanet.training_run import RunOptions, train_run
+from fmanet.settings import RunOptions
+from fmanet.training_run import train_run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from fmanet.errors import TrainingImpossible
 from fmanet.plan import grouped
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.stacked_training import train_together
-from fmanet.train import State, train
+from fmanet.training import State, train
 
 NETWORK = NetworkConfig(width=4, grid=4, dropout=0.0)
 SETTINGS = TrainSettings(epochs=2, batch=8)

@@ -12,13 +12,14 @@ import torch
 from made_clips import made_clips
 
 from flowkit.errors import ConfigError
+from flowkit.settings_classes import build
 from fmanet.batches import epoch_batches
+from fmanet.building import build_network
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
-from fmanet.model import NetworkConfig, build_network
-from fmanet.settings import RunSettings, TrainSettings, build, to_dict
-from fmanet.train import State, predict, train
-from fmanet.transforms import AugmentSettings, flip
+from fmanet.settings import AugmentSettings, NetworkConfig, RunSettings, TrainSettings
+from fmanet.training import State, predict, train
+from fmanet.transforms import flip
 
 NETWORK = NetworkConfig(width=4, grid=4)
 QUICK = TrainSettings(epochs=2, batch=8)
@@ -183,7 +184,7 @@ def test_flow_that_is_no_number_is_refused() -> None:
 
 
 def test_a_loss_that_is_no_number_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fmanet.train as module
+    import fmanet.training as module
 
     def broken(network: NetworkConfig, seed: int) -> torch.nn.Module:
         model = build_network(network, seed)
@@ -199,7 +200,13 @@ def test_a_loss_that_is_no_number_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 def test_settings_survive_json() -> None:
     settings = RunSettings(network=NETWORK, train=dataclasses.replace(QUICK, augment=AugmentSettings(flip=0.25)))
     assert RunSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    assert build(TrainSettings, to_dict(QUICK)) == QUICK
+
+
+def test_a_whole_number_for_a_number_has_the_fingerprint_that_is_read_back() -> None:
+    """Otherwise the records of a run that was started so from Python are not found again when it is scored."""
+    whole = RunSettings(network=NetworkConfig(k=20), train=dataclasses.replace(QUICK, augment=AugmentSettings(flip=0)))
+    back = RunSettings.from_dict(json.loads(json.dumps(whole.to_dict())))
+    assert back.fingerprint() == whole.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -18,23 +18,23 @@ from typing import Any
 
 import pytest
 import torch
-from made_clips import made_clips, made_shards
+from made_clips import made_checkpoint, made_clips, made_shards
 from safetensors.torch import save
 
 from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, SettingsChanged, ShardCorrupt
 from flowkit.storage import hashed_json
 from fmanet import checkpoint, run_folder
+from fmanet.building import build_network
 from fmanet.dataset import Clips
 from fmanet.errors import CheckpointRefused, FoldsMissing, LeakError, TrainingImpossible
 from fmanet.fold_worker import ClipSource, folds_of
-from fmanet.model import NetworkConfig, build_network
 from fmanet.plan import Member, make_plan, read_plan
 from fmanet.prediction_table import Prediction, read_table
 from fmanet.results import _scored as results_of
 from fmanet.results import gather, leaky_scores, write_results
-from fmanet.settings import RunSettings, TrainSettings
-from fmanet.train import predict
-from fmanet.training_run import RunOptions, Summary, preview, train_run
+from fmanet.settings import NetworkConfig, RunOptions, RunSettings, TrainSettings
+from fmanet.training import predict
+from fmanet.training_run import Summary, preview, train_run
 
 SETTINGS = RunSettings(network=NetworkConfig(width=4, grid=4), train=TrainSettings(epochs=2, batch=8), seeds=2)
 FLAGS = (
@@ -555,7 +555,7 @@ def test_a_damaged_or_hostile_checkpoint_is_refused(
     monkeypatch.chdir(tmp_path)
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
-    path = checkpoint.save(inner, "network", _state(), _content())
+    path = made_checkpoint(inner, _state(), _content())
     assert checkpoint.load(path).classes == ("negative", "positive", "surprise")
     change, says = DAMAGES[damage]
     change(path)
@@ -564,15 +564,8 @@ def test_a_damaged_or_hostile_checkpoint_is_refused(
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_checkpoint_never_takes_the_place_of_another(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, "network", _state(), _content())
-    assert checkpoint.save(tmp_path, "network", _state(), _content()) == path
-    with pytest.raises(ConfigError, match="name must be new"):
-        checkpoint.save(tmp_path, "network", {name: value + 1 for name, value in _state().items()}, _content())
-
-
 def test_a_checkpoint_of_a_newer_version_says_so(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, "network", _state(), _content())
+    path = made_checkpoint(tmp_path, _state(), _content())
     _rewritten(path, schema=99)
     with pytest.raises(SchemaTooNew):
         checkpoint.load(path)

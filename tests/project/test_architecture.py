@@ -21,6 +21,7 @@ LAYERS = (
     "flowkit.provenance",
     "flowkit.storage",
     "flowkit.execution",
+    "flowkit.settings_classes",
     "flowkit.settings_io",
     "flowkit.config",
     "flowkit.labels",
@@ -44,7 +45,15 @@ LAYERS = (
 )
 """Lowest first: a package imports only what stands before it. Below all of them lies `flowkit_kernels`, which imports no other."""
 FOR_FMANET = (
-    *("flowkit", "flowkit._version", "flowkit.errors", "flowkit.listing", "flowkit.provenance", "flowkit.settings_io"),
+    *(
+        "flowkit",
+        "flowkit._version",
+        "flowkit.errors",
+        "flowkit.listing",
+        "flowkit.provenance",
+        "flowkit.settings_classes",
+        "flowkit.settings_io",
+    ),
     *("flowkit.system_libraries", "flowkit.storage", "flowkit.execution", "flowkit.labels", "flowkit.reports"),
     *("flowkit.cli", "flowkit.doctor"),
 )

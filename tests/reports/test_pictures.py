@@ -16,7 +16,6 @@ from flowkit.reports.pictures import (
     colour_wheel,
     data_uri,
     flow_picture,
-    magnitude_picture,
     mmcof_picture,
     mmcof_wheel,
     png_bytes,
@@ -54,14 +53,12 @@ def test_the_wheel_shows_each_flow_where_it_points(eighth: int, magnitude: float
 def test_no_motion_is_white_in_flow_and_black_in_mmcof() -> None:
     assert (flow_picture(np.zeros((2, 4, 5)), 1.0) == 255).all()
     assert (mmcof_picture(np.zeros((3, 4, 5))) == 0).all()
-    assert (magnitude_picture(np.zeros((2, 4, 5)), 1.0) == 0).all()
 
 
 def test_saturation_grows_up_to_the_scale_and_darkens_beyond() -> None:
     green = [int(flow_picture(uniform(0, magnitude), 2.0)[0, 0, 1]) for magnitude in (0, 1, 2)]
     assert green == [255, 128, 0]
     assert flow_picture(uniform(0, 2.1), 2.0)[0, 0].tolist() == [191, 0, 0]
-    assert magnitude_picture(uniform(1.0, 1.0), 2.0)[0, 0].tolist() == [128, 128, 128]
 
 
 def test_mmcof_is_hsv_with_direction_as_hue_and_magnitude_as_value() -> None:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from fmanet.batches import derived_seed, epoch_batches
+from fmanet.building import build_network
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
 from fmanet.loss import class_weights, classification_loss
-from fmanet.model import build_network
 from fmanet.protocol import inner_split
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.transforms import flip
@@ -105,7 +105,7 @@ def train(
 
 
 def predict(model: nn.Module, clips: Clips, settings: TrainSettings) -> npt.NDArray[np.float64]:
-    """Class probabilities of clips; their targets are never looked at.
+    """Return class probabilities of clips; their targets are never looked at.
 
     Parameters
     ----------

@@ -1,0 +1,107 @@
+"""Networks built, in the start that a seed names, and measured."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from flowkit.errors import ConfigError
+from fmanet.networks import Network, registered
+from fmanet.settings import NetworkConfig
+
+
+def build_network(config: NetworkConfig, seed: int) -> nn.Module:
+    """Return the network that `config` names, in the start that `seed` names.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    seed : int
+        Same seed, same bits, whatever ran before; the global generators of torch are neither read nor moved. Each layer draws
+        from a generator of its own, so two networks that differ in one part start alike in all others of the same shape.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    ConfigError
+        The network is not registered, or what builds it cannot be imported.
+    """
+    builder = _imported(registered(config.network))
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(
+            seed
+        )  # for layers that `start_at` leaves alone; not torch.manual_seed: no GPU
+        network = builder(config)
+    start_at(network, seed)
+    return network
+
+
+def _imported(network: Network) -> Callable[[NetworkConfig], nn.Module]:
+    module, _, attribute = network.builder.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"network {network.name}: {network.builder} must be importable where networks are built; got {error}. Install its "
+            "package there, or add its folder to PYTHONPATH."
+        ) from error
+    return cast(Callable[[NetworkConfig], nn.Module], found)
+
+
+def start_at(network: nn.Module, seed: int) -> None:
+    """Draw the weights of convolutions and linear layers, uniform within 1 / sqrt(fan in); biases are 0.
+
+    Layers made to start at zero stay there; everything else keeps the start its module gave it.
+    """
+    for name, module in network.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        with torch.no_grad():
+            if module.weight.any():
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Return how many numbers training may change."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_adds(network: nn.Module, height: int, width: int) -> int:
+    """Return the multiply-adds of one clip's forward pass: convolutions, linear layers and the averaging to the working grid.
+
+    The front end's operations pixel by pixel, norms and poolings are not products of matrices and are not counted.
+
+    Parameters
+    ----------
+    network : nn.Module
+        One of `build_network`.
+    height, width : int
+        Of the flow, in pixels.
+    """
+    device = next(network.parameters()).device
+    flow = torch.zeros(1, 2, 2, height, width, device=device)
+    valid, region = (torch.ones(shape, dtype=torch.bool, device=device) for shape in ((1, 2), (1, height, width)))
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(flow, valid, region)
+    network.train(training)
+    return int(counter.get_total_flops()) // 2
