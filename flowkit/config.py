@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from flowkit.errors import ConfigError
+from flowkit.named_code import is_name, pinned
 from flowkit.settings_classes import Settings, refuse
 from flowkit.settings_io import load_values
 from flowkit.storage.commit import RUN_FILE
@@ -89,6 +90,9 @@ class AlignConfig:
         A face landmarker file in place of the bundled one; empty for the bundled one.
     landmarks : str
         CSV file with the columns clip_id, point, x, y; needed by method "landmarks".
+    steps : tuple of str
+        Further steps that are applied to each picture, as "module:attribute" or "module:attribute@version". Their code is imported
+        and run, in every process that aligns: name only code that you trust.
     """
 
     method: Literal["mediapipe", "landmarks", "none"] = "mediapipe"
@@ -98,9 +102,14 @@ class AlignConfig:
     match_contrast: bool = True
     face_model: str = ""
     landmarks: str = ""
+    steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        refuse({"size": (MIN_SIZE <= self.size <= MAX_SIZE, f"from {MIN_SIZE} to {MAX_SIZE}")}, self, "align.")
+        checks = {
+            "size": (MIN_SIZE <= self.size <= MAX_SIZE, f"from {MIN_SIZE} to {MAX_SIZE}"),
+            "steps": (all(map(is_name, self.steps)), 'names as "module:attribute" or "module:attribute@version"'),
+        }
+        refuse(checks, self, "align.")
         if (self.method == "landmarks") != bool(self.landmarks):
             raise ConfigError(
                 f"settings: align.landmarks must name a file if, and only if, align.method is landmarks; got method="
@@ -155,25 +164,34 @@ class ExtractConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, in declaration order: what run.json stores.
 
-        Files are named by their content, not by where they lie: a folder may move, a changed file is another setting.
+        Files are named by their content, not by where they lie: a folder may move, a changed file is another setting. Steps are
+        named with their version, for which they are imported. Where there are none, `align.steps` is left out, as it was before
+        there was such a setting.
 
         Raises
         ------
         ConfigError
-            A file that a setting names cannot be read.
+            A file that a setting names cannot be read, or a step cannot be imported.
         """
         values = dataclasses.asdict(self)
         for name, path in self._files():
             values["align"][name] = _content_name(f"align.{name}", path)
+        if values["align"].pop("steps"):
+            values["align"]["steps"] = self._pinned_steps()
         return values
 
     def anywhere(self) -> Self:
-        """The same, with names of files that hold in any working directory."""
+        """The same for other processes: with names of files that hold in any working directory, and the versions of steps."""
         files: dict[str, Any] = {name: path and str(Path(path).absolute()) for name, path in self._files()}
-        return dataclasses.replace(self, align=dataclasses.replace(self.align, **files))
+        return dataclasses.replace(
+            self, align=dataclasses.replace(self.align, **files, steps=tuple(self._pinned_steps()))
+        )
 
     def _files(self) -> list[tuple[str, str]]:
         return [(name, getattr(self.align, name)) for name in FILES]
+
+    def _pinned_steps(self) -> list[str]:
+        return [pinned(name, "align.steps") for name in self.align.steps]
 
 
 def load_config(file: str | Path | None = None, assignments: Sequence[str] = (), **flags: Any) -> ExtractConfig:

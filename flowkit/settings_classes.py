@@ -238,6 +238,8 @@ def _converted(hint: Any, value: Any) -> Any:
 def _expectation(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if typing.get_origin(hint) is tuple:
+        return 'a list, such as ["one", "another"]'
     return f"of type {getattr(hint, '__name__', hint)}" if typing.get_origin(hint) is None else f"of type {hint}"
 
 

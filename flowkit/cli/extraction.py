@@ -138,6 +138,11 @@ def settings_command(out: Path | None, folder: Path | None, overwrite: bool, as_
     show_settings(found, [*title, f"These are the settings of {folder}."], left_out, out, overwrite, as_json)
     for name, why in left_out.items():
         say(f"Warning: {name}: {why[0].upper()}{why[1:]}")
+    if found.align.steps:
+        named = ", ".join(found.align.steps)
+        say(
+            f"Warning: align.steps: flowkit extract --config imports and runs {named}. Use the file only if you trust that code."
+        )
 
 
 def _part(part: str | None, shard: str | None) -> str | None:

@@ -175,7 +175,7 @@ class _Run:
         self.root = options.root or manifest.parent
         if not self.root.is_dir():
             raise ManifestError(f"{self.root}: --root must be a folder; got none there. Check the path.")
-        check_needs(config.align)
+        check_needs(config.align, self.clips)
         check_address_space()
         stored = None if options.overwrite else read_run(out)
         self.asked_for = config.backend

@@ -27,11 +27,12 @@ from flowkit.motion.flow import Flow, solve, stabilised
 from flowkit.motion.mmcof import combine
 from flowkit.storage import commit
 from flowkit.storage.quality import EXPLAINED_LIMIT_PX, RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag
-from flowkit.storage.schema import Sample
+from flowkit.storage.schema import COLUMNS, SPOTTED, Sample
 from flowkit.storage.shard_writer import shard_image
 
 AlignedClips = Callable[[], Iterator[tuple[Clip, Outcome[AlignedClip]]]]
 """Gives each clip of a task, in its order, with the outcome of reading and aligning it."""
+_COLUMNS = {column.name for column in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,6 @@ def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], ke
         "n_faces": face.n_faces,
         "transform": face.transform,
         "registration": face.registration,
-        "light": face.light,
         "removed": flow.removed,
         "residual": flow.residual,
         "turn": face.turn,
@@ -192,7 +192,8 @@ def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], ke
         "data_weight": face.signal.data_weight,
         "landmarks": face.landmarks,
         "source_hash": source.source_hash,
-        "extra": json.dumps(dict(clip.extra) | _spotting(aligned), ensure_ascii=False),
+        **{name: values for name, values in face.records.items() if name in _COLUMNS},
+        "extra": json.dumps(dict(clip.extra) | _further_records(face) | _spotting(aligned), ensure_ascii=False),
     }
     return {**sample, "faces": face.pixels.astype(np.float16)} if keep_faces else sample
 
@@ -202,7 +203,13 @@ def _spotting(aligned: AlignedClip) -> dict[str, Any]:
     found = aligned.spotted
     if found is None:
         return {}
-    return {"apex_confidence": found.confidence, "apex_curve": list(zip(found.frames, found.curve, strict=True))}
+    return dict(zip(SPOTTED, (found.confidence, list(zip(found.frames, found.curve, strict=True))), strict=True))
+
+
+def _further_records(face: Face) -> dict[str, str]:
+    """Records of steps that have no column of their own: the numbers of the apex, then those of the offset."""
+    further = {name: values.ravel().tolist() for name, values in face.records.items() if name not in _COLUMNS}
+    return {name: " ".join(repr(value).removesuffix(".0") for value in values) for name, values in further.items()}
 
 
 def _quality(aligned: AlignedClip, flow: Flow) -> Flag:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -15,9 +16,11 @@ from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.contrast import Signal
 from flowkit.face.crops import canonical_crop, crop_scale, face_crop, shown, whole_frame
-from flowkit.face.head_shape import STEADY, HeadShape
+from flowkit.face.face_finder import FaceFinder, check_finder
+from flowkit.face.head_shape import HeadShape
 from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, scaling, turned
-from flowkit.face.landmarks import CANONICAL, POINTS, FaceLandmarker, Landmarks, check_landmarker, read_landmarks_file
+from flowkit.face.landmarks import Landmarks
+from flowkit.face.picture_steps import Record, View, applied, at_rest, steps_of
 from flowkit.face.regions import Regions, fit_samples, regions
 from flowkit.face.registration import (
     LOST_BELOW,
@@ -28,9 +31,7 @@ from flowkit.face.registration import (
     invert,
     is_blank,
     mapped,
-    match_light,
 )
-from flowkit.face.shading import match_shading
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames
 from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID
@@ -62,9 +63,9 @@ class Face:
         Whether registration of apex or offset began from that frame's own landmarks.
     depth_cm : (DEPTH_MODES,) float64
         Correction of the depth of the face: see `head_shape`.
-    light : (2, 2) float64
-        Gain and offset (grey in [0, 1]) that were applied to apex and offset; (1, 0) without matching. Where the head turned, the
-        shading was matched too (`shading.py`); that is not kept.
+    records : mapping of str to (2, n) float64
+        What the steps recorded of apex and offset: see `picture_steps`. "light" is the gain and the offset (grey in [0, 1]) that
+        were applied; (1, 0) without matching.
     landmarks : (478, 2) float32
         Of the onset, in onset image pixels (x, y); NaN where there are none.
     n_faces : int
@@ -77,7 +78,7 @@ class Face:
     regions: npt.NDArray[np.uint8]
     transform: npt.NDArray[np.float64]
     registration: npt.NDArray[np.float64]
-    light: npt.NDArray[np.float64]
+    records: Mapping[str, npt.NDArray[np.float64]]
     landmarks: npt.NDArray[np.float32]
     n_faces: int
     signal: Signal
@@ -159,18 +160,22 @@ class _Start(NamedTuple):
     is_blank: bool = False
 
 
-def check_needs(config: AlignConfig) -> None:
+def check_needs(config: AlignConfig, clips: Sequence[Clip] = ()) -> None:
     """Whether an `Aligner` could start here, at little cost: what must hold before a run touches its folder.
+
+    Parameters
+    ----------
+    config : AlignConfig
+    clips : sequence of Clip
+        No step may record what the manifest has a column for.
 
     Raises
     ------
-    EnvironmentMissing, ManifestError
+    EnvironmentMissing, ManifestError, ConfigError
         As `Aligner`.
     """
-    if config.method == "mediapipe":
-        check_landmarker(config.face_model)
-    elif config.method == "landmarks":
-        read_landmarks_file(config.landmarks)
+    steps_of(config, {name for clip in clips for name, _ in clip.extra} if config.steps else ())
+    check_finder(config)
 
 
 class Aligner:
@@ -186,12 +191,15 @@ class Aligner:
         Method "mediapipe": its model, its package or a system library is missing.
     ManifestError
         Method "landmarks": the file cannot be used.
+    ConfigError
+        A step that `align.steps` names cannot be used.
     """
 
     def __init__(self, config: AlignConfig) -> None:
         self.config = config
-        self._landmarker = FaceLandmarker(config.face_model) if config.method == "mediapipe" else None
-        self._given = read_landmarks_file(config.landmarks) if config.method == "landmarks" else {}
+        steps = steps_of(config)
+        self._steps, self._at_rest = [step for step in steps if step.is_on(config)], at_rest(steps)
+        self._finder = FaceFinder(config)
 
     def __enter__(self) -> Self:
         return self
@@ -203,8 +211,7 @@ class Aligner:
 
     def close(self) -> None:
         """Release the landmark model."""
-        if self._landmarker is not None:
-            self._landmarker.close()
+        self._finder.close()
 
     def align(self, frames: Frames) -> Face:
         """The three frames on one canonical grid, with the head's motion and the change of light taken out.
@@ -248,7 +255,7 @@ class Aligner:
             SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING or IMAGE_TOO_SMALL.
         """
         size = size or self.config.size
-        landmarks, n_faces = self._locate(clip, onset_rgb)
+        landmarks, n_faces = self._finder.locate(clip, onset_rgb)
         cropped = self.config.method == "none"
         transform = whole_frame(clip, onset, size) if cropped else canonical_crop(clip, onset, landmarks, size)
         areas = regions(landmarks, transform, size) * shown(onset, transform, size)
@@ -283,14 +290,14 @@ class Aligner:
             starts.append(self._start(anchor, grey, f"{where}: {name}") if is_valid else before)
         track = self._track(anchor, frames, valid, starts)
         shape = anchor.shape.corrected(track.depth_cm)
-        pixels, light = [anchor.onset], [(1.0, 0.0)]
-        for k in (0, 1):
+        pixels, records = [anchor.onset], [self._at_rest]
+        for k, name in enumerate(("apex", "offset")):
+            picture, record = pixels[-1], records[-1]
             if valid[k]:
-                picture, gain, offset = self._picture(anchor, shape, frames[k], track.similarity[k], track.turn[k])
-            else:
-                picture, (gain, offset) = pixels[-1], light[-1]
+                still = _undone(anchor, shape, frames[k], track.similarity[k], track.turn[k])
+                picture, record = self._finished(anchor, still, track.turn[k], f"{where}: {name}")
             pixels.append(picture)
-            light.append((gain, offset))
+            records.append(record)
         # Cubic resampling and a gain can leave [0, 1] by a little.
         clipped = np.clip(np.stack(pixels), 0, 1)
         face = (anchor.regions & FACE) > 0
@@ -299,7 +306,7 @@ class Aligner:
             regions=anchor.regions,
             transform=anchor.transform,
             registration=track.similarity,
-            light=np.array(light[1:]),
+            records={name: np.array([record[name] for record in records[1:]], np.float64) for name in self._at_rest},
             landmarks=anchor.landmarks,
             n_faces=anchor.n_faces,
             signal=Signal.of(clipped, face, valid, crop_scale(anchor.transform), self.config.match_contrast),
@@ -308,46 +315,17 @@ class Aligner:
             landmark_start=any(start.from_landmarks for start in starts),
         )
 
-    def _locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
-        """Points of the onset, and how many faces were found."""
-        if self._landmarker is not None:
-            faces = self._landmarker.detect(onset_rgb)
-            if not faces:
-                height, width = onset_rgb.shape[:2]
-                raise ClipError(
-                    FailureCode.FACE_NOT_FOUND,
-                    f"{clip.where}: onset frame must show a face; got none in {width} x {height} pixels. Check the onset number, "
-                    "or set align.method to none or landmarks.",
-                    clip.path,
-                )
-            return faces[0], len(faces)
-        if self.config.method == "landmarks":
-            return self._look_up(clip), 0
-        return np.full((POINTS, 2), np.nan, np.float32), 0
-
-    def _look_up(self, clip: Clip) -> Landmarks:
-        points = self._given.get(clip.clip_id)
-        missing = list(CANONICAL) if points is None else [i for i in CANONICAL if np.isnan(points[i]).any()]
-        if points is None or missing:
-            raise ClipError(
-                FailureCode.LANDMARKS_MISSING,
-                f"{clip.where}: {self.config.landmarks} must give the points {', '.join(map(str, CANONICAL))}; got none for "
-                f"{', '.join(map(str, missing))}. Add them.",
-                clip.path,
-            )
-        return points
-
     def _start(self, anchor: Anchor, grey: Image, where: str) -> _Start:
         """Find the face in a frame: by registration, and by the frame's own landmarks where that does not suffice."""
         crop = face_crop(grey, anchor.transform, len(anchor.onset))
         finest = 1 if self.config.stabilise in ("register", "similarity", "affine") else 4
         transform, quality = anchor.reference.register(crop, where, finest=finest)
         start = _Start(transform, np.zeros(2), is_blank=bool(np.isnan(quality)))
-        if self._landmarker is not None and not quality >= LANDMARKS_BELOW:
-            faces = self._landmarker.detect(np.repeat(_whole_levels(grey)[..., None], 3, axis=2))
+        if self._finder.detects and not quality >= LANDMARKS_BELOW:
+            faces = self._finder.nearest(grey, anchor.landmarks)
             if not faces and not quality >= LOST_BELOW:
                 raise _no_face(where, quality)
-            for points in _nearest(faces, anchor.landmarks):
+            for points in faces:
                 other, other_quality = self._start_from(anchor, points, grey, where, finest)
                 if other_quality > quality:
                     start, quality = other, other_quality
@@ -395,29 +373,26 @@ class Aligner:
         moved = [compose(*pair) for pair in zip(similarity, small, strict=True)]
         return HeadTrack(np.stack(moved), track.turn, track.depth_cm)
 
-    def _picture(
-        self, anchor: Anchor, shape: HeadShape, grey: Image, similarity: Transform, turn: npt.NDArray[np.float64]
-    ) -> tuple[Image, float, float]:
-        """One frame on the grid of the onset, with the head's motion undone and the light matched; gain and offset."""
-        onset, size = anchor.onset, len(anchor.onset)
-        if turn.any():
-            crop = face_crop(grey, anchor.transform, size, mapped(similarity, turned(shape, turn, size)))
-        else:
-            crop = face_crop(grey, compose(invert(similarity), anchor.transform), size)
-        if not self.config.match_light:
-            return crop, 1.0, 0.0
-        lit, gain, offset = match_light(onset, crop, (anchor.regions & FACE) > 0)
-        return match_shading(onset, lit, anchor.shape, anchor.samples, turn), gain, offset
+    def _finished(
+        self, anchor: Anchor, picture: Image, turn: npt.NDArray[np.float64], where: str
+    ) -> tuple[Image, Record]:
+        """A picture with all steps applied, and what they recorded of it."""
+        if not self._steps:
+            return picture, self._at_rest
+        face = (anchor.regions & FACE) > 0
+        view = View(anchor.onset, picture, face, anchor.shape, anchor.samples, turn)
+        picture, record = applied(self._steps, view, where)
+        return picture, {**self._at_rest, **record}
 
 
-def _nearest(faces: list[Landmarks], landmarks: Landmarks) -> list[Landmarks]:
-    """The face that is nearest to where one was, if there is any."""
-    apart = [float(np.linalg.norm((points - landmarks)[list(STEADY)].mean(axis=0))) for points in faces]
-    return [faces[int(np.argmin(apart))]] if faces else []
-
-
-def _whole_levels(grey: Image) -> npt.NDArray[np.uint8]:
-    return np.asarray(np.rint(np.clip(grey, 0, 1) * 255), np.uint8)
+def _undone(
+    anchor: Anchor, shape: HeadShape, grey: Image, similarity: Transform, turn: npt.NDArray[np.float64]
+) -> Image:
+    """One frame on the grid of the onset, with the head's motion undone."""
+    size = len(anchor.onset)
+    if turn.any():
+        return face_crop(grey, anchor.transform, size, mapped(similarity, turned(shape, turn, size)))
+    return face_crop(grey, compose(invert(similarity), anchor.transform), size)
 
 
 def _no_face(where: str, quality: float) -> ClipError:

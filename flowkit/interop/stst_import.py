@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import platform
 import time
 from collections import Counter
@@ -48,7 +47,7 @@ from flowkit.storage.generations import publish_generation, read_generations
 from flowkit.storage.index import Index, finalise
 from flowkit.storage.quality import Flag
 from flowkit.storage.run_file import read_run, refuse_older
-from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, FACE, SHARD_SCHEMA, Sample
+from flowkit.storage.schema import COLUMNS, FACE, SHARD_SCHEMA, Sample
 from flowkit.storage.shard_writer import shard_image
 from flowkit_kernels import MMCOFParams, mmcof
 
@@ -269,7 +268,7 @@ def _sample(clip: Clip, source: Source, settings: Mapping[str, Any]) -> Sample:
     listed = {name: " ".join(f"{value:g}" for pair in pairs for value in pair) for name, pairs in estimates.items()}
     extra = {**dict(clip.extra), **listed}
     return {
-        **_unknown(),
+        **{column.name: column.nothing_known(SIDE) for column in COLUMNS if not column.optional},
         **{name: getattr(clip, name) for name in ("clip_id", "dataset", "subject", "label", "fps")},
         "flow": flow.astype(np.float16),
         "mmcof": combined[0].astype(np.float16),
@@ -278,31 +277,6 @@ def _sample(clip: Clip, source: Source, settings: Mapping[str, Any]) -> Sample:
         "qc": int(Flag.ZERO_MOTION if still else Flag(0)),
         "source_hash": xxhash.xxh3_128_hexdigest(b"".join(content for _, content in files)),
         "extra": json.dumps(extra, ensure_ascii=False),
-    }
-
-
-def _unknown() -> dict[str, Any]:
-    """The columns of which such a folder says nothing."""
-    return {
-        "onset": -1,
-        "apex": -1,
-        "offset": -1,
-        "apex_source": "unknown",
-        "n_faces": 0,
-        "transform": np.full((2, 3), math.nan),
-        "registration": np.full((2, 2, 3), math.nan),
-        "light": np.full((2, 2), math.nan),
-        "removed": np.full((2, 2, 3), math.nan),
-        "residual": np.full(2, math.nan),
-        "turn": np.full((2, 2), math.nan),
-        "removed_turn": np.full((2, 2), math.nan),
-        "depth": np.full((2, DEPTH_MODES), math.nan),
-        "separation": np.full(2, math.nan),
-        "au_hint": np.full((2, len(ACTION_UNITS)), math.nan),
-        "noise": math.nan,
-        "contrast": math.nan,
-        "data_weight": 1.0,
-        "landmarks": np.full((478, 2), math.nan),
     }
 
 

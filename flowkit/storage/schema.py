@@ -1,12 +1,13 @@
 """The schema of a shard: its columns, their shapes, types, units and meaning.
 
 The writer makes exactly these datasets and the reader accepts nothing else. Add a column here under the newest schema or, once
-that is released, under a next one, and give it a value in `extraction.task` and `interop.stst_import`. Older shards are read
-without it. This module imports no HDF5.
+that is released, under a next one, and give it a value in `extraction.task`, unless it is the record of a step of
+`face.picture_steps`. Older shards are read without it. This module imports no HDF5.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -36,13 +37,21 @@ SIZE: Final = -1
 TEXT: Final = "text"
 """Fixed-length UTF-8, as long as the longest value of the shard."""
 MAX_TEXT_BYTES: Final = 1 << 16
+SPOTTED: Final = ("apex_confidence", "apex_curve")
+"""What the column `extra` says of an apex that was found, beside the further columns of the manifest."""
 UNITS: Final = ("px", "minmax")
 """What flow may be measured in: pixels, as extraction does, or values that were min-max scaled for each picture (imports)."""
+
+_UNKNOWN: Final[dict[str, float | str]] = {"f": math.nan, "i": -1, "u": 0, "b": False, TEXT: ""}
+"""What stands where nothing is known, by the kind of the type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One dataset of a shard: (N, *shape), stored one sample a chunk if `chunked`, in shards from the schema `since` on."""
+    """One dataset of a shard: (N, *shape), stored one sample a chunk if `chunked`, in shards from the schema `since` on.
+
+    `unknown` stands where nothing is known of a clip; None for that of the type: NaN, -1, 0 of what has no sign, False or "".
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -51,6 +60,13 @@ class Column:
     chunked: bool = False
     optional: bool = False
     since: int = 1
+    unknown: float | str | None = None
+
+    def nothing_known(self, size: int) -> Any:
+        """Return what a clip has in this column of which nothing is known; `size` is the side of the crop."""
+        kind = self.dtype if self.dtype == TEXT else np.dtype(self.dtype).kind
+        value = _UNKNOWN[kind] if self.unknown is None else self.unknown
+        return np.full(sized(self.shape, size), value) if self.shape else value
 
 
 def _since(schema: int, *columns: Column) -> tuple[Column, ...]:
@@ -72,11 +88,11 @@ COLUMNS: Final = (
     Column("onset", (), "<i4", "frame number"),
     Column("apex", (), "<i4", "frame number"),
     Column("offset", (), "<i4", "frame number; -1 where there is none"),
-    Column("apex_source", (), TEXT, "annotated, midpoint, offset or spotted"),
+    Column("apex_source", (), TEXT, "annotated, midpoint, offset or spotted", unknown="unknown"),
     Column("fps", (), "<f4", "frames per second; NaN where unknown"),
     Column("phase_valid", (2,), "|b1", "rise, fall"),
     Column("qc", (), "<u4", "bits of flowkit.storage.quality.Flag"),
-    Column("n_faces", (), "<i2", "faces found in the onset; 0 where none was looked for"),
+    Column("n_faces", (), "<i2", "faces found in the onset; 0 where none was looked for", unknown=0),
     Column("transform", (2, 3), "<f8", "T0: onset image px -> crop px"),
     Column("registration", (2, 2, 3), "<f8", "apex, offset: onset crop px -> their crop px under T0"),
     Column("light", (2, 2), "<f8", "gain and offset applied to apex and offset, grey in [0, 1]"),
@@ -129,11 +145,17 @@ COLUMNS: Final = (
             (),
             "<f4",
             "factor by which the weight of TV-L1's data term was raised for contrast and noise; 1 without",
+            unknown=1.0,
         ),
     ),
     Column("landmarks", (478, 2), "<f4", "of the onset, image px (x, y); NaN where there are none", True),
     Column("source_hash", (), TEXT, "xxh3-128 of the files read"),
-    Column("extra", (), TEXT, "further manifest columns, JSON; of a spotted apex also apex_confidence and apex_curve"),
+    Column(
+        "extra",
+        (),
+        TEXT,
+        "further manifest columns, JSON; of a spotted apex also apex_confidence and apex_curve; records of align.steps",
+    ),
     Column("sample_hash", (), TEXT, "xxh3-64 of this clip's numbers"),
 )
 HASHED: Final = tuple(c.name for c in COLUMNS if c.dtype != TEXT)

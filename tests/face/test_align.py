@@ -82,7 +82,7 @@ def test_a_face_is_found_put_in_its_place_and_held_still(mediapipe_aligner: Alig
     np.testing.assert_allclose(face.transform, portrait.canonical(SIZE), atol=0.1)
     for found, motion in zip(face.registration, MOTIONS, strict=True):
         assert portrait.distance_px(found, motion, inside(face)) < 0.05
-    np.testing.assert_allclose(face.light, [(1 / 0.98, 0)] * 2, atol=0.01)
+    np.testing.assert_allclose(face.records["light"], [(1 / 0.98, 0)] * 2, atol=0.01)
     for moved in face.pixels[1:]:
         assert np.abs(moved - face.pixels[0])[inside(face)].mean() < 0.006  # the scene itself was resampled once more
 
@@ -166,7 +166,7 @@ def test_cropped_frames_of_the_right_size_are_taken_as_they_are() -> None:
     assert np.array_equal(face.pixels, np.stack(frames.grey))
     assert np.array_equal(face.transform, np.eye(2, 3))
     assert np.array_equal(face.registration, [np.eye(2, 3)] * 2)
-    assert np.array_equal(face.light, [(1, 0)] * 2)
+    assert np.array_equal(face.records["light"], [(1, 0)] * 2)
     assert np.isnan(face.landmarks).all()
     assert face.n_faces == 0
 
@@ -214,10 +214,10 @@ def test_both_ends_of_an_invalid_phase_are_one_picture(valid: tuple[bool, bool])
         assert still == (not valid[phase])
     if not valid[0]:
         assert np.array_equal(face.registration[0], np.eye(2, 3))
-        assert face.light[0].tolist() == [1, 0]
+        assert face.records["light"][0].tolist() == [1, 0]
     if not valid[1]:
         assert np.array_equal(face.registration[0], face.registration[1])
-        assert np.array_equal(face.light[0], face.light[1])
+        assert np.array_equal(face.records["light"][0], face.records["light"][1])
 
 
 def test_identical_frames_stay_identical_to_the_last_bit(mediapipe_aligner: Aligner) -> None:

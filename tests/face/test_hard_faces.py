@@ -67,7 +67,7 @@ class Studio:
         (flow,) = dual_phase_flow([face], [valid], TVL1Params(), "cpu", "head")
         if isinstance(flow, ClipError):
             return flow.code
-        stored = (face.pixels, face.registration, face.turn, face.depth_cm, face.light)
+        stored = (face.pixels, face.registration, face.turn, face.depth_cm, face.records["light"])
         stored += (flow.flow, flow.removed, flow.removed_turn, flow.residual, flow.depth_cm, flow.au_hint)
         assert all(bool(np.isfinite(values).all()) for values in stored)
         assert np.array_equal(np.isnan(flow.separation), [not one for one in face.comparable(valid)])

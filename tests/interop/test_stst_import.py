@@ -23,6 +23,7 @@ from flowkit.reports.shard_report import write_report
 from flowkit.storage import commit
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import inspect, verify
+from flowkit.storage.schema import COLUMNS, TEXT, Column, sized
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "megc-flow28"
 CLIPS = (
@@ -82,6 +83,41 @@ def test_an_import_stores_values_less_their_zero_in_units_of_127_grey_levels(tmp
     }
     assert next(ShardFolder.open(tmp_path / "out").shards()).units == "minmax"
     assert ShardFolder.open(tmp_path / "out").run["settings"]["import"]["zero"] == zero
+
+
+def test_an_import_gives_each_column_of_the_schema_a_value_and_marks_what_it_does_not_know(tmp_path: Path) -> None:
+    import_stst(layout(tmp_path / "in"), tmp_path / "out")
+    unknown = {"onset": -1, "apex": -1, "offset": -1, "apex_source": "unknown", "n_faces": 0, "data_weight": 1.0}
+    numbers = (
+        "transform",
+        "registration",
+        "light",
+        "removed",
+        "residual",
+        "turn",
+        "removed_turn",
+        "depth",
+        "separation",
+    )
+    unknown |= dict.fromkeys((*numbers, "au_hint", "noise", "contrast", "landmarks", "fps"), np.nan)
+    known = {"flow", "mmcof", "regions", "phase_valid", "qc", "clip_id", "dataset", "subject", "label"}
+    for sample in samples(tmp_path / "out").values():
+        assert sample.keys() == unknown.keys() | known | {"source_hash", "sample_hash", "extra"}
+        for name, value in unknown.items():
+            same = np.full_like(sample[name], value) if isinstance(value, float) else value
+            np.testing.assert_array_equal(sample[name], same, name)
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+def test_what_stands_for_nothing_known_fits_its_column(column: Column) -> None:
+    """So that a new column cannot be forgotten in an import."""
+    value = column.nothing_known(SIDE)
+    if column.dtype == TEXT:
+        assert isinstance(value, str)
+    else:
+        assert np.shape(value) == sized(column.shape, SIDE)
+        stored = np.asarray(value).astype(column.dtype)
+        np.testing.assert_array_equal(stored, value)
 
 
 def test_by_default_u_and_v_of_a_moving_phase_spread_alike(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def face() -> Face:
         regions=regions(landmarks, transform, SIZE),
         transform=transform,
         registration=np.array([[[1, 0, x], [0, 1, y]] for x, y in SHIFTS_PX]),
-        light=np.array([[1.0, 0.0]] * 2),
+        records={"light": np.array([[1.0, 0.0]] * 2)},
         landmarks=landmarks,
         n_faces=0,
         signal=UNMATCHED,

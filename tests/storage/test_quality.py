@@ -32,7 +32,14 @@ def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]
     areas = np.full((SIDE, SIDE), FACE, np.uint8)
     points = np.zeros((478, 2), np.float32)
     plain = Face(
-        pixels, areas, identity, np.stack([identity] * 2), np.array([[1.0, 0.0]] * 2), points, 1, Signal(1.0, 30.0)
+        pixels,
+        areas,
+        identity,
+        np.stack([identity] * 2),
+        {"light": np.array([[1.0, 0.0]] * 2)},
+        points,
+        1,
+        Signal(1.0, 30.0),
     )
     motion = draw.random((2, 2, SIDE, SIDE), np.float32)
     found = Flow(motion, np.zeros((2, 2, 3)), np.zeros(2, np.float32))

@@ -1,0 +1,102 @@
+"""Where the face is in the frames of a clip, by each method of the settings: found by MediaPipe, given in a file, or not needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flowkit.config import AlignConfig
+from flowkit.errors import ClipError, FailureCode
+from flowkit.face.head_shape import STEADY
+from flowkit.face.landmarks import CANONICAL, POINTS, FaceLandmarker, Landmarks, check_landmarker, read_landmarks_file
+from flowkit.face.registration import Image
+from flowkit.inputs.clip import Clip
+
+
+def check_finder(config: AlignConfig) -> None:
+    """Check that a `FaceFinder` could start here, at little cost.
+
+    Raises
+    ------
+    EnvironmentMissing, ManifestError
+        As `FaceFinder`.
+    """
+    if config.method == "mediapipe":
+        check_landmarker(config.face_model)
+    elif config.method == "landmarks":
+        read_landmarks_file(config.landmarks)
+
+
+class FaceFinder:
+    """Finder of faces by the method of the settings; holds the landmark model, so close it.
+
+    Parameters
+    ----------
+    config : AlignConfig
+
+    Raises
+    ------
+    EnvironmentMissing
+        Method "mediapipe": its model, its package or a system library is missing.
+    ManifestError
+        Method "landmarks": the file cannot be used.
+    """
+
+    def __init__(self, config: AlignConfig) -> None:
+        self._config = config
+        self._landmarker = FaceLandmarker(config.face_model) if config.method == "mediapipe" else None
+        self._given = read_landmarks_file(config.landmarks) if config.method == "landmarks" else {}
+
+    @property
+    def detects(self) -> bool:
+        """Whether faces are found in pictures."""
+        return self._landmarker is not None
+
+    def close(self) -> None:
+        """Release the landmark model."""
+        if self._landmarker is not None:
+            self._landmarker.close()
+
+    def locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
+        """Return the points of the onset, and how many faces were found; 0 if none was looked for.
+
+        Raises
+        ------
+        ClipError
+            FACE_NOT_FOUND or LANDMARKS_MISSING.
+        """
+        if self._landmarker is not None:
+            faces = self._landmarker.detect(onset_rgb)
+            if not faces:
+                height, width = onset_rgb.shape[:2]
+                raise ClipError(
+                    FailureCode.FACE_NOT_FOUND,
+                    f"{clip.where}: onset frame must show a face; got none in {width} x {height} pixels. Check the onset number, "
+                    "or set align.method to none or landmarks.",
+                    clip.path,
+                )
+            return faces[0], len(faces)
+        if self._config.method == "landmarks":
+            return self._look_up(clip), 0
+        return np.full((POINTS, 2), np.nan, np.float32), 0
+
+    def _look_up(self, clip: Clip) -> Landmarks:
+        points = self._given.get(clip.clip_id)
+        missing = list(CANONICAL) if points is None else [i for i in CANONICAL if np.isnan(points[i]).any()]
+        if points is None or missing:
+            raise ClipError(
+                FailureCode.LANDMARKS_MISSING,
+                f"{clip.where}: {self._config.landmarks} must give the points {', '.join(map(str, CANONICAL))}; got none for "
+                f"{', '.join(map(str, missing))}. Add them.",
+                clip.path,
+            )
+        return points
+
+    def nearest(self, grey: Image, landmarks: Landmarks) -> list[Landmarks]:
+        """Return the points of the face in another frame that is nearest to where one was, if there is any."""
+        if self._landmarker is None:
+            return []
+        levels = np.asarray(np.rint(np.clip(grey, 0, 1) * 255), np.uint8)
+        faces = self._landmarker.detect(np.repeat(levels[..., None], 3, axis=2))
+        apart = [float(np.linalg.norm((points - landmarks)[list(STEADY)].mean(axis=0))) for points in faces]
+        return [faces[int(np.argmin(apart))]] if faces else []
