@@ -91,7 +91,7 @@ COLUMNS: Final = (
     Column("apex_source", (), TEXT, "annotated, midpoint, offset or spotted", unknown="unknown"),
     Column("fps", (), "<f4", "frames per second; NaN where unknown"),
     Column("phase_valid", (2,), "|b1", "rise, fall"),
-    Column("qc", (), "<u4", "bits of flowkit.storage.quality.Flag"),
+    Column("qc", (), "<u4", "bits of flowkit.quality.Flag"),
     Column("n_faces", (), "<i2", "faces found in the onset; 0 where none was looked for", unknown=0),
     Column("transform", (2, 3), "<f8", "T0: onset image px -> crop px"),
     Column("registration", (2, 2, 3), "<f8", "apex, offset: onset crop px -> their crop px under T0"),
@@ -119,7 +119,7 @@ COLUMNS: Final = (
             "depth",
             (2, DEPTH_MODES),
             "<f4",
-            "how the face's depth differs from the canonical one, cm in each mode of flowkit.face.head_shape: as known when the "
+            "how the face's depth differs from the canonical one, cm in each mode of flowkit.head_shape: as known when the "
             "pictures were made, and what the flow added",
         ),
         Column(
@@ -158,6 +158,8 @@ COLUMNS: Final = (
     ),
     Column("sample_hash", (), TEXT, "xxh3-64 of this clip's numbers"),
 )
+"""The meanings are stored in every shard, so their words do not change: the modules `flowkit.quality` and `flowkit.head_shape` that
+two of them name are `storage.quality` and `face.head_shape` today."""
 HASHED: Final = tuple(c.name for c in COLUMNS if c.dtype != TEXT)
 Sample = Mapping[str, Any]
 """One clip's value for each column but `sample_hash`; arrays without the leading N."""

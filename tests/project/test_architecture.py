@@ -24,6 +24,7 @@ LAYERS = (
     "flowkit.execution",
     "flowkit.settings_classes",
     "flowkit.settings_io",
+    "flowkit.named_code",
     "flowkit.config",
     "flowkit.labels",
     "flowkit.inputs",
