@@ -345,7 +345,7 @@ class RunSettings(Settings):
     Attributes
     ----------
     classes : str
-        Name of a grouping of labels; see `flowkit.labels.groupings`.
+        Name of a grouping of labels; see `flowkit.grouping`.
     network : NetworkConfig
         Its number of classes becomes that of the clips.
     train : TrainSettings
