@@ -46,7 +46,7 @@ The same command resumes a demo that was stopped, and prints the commands that c
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DemoStep:
     """What a user may do next, and the commands for a shell that do it."""
 
     about: str
@@ -64,7 +64,7 @@ class Demo:
         Of the extraction.
     found : mapping
         What `flowkit inspect` says of the shards.
-    steps : tuple of Step
+    steps : tuple of DemoStep
         What comes next.
     """
 
@@ -73,7 +73,7 @@ class Demo:
     report: Path
     summary: Summary
     found: Mapping[str, Any]
-    steps: tuple[Step, ...]
+    steps: tuple[DemoStep, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -134,19 +134,19 @@ def make_demo(
     return Demo(manifest, shards, shards / "report.html", summary, inspect(shards, reporter.note), next_steps(out))
 
 
-def next_steps(out: Path) -> tuple[Step, ...]:
+def next_steps(out: Path) -> tuple[DemoStep, ...]:
     """Commands that work on a demo, each as it can be typed."""
     manifest, shards = out / CLIPS / "manifest.csv", out / SHARDS
     return (
-        Step("Check a manifest: this one, then your own", (command("flowkit", "check", manifest),)),
-        Step(
+        DemoStep("Check a manifest: this one, then your own", (command("flowkit", "check", manifest),)),
+        DemoStep(
             "Export the flow: as pictures, and in the public layout of 28 x 28 pixels",
             (
                 command("flowkit", "export", shards, "--format", "png", "--out", out / "png"),
                 command("flowkit", "export", shards, "--format", "stst", "--out", out / "stst"),
             ),
         ),
-        Step(
+        DemoStep(
             "Train a network per held-out subject (2 epochs are enough for these clips)",
             (
                 command("pip", "install", "flowkit-mer[train]"),

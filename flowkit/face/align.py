@@ -18,14 +18,14 @@ from flowkit.face.contrast import Signal
 from flowkit.face.crops import canonical_crop, crop_scale, face_crop, shown, whole_frame
 from flowkit.face.face_finder import FaceFinder, check_finder
 from flowkit.face.head_shape import HeadShape
-from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, placed, rescaled, scaling, turned
+from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, pose_between, rescaled, scaling, turned
 from flowkit.face.landmarks import Landmarks
 from flowkit.face.picture_steps import Record, View, applied, at_rest, steps_of
 from flowkit.face.regions import Regions, fit_samples, regions
 from flowkit.face.registration import (
     LOST_BELOW,
     Image,
-    Reference,
+    RegistrationTarget,
     Transform,
     compose,
     invert,
@@ -125,9 +125,9 @@ class Anchor:
     n_faces: int
 
     @cached_property
-    def reference(self) -> Reference:
+    def target(self) -> RegistrationTarget:
         """The onset's rigid part, for other frames to be registered on."""
-        return Reference.of(self.onset, (self.regions & RIGID) > 0)
+        return RegistrationTarget.of(self.onset, (self.regions & RIGID) > 0)
 
     @cached_property
     def shape(self) -> HeadShape:
@@ -319,7 +319,7 @@ class Aligner:
         """Find the face in a frame: by registration, and by the frame's own landmarks where that does not suffice."""
         crop = face_crop(grey, anchor.transform, len(anchor.onset))
         finest = 1 if self.config.stabilise in ("register", "similarity", "affine") else 4
-        transform, quality = anchor.reference.register(crop, where, finest=finest)
+        transform, quality = anchor.target.register(crop, where, finest=finest)
         start = _Start(transform, np.zeros(2), is_blank=bool(np.isnan(quality)))
         if self._finder.detects and not quality >= LANDMARKS_BELOW:
             faces = self._finder.nearest(grey, anchor.landmarks)
@@ -339,11 +339,9 @@ class Aligner:
         """Registration that begins where the landmarks of a frame lie."""
         size = len(anchor.onset)
         turns = self.config.stabilise == "head"
-        similarity, turn = placed(anchor.shape, HeadShape.of(points, anchor.transform, size), size, turns)
+        similarity, turn = pose_between(anchor.shape, HeadShape.of(points, anchor.transform, size), size, turns)
         places = mapped(similarity, turned(anchor.shape, turn, size))
-        motion, quality = anchor.reference.register(
-            face_crop(grey, anchor.transform, size, places), where, finest=finest
-        )
+        motion, quality = anchor.target.register(face_crop(grey, anchor.transform, size, places), where, finest=finest)
         return _Start(compose(similarity, motion), turn, True), quality
 
     def _track(

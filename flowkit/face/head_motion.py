@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.head_shape import CAMERA_CM, GRID, REFERENCE, HeadShape
+from flowkit.face.head_shape import CAMERA_CM, GRID, NOMINAL_PX, HeadShape
 from flowkit.face.registration import Transform
 from flowkit.storage.schema import DEPTH_MODES
 
@@ -61,9 +61,9 @@ class HeadFit:
     Attributes
     ----------
     motion : (2, 6) float64
-        Rise, fall: the head's motion in the flow; see `POSE`, px of a crop of `REFERENCE`.
+        Rise, fall: the head's motion in the flow; see `POSE`, px of a crop of `NOMINAL_PX`.
     moved_px : (2,) float64
-        Rise, fall: mean length of that motion in the face, px of a crop of `REFERENCE`.
+        Rise, fall: mean length of that motion in the face, px of a crop of `NOMINAL_PX`.
     turn : (2, 2) float64
         Rise, fall: yaw and pitch altogether, with those undone in the pictures; radians.
     depth_cm : (DEPTH_MODES,) float64
@@ -71,11 +71,11 @@ class HeadFit:
     expression_cm : (2, K) float64
         Apex, offset: strength of each action unit relative to the onset.
     left_px : (2,) float64
-        Rise, fall: median length of what neither head nor expression explains, px of a crop of `REFERENCE`; 0 for a phase that is
+        Rise, fall: median length of what neither head nor expression explains, px of a crop of `NOMINAL_PX`; 0 for a phase that is
         not valid.
     separation : (2,) float64
         Rise, fall: standard deviation of the head's motion that the fit leaves open, mean over the face, px of a crop of
-        `REFERENCE`; NaN for a phase that is not valid.
+        `NOMINAL_PX`; NaN for a phase that is not valid.
     """
 
     motion: Array
@@ -110,12 +110,12 @@ class _Samples:
 def head_fields(
     depth: npt.NDArray[np.floating], shape: HeadShape, scale: float = 1.0, turn: Array = _STRAIGHT
 ) -> Array:
-    """Motion by each number of a pose in units of the fit, (6, 2, h, w), in px of a crop of `REFERENCE`.
+    """Motion by each number of a pose in units of the fit, (6, 2, h, w), in px of a crop of `NOMINAL_PX`.
 
     Parameters
     ----------
     depth : (h, w) float
-        In px of a crop of `REFERENCE`.
+        In px of a crop of `NOMINAL_PX`.
     shape : HeadShape
     scale : float
         px of the crop for each sample.
@@ -228,7 +228,7 @@ def motion_of(motion: Array, turn: Array, depth_cm: Array, shape: HeadShape, siz
     (2, 2, size, size) float32
         In px of that crop.
     """
-    scale = size / REFERENCE
+    scale = size / NOMINAL_PX
     depth, deeper = shape.depth(size), shape.deeper(depth_cm, size)
     pixels = np.arange(size, dtype=np.float32)
     x, y = (pixels - np.float32((centre + 0.5) * scale - 0.5) for centre in shape.centre)
@@ -250,7 +250,7 @@ def motion_of(motion: Array, turn: Array, depth_cm: Array, shape: HeadShape, siz
 
 def similarity_of(motion: Array, shape: HeadShape, size: int) -> Transform:
     """The part of a motion that is a similarity, in px of a crop of a size: (u, v) = A [x, y, 1]."""
-    scale = size / REFERENCE
+    scale = size / NOMINAL_PX
     x, y, roll, grown = motion[:4]
     linear = np.array([[grown, -roll], [roll, grown]])
     centre = (shape.centre + 0.5) * scale - 0.5
@@ -262,9 +262,9 @@ def similarity_of(motion: Array, shape: HeadShape, size: int) -> Transform:
 
 def _samples(flow: Flow, shape: HeadShape, inside: npt.NDArray[np.bool_], turn: Array) -> _Samples:
     grid = shape.grid
-    scale = REFERENCE / flow.shape[-1]
+    scale = NOMINAL_PX / flow.shape[-1]
     small = np.stack([[_shrunk(component) for component in phase] for phase in flow]) * np.float32(scale)
-    fields = np.stack([head_fields(grid.depth, shape, REFERENCE / GRID, angles) for angles in turn])
+    fields = np.stack([head_fields(grid.depth, shape, NOMINAL_PX / GRID, angles) for angles in turn])
     inside = np.logical_and.reduce([inside, *(_seen(shape, angles) for angles in turn)])
     found = (fields[..., inside], grid.modes[:, inside], grid.action_units[..., inside], small[..., inside])
     return _Samples(*(np.asarray(values, np.float64) for values in found))

@@ -5,7 +5,7 @@ of the canonical mesh, turned likewise, which comes nearer to the truth than the
 (benchmarks/README.md). People differ, so the depth can be corrected by `storage.schema.DEPTH_MODES` smooth changes: bumps, and the
 relief of the whole face.
 
-Lengths are px of a crop of `REFERENCE` px, whatever the size of the crop is, unless something else is said. Axes: x to the right,
+Lengths are px of a crop of `NOMINAL_PX` px, whatever the size of the crop is, unless something else is said. Axes: x to the right,
 y down, z towards the camera.
 """
 
@@ -24,7 +24,7 @@ from flowkit.face.registration import Transform, fit_similarity
 
 Array = npt.NDArray[np.float64]
 
-REFERENCE = 224
+NOMINAL_PX = 224
 GRID = 28
 """Rows and columns of the grid on which motions are fitted: flow and fields are smooth, more samples would say the same again."""
 _SMOOTH = 0.7
@@ -140,7 +140,7 @@ class HeadShape:
         """
         mesh = _mesh()
         flat = landmarks[:CONTROL_POINTS].astype(np.float64) @ transform[:, :2].T + transform[:, 2]
-        flat = ((flat + 0.5) * REFERENCE / size) - 0.5
+        flat = ((flat + 0.5) * NOMINAL_PX / size) - 0.5
         if not np.isfinite(flat).all():
             flat = _canonical_places()
         scale, rotation = _turned(mesh.points[list(STEADY)], flat[list(STEADY)])
@@ -159,7 +159,7 @@ class HeadShape:
     def depth(self, size: int) -> npt.NDArray[np.float32]:
         """Depth at each pixel of a crop of another size, (size, size), in px of that crop; 0 where nothing is known."""
         if size not in self._depths:
-            self._depths[size] = self._interpolated(self.points[:, 2:] * (size / REFERENCE), size)[0]
+            self._depths[size] = self._interpolated(self.points[:, 2:] * (size / NOMINAL_PX), size)[0]
         return self._depths[size]
 
     def _interpolated(self, carried: Array, size: int) -> npt.NDArray[np.float32]:
@@ -169,7 +169,7 @@ class HeadShape:
 
         triangles = _mesh().triangles
         if size not in self._surfaces:
-            scale = size / REFERENCE
+            scale = size / NOMINAL_PX
             points = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])
             hit, inside = np.empty((size, size), np.int32), np.empty((size, size, 2), np.float32)
             depth = np.empty((size, size), np.float32)
@@ -181,7 +181,7 @@ class HeadShape:
 
     def deeper(self, depth_cm: Array, size: int) -> npt.NDArray[np.float32]:
         """How much deeper `corrected` is at each pixel of a crop, (size, size), in px of that crop."""
-        change = np.einsum("m,mhw->hw", depth_cm, self.grid.modes) * size / REFERENCE
+        change = np.einsum("m,mhw->hw", depth_cm, self.grid.modes) * size / NOMINAL_PX
         return np.asarray(
             cv2.resize(change.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC), np.float32
         )
@@ -204,7 +204,7 @@ class HeadShape:
     def slopes(self) -> Array:
         """How steeply the face rises to the right and downwards at the places of the grid, (2, GRID, GRID)."""
         smooth = cv2.GaussianBlur(self.grid.depth, (0, 0), _SMOOTH)
-        down, across = np.gradient(smooth.astype(np.float64), REFERENCE / GRID)
+        down, across = np.gradient(smooth.astype(np.float64), NOMINAL_PX / GRID)
         return np.stack([across, down])
 
 
@@ -239,7 +239,7 @@ def _turned(points: Array, flat: Array) -> tuple[float, Array]:
 def _canonical_places() -> Array:
     """Where the landmarks of the canonical face lie in a canonical crop, (468, 2)."""
     flat = _mesh().points[:, :2] * [1, -1]
-    places = np.array(list(CANONICAL.values())) * REFERENCE - 0.5
+    places = np.array(list(CANONICAL.values())) * NOMINAL_PX - 0.5
     transform = fit_similarity(flat[list(CANONICAL)], places)
     return np.asarray(flat @ transform[:, :2].T + transform[:, 2])
 

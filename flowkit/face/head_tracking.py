@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import flowkit_kernels
 from flowkit.face.head_motion import similarity_of, tell_apart
-from flowkit.face.head_shape import CAMERA_CM, REFERENCE, STEADY, HeadShape
+from flowkit.face.head_shape import CAMERA_CM, NOMINAL_PX, STEADY, HeadShape
 from flowkit.face.registration import Image, Transform, compose, fit_similarity, mapped, match_light
 from flowkit.storage.schema import DEPTH_MODES
 from flowkit_kernels import TVL1Params
@@ -33,7 +33,7 @@ _EVEN = 13
 """Side, px, of the surroundings that a pixel is compared with; in wider ones, wandering shading looks like motion."""
 _ROUNDS = 5
 _CONVERGED_PX = 0.25
-"""Mean motion of the head, px of a crop of `REFERENCE`, below which the rest is left to the flow."""
+"""Mean motion of the head, px of a crop of `NOMINAL_PX`, below which the rest is left to the flow."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ def turned(shape: HeadShape, turn: Array, size: int) -> Places:
     return _turned(np.stack([across, down, shape.depth(size)]), shape, turn.astype(np.float32), size)
 
 
-def placed(onset: HeadShape, frame: HeadShape, size: int, turns: bool = True) -> tuple[Transform, Array]:
+def pose_between(onset: HeadShape, frame: HeadShape, size: int, turns: bool = True) -> tuple[Transform, Array]:
     """Return how a head moved between two pictures whose landmarks are known.
 
     Parameters
@@ -86,13 +86,13 @@ def placed(onset: HeadShape, frame: HeadShape, size: int, turns: bool = True) ->
     """
     turn = _yaw_and_pitch(frame.rotation @ onset.rotation.T) if turns else np.zeros(2)
     before, after = (np.array(shape.points[list(STEADY)]) for shape in (onset, frame))
-    there = _turned(before.T.astype(np.float32), onset, turn.astype(np.float32), REFERENCE)
-    return rescaled(fit_similarity(there.T, after[:, :2]), size / REFERENCE), turn
+    there = _turned(before.T.astype(np.float32), onset, turn.astype(np.float32), NOMINAL_PX)
+    return rescaled(fit_similarity(there.T, after[:, :2]), size / NOMINAL_PX), turn
 
 
 def _turned(points: Places, shape: HeadShape, turn: npt.NDArray[np.float32], size: int) -> Places:
     """Points (3, ...) in px of a crop after a turn, (2, ...): yaw first, then pitch."""
-    scale = size / REFERENCE
+    scale = size / NOMINAL_PX
     centre = ((shape.centre + 0.5) * scale - 0.5).astype(np.float32)
     x, y, z = points[0] - centre[0], points[1] - centre[1], points[2]
     (sine_yaw, sine_pitch), (cosine_yaw, cosine_pitch) = np.sin(turn), np.cos(turn)

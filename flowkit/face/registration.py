@@ -77,12 +77,12 @@ def mapped(transform: Transform, places: npt.NDArray[np.float32]) -> npt.NDArray
 
 
 class Registration(NamedTuple):
-    """What `Reference.register` found.
+    """What `RegistrationTarget.register` found.
 
     Attributes
     ----------
     transform : (2, 3) float64
-        Reference px -> moving px.
+        Target px -> moving px.
     quality : float
         Correlation of both pictures' grey values in the mask under the transform, outliers left out: 1 for the same picture under
         whatever light. Below `LOST_BELOW` the registration has lost its way. NaN where a picture is blank inside the mask.
@@ -93,7 +93,7 @@ class Registration(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class RegistrationTarget:
     """The picture that others are registered on; what that needs of it is made once, when it is first asked for.
 
     Attributes
@@ -114,8 +114,8 @@ class Reference:
     levels: dict[int, Level | None]
 
     @classmethod
-    def of(cls, picture: Image, mask: npt.NDArray[np.bool_]) -> Reference:
-        """Return the reference for a crop in [0, 1] and the pixels of it that show what is rigid."""
+    def of(cls, picture: Image, mask: npt.NDArray[np.bool_]) -> RegistrationTarget:
+        """Return the target for a crop in [0, 1] and the pixels of it that show what is rigid."""
         plain = np.array(mask, order="C")  # whatever the caller's memory looks like: compiled code knows one kind
         return cls(picture, plain, is_blank(picture, plain), {})
 
@@ -151,8 +151,8 @@ class Reference:
         Examples
         --------
         >>> onset = cv2.GaussianBlur(np.random.default_rng(0).random((64, 64), np.float32), (0, 0), 3)
-        >>> reference = Reference.of(onset, np.ones((64, 64), np.bool_))
-        >>> transform, quality = reference.register(np.roll(onset, 2, axis=1))
+        >>> target = RegistrationTarget.of(onset, np.ones((64, 64), np.bool_))
+        >>> transform, quality = target.register(np.roll(onset, 2, axis=1))
         >>> float(transform[0, 2].round(1)), quality > LOST_BELOW
         (2.0, True)
         """

@@ -68,7 +68,7 @@ class Format(Protocol):
 def file_name(text: str) -> str:
     """A name that every file system takes, from any text: all but letters, digits and `_ . - ~` becomes %XX.
 
-    Different texts have different names, and `text_of` gives the text back.
+    Different texts have different names, and `urllib.parse.unquote` gives the text back.
 
     Raises
     ------
@@ -122,11 +122,6 @@ def _short(name: str) -> str:
     if len(name) > MAX_NAME:
         raise Refused(f"its name as a file would be longer than {MAX_NAME} bytes")
     return name
-
-
-def text_of(name: str) -> str:
-    """The text that `file_name` was given."""
-    return urllib.parse.unquote(name, errors="strict")
 
 
 class Npz:

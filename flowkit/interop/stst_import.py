@@ -32,7 +32,7 @@ from flowkit.interop.stst_layout import (
     SUFFIXES,
     Layout,
     Scale,
-    Source,
+    StstFolder,
     Zero,
     decode,
     read_file,
@@ -137,7 +137,7 @@ def import_stst(
     EnvironmentMissing, DiskFull
         `out` cannot be written.
     """
-    source = Source.find(Path(folder), list_file, pictures)
+    source = StstFolder.find(Path(folder), list_file, pictures)
     out, reporter = Path(out), reporter or Silent()
     settings = _settings(source, zero, scale)
     plan = _prepare(source.clips, settings, out, retry_failed)
@@ -155,7 +155,7 @@ def import_stst(
 # --- the output folder
 
 
-def _settings(source: Source, zero: Zero, scale: Scale) -> dict[str, Any]:
+def _settings(source: StstFolder, zero: Zero, scale: Scale) -> dict[str, Any]:
     """What decides the bytes, in the form in which readers of shards expect the settings of an extraction."""
     try:
         digest = hashlib.sha256(source.list_file.read_bytes()).hexdigest()
@@ -239,7 +239,7 @@ def _refuse_others(out: Path, settings: Mapping[str, Any]) -> None:
 # --- from pictures to a shard
 
 
-def _run_task(task: Task, source: Source, settings: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
+def _run_task(task: Task, source: StstFolder, settings: Mapping[str, Any], out: Path, reporter: Reporter) -> None:
     began = time.time()
     samples: list[Sample] = []
     failures: list[tuple[Clip, ClipError]] = []
@@ -253,7 +253,7 @@ def _run_task(task: Task, source: Source, settings: Mapping[str, Any], out: Path
     commit.publish(out, task.index, image, record_content(task, samples, failures, began))
 
 
-def _sample(clip: Clip, source: Source, settings: Mapping[str, Any]) -> Sample:
+def _sample(clip: Clip, source: StstFolder, settings: Mapping[str, Any]) -> Sample:
     both = source.layout == "both phases"
     files = [read_file(clip, source, suffix) for suffix in SUFFIXES[: 1 + both]]
     pixels = [decode(content, name) for name, content in files]
@@ -280,7 +280,7 @@ def _sample(clip: Clip, source: Source, settings: Mapping[str, Any]) -> Sample:
     }
 
 
-def _summary(source: Source, zero: Zero, scale: Scale, plan: Plan, out: Path, index: Index) -> Imported:
+def _summary(source: StstFolder, zero: Zero, scale: Scale, plan: Plan, out: Path, index: Index) -> Imported:
     names = {clip.clip_id for clip in source.clips}
     failures = [code for name, code in index.failures() if name in names]
     return Imported(

@@ -61,7 +61,7 @@ _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StstFolder:
     """A folder in the layout: its list of clips, and which pictures there are."""
 
     root: Path
@@ -72,7 +72,7 @@ class Source:
     extra_pictures: int
 
     @classmethod
-    def find(cls, root: Path, list_file: Path | None, pictures: Path | None) -> Source:
+    def find(cls, root: Path, list_file: Path | None, pictures: Path | None) -> StstFolder:
         """Find list and pictures of a folder, where they are not named, and read the list.
 
         Raises
@@ -208,7 +208,7 @@ def _clip(cells: Mapping[str, str], line: int) -> Clip:
     )
 
 
-def read_file(clip: Clip, source: Source, suffix: str) -> tuple[str, bytes]:
+def read_file(clip: Clip, source: StstFolder, suffix: str) -> tuple[str, bytes]:
     """Name and content of a clip's picture."""
     name = clip.path + suffix
     path = source.pictures / name

@@ -15,7 +15,7 @@ import flowkit_kernels
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Face
 from flowkit.face.head_motion import motion_of, similarity_of, tell_apart
-from flowkit.face.head_shape import REFERENCE
+from flowkit.face.head_shape import NOMINAL_PX
 from flowkit.face.regions import fit_samples
 from flowkit.face.registration import FlowModel, remove_motion, residual_px
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, RIGID
@@ -174,10 +174,10 @@ def _without_head(raw: npt.NDArray[np.float32], face: Face, valid: tuple[bool, b
     return Flow(
         flow=flow,
         removed=np.stack([similarity_of(motion, shape, size) for motion in fit.motion]),
-        residual=np.asarray(fit.left_px * size / REFERENCE, np.float32),
+        residual=np.asarray(fit.left_px * size / NOMINAL_PX, np.float32),
         removed_turn=np.degrees(fit.motion[:, 4:]),
         depth_cm=fit.depth_cm,
-        separation=np.asarray(fit.separation * size / REFERENCE, np.float32),
+        separation=np.asarray(fit.separation * size / NOMINAL_PX, np.float32),
         au_hint=_hint(fit.expression_cm, fitted),
     )
 

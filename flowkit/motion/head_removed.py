@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.head_motion import Array, Flow, motion_of
-from flowkit.face.head_shape import REFERENCE, HeadShape
+from flowkit.face.head_shape import NOMINAL_PX, HeadShape
 from flowkit.face.head_tracking import turned
 from flowkit.face.registration import Transform, mapped
 
@@ -63,7 +63,7 @@ def removed_motion(sample: Mapping[str, Any]) -> RemovedMotion | None:
 
 def _pose(similarity: Transform, turn: Array, shape: HeadShape, size: int) -> npt.NDArray[np.float64]:
     """A pose (6,) from what `similarity_of` made of its first four numbers, and its yaw and pitch."""
-    scale = size / REFERENCE
+    scale = size / NOMINAL_PX
     linear = similarity[:, :2]
     shift = similarity[:, 2] + linear @ ((shape.centre + 0.5) * scale - 0.5)
     return np.array([*shift / scale, linear[1, 0], linear[0, 0], *turn])

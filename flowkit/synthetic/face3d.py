@@ -33,7 +33,7 @@ from flowkit.face.face_mesh import (
     photo_landmarks,
 )
 from flowkit.face.landmarks import FACE_OVAL
-from flowkit.synthetic.face3d_files import EYEBALLS, FACE, SCALP, SHAPES, WHOLE, Face, Index, read_face
+from flowkit.synthetic.face3d_files import EYEBALLS, FACE, SCALP, SHAPES, WHOLE, FaceModel, Index, read_face
 from flowkit.synthetic.head import EYE, HAIR, MOUTH, SKIN, Head, Inset, refinements, sheet
 
 _IBUG = {
@@ -131,7 +131,7 @@ def load_head(path: str | Path) -> Head:
 # --- where the face lies, and its landmarks
 
 
-def _shift(path: Path, face: Face) -> Array:
+def _shift(path: Path, face: FaceModel) -> Array:
     """What brings the face to where the canonical head is, cm."""
     named = canonical_mesh()[0][list(_IBUG.values())]
     there = face.points[face.landmarks_68[list(_IBUG)]]
@@ -144,7 +144,7 @@ def _shift(path: Path, face: Face) -> Array:
     return np.asarray(shift)
 
 
-def _landmarks(points: Array, face: Face) -> Index:
+def _landmarks(points: Array, face: FaceModel) -> Index:
     """The points nearest to MediaPipe's landmarks, (478,), by way of the landmarks that have names."""
     canonical, _ = canonical_mesh()
     named = points[face.landmarks_68[list(_IBUG)]]
@@ -159,7 +159,7 @@ def _landmarks(points: Array, face: Face) -> Index:
     return np.array(nearest)
 
 
-def _given(points: Array, face: Face, mediapipe: Index) -> Index:
+def _given(points: Array, face: FaceModel, mediapipe: Index) -> Index:
     """Landmarks as the file has them; what is not of the iris goes to the skin, which covers the eyeball where the lids are."""
     on_skin = np.flatnonzero(face.part != EYEBALLS)
     nearest = [on_skin[_nearest(points[on_skin], points[point])] for point in mediapipe[:CONTROL_POINTS]]
@@ -195,7 +195,7 @@ def _spline(at: Array, values: Array, where: Array, power: int, smoothing: float
 # --- where the face lies in the photograph
 
 
-def _photo_places(points: Array, face: Face, landmarks: Index) -> Array:
+def _photo_places(points: Array, face: FaceModel, landmarks: Index) -> Array:
     """Places of all points in the photograph, (V, 2)."""
     around, share = _places_by_direction(points)
     inside = _spline(face.uv[landmarks], photo_landmarks(), face.uv, power=3, smoothing=_SMOOTHING_PHOTO)
@@ -242,14 +242,14 @@ def _directions(points: Array) -> Array:
     return np.asarray(apart / np.linalg.norm(apart, axis=1, keepdims=True))
 
 
-def _eye_places(eye_points: Array, points: Array, face: Face) -> Array:
+def _eye_places(eye_points: Array, points: Array, face: FaceModel) -> Array:
     """Places in the eye's picture, whose middle is that of the eyeball seen from the front."""
     middles = np.stack([_eye_middle(points, face, eye) for eye in (0, 1)])
     own = middles[(eye_points[:, 0] > 0).astype(int)]
     return np.asarray(np.clip(0.5 + (eye_points[:, :2] - own) / (_EYE_TILE_CM * [1, -1]), 0.0, 1.0))
 
 
-def _eye_middle(points: Array, face: Face, eye: int) -> Array:
+def _eye_middle(points: Array, face: FaceModel, eye: int) -> Array:
     """X and y of the middle of the image's left (0) or right (1) eyeball."""
     ball = points[(face.part == EYEBALLS) & ((points[:, 0] > 0) == bool(eye)), :2]
     return np.asarray((ball.min(axis=0) + ball.max(axis=0)) / 2)
@@ -258,7 +258,7 @@ def _eye_middle(points: Array, face: Face, eye: int) -> Array:
 # --- behind the openings
 
 
-def _behind_openings(points: Array, face: Face) -> tuple[Inset, ...]:
+def _behind_openings(points: Array, face: FaceModel) -> tuple[Inset, ...]:
     """Sheets behind both eyeballs, seen where lids and eyeball leave a gap, and one behind the lips."""
     eyes = []
     for ring in _EYE_RINGS:
@@ -278,7 +278,7 @@ def _with(sheets: tuple[Inset, ...], field: Array, follow: bool) -> Array:
 # --- action units
 
 
-def _action_units(face: Face) -> AUField:
+def _action_units(face: FaceModel) -> AUField:
     """Displacement by each action unit and side; the larger of both sides 1 cm at its peak, but lids just closed."""
     fields: AUField = {}
     skin = face.part == FACE

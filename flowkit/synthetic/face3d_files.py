@@ -81,7 +81,7 @@ _GET_FOLDER = "Get the folder again from https://github.com/ICT-VGL/ICT-FaceKit,
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Face:
+class FaceModel:
     """A morphable face, as read.
 
     Attributes
@@ -120,7 +120,7 @@ def shape_names() -> list[str]:
     return [name for base in bases for name in ([base] if base in WHOLE else [f"{base}_L", f"{base}_R"])]
 
 
-def read_face(path: Path) -> Face:
+def read_face(path: Path) -> FaceModel:
     """Read a face3d.npz or a folder of ICT-FaceKit.
 
     Parameters
@@ -148,7 +148,7 @@ def read_face(path: Path) -> Face:
 # --- one file
 
 
-def _read_npz(path: Path) -> Face:
+def _read_npz(path: Path) -> FaceModel:
     try:
         with open(path, "rb", opener=regular) as file, zipfile.ZipFile(file) as bundle:
             sizes: dict[str, int] = {}
@@ -162,7 +162,7 @@ def _read_npz(path: Path) -> Face:
     if missing:
         raise ConfigError(f"{path}: expression_names must have {listed(missing)}; got none of that name. {_GET}")
     expressions = held["expressions"].astype(np.float64)
-    return Face(
+    return FaceModel(
         points=held["vertices"].astype(np.float64),
         triangles=held["triangles"].astype(np.intp),
         uv=held["uv"].astype(np.float64),
@@ -212,7 +212,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 # --- a folder
 
 
-def _read_folder(path: Path) -> Face:
+def _read_folder(path: Path) -> FaceModel:
     neutral = "generic_neutral_mesh"
     folder = path / "FaceXModel" if (path / "FaceXModel").is_dir() else path
     names = [neutral, *(f"identity{number:03d}" for number in range(MODES)), *shape_names()]
@@ -230,7 +230,7 @@ def _read_folder(path: Path) -> Face:
         there = _read_points(folder / f"{name}.obj", _content(folder / f"{name}.obj"))
         return there[kept] - points[kept]
 
-    return Face(
+    return FaceModel(
         points=points[kept],
         triangles=number[triangles],
         uv=uv[kept],
@@ -305,7 +305,7 @@ def _read_mesh(path: Path) -> tuple[Array, Index, Array]:
 # --- both
 
 
-def _checked(path: Path, face: Face) -> Face:
+def _checked(path: Path, face: FaceModel) -> FaceModel:
     """The face, if it can be drawn."""
     held = {"vertices": face.points, "uv": face.uv, "identities": face.identities, **face.shapes}
     bad = [name for name, values in held.items() if not np.abs(values).max() < _MOST_CM]  # nor is NaN

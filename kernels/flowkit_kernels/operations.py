@@ -74,12 +74,12 @@ def tvl1_flow(
     0.0
     """
     workers = checks.thread_count("tvl1_flow", threads)
-    placed = place("tvl1_flow", {"reference": reference, "moving": moving}, backend)
-    images = checks.image_pairs("tvl1_flow", placed.arrays[0], placed.arrays[1], MIN_SIZE, placed.ranges)
+    call = place("tvl1_flow", {"reference": reference, "moving": moving}, backend)
+    images = checks.image_pairs("tvl1_flow", call.arrays[0], call.arrays[1], MIN_SIZE, call.ranges)
     count, height, width = images[0].shape
     stacks = [stack.reshape(count, 1, height, width) for stack in images]
-    flow = placed.operations.tvl1_flow(stacks, np.ones((count, 1), np.bool_), params, workers)
-    return placed.give_back(flow.reshape(count, 2, height, width))
+    flow = call.operations.tvl1_flow(stacks, np.ones((count, 1), np.bool_), params, workers)
+    return call.give_back(flow.reshape(count, 2, height, width))
 
 
 def phase_flow(
@@ -122,10 +122,10 @@ def phase_flow(
     np.False_
     """
     workers = checks.thread_count("phase_flow", threads)
-    placed = place("phase_flow", {"faces": faces}, backend)
-    images = checks.face_triples("phase_flow", placed.arrays[0], MIN_SIZE, placed.ranges)
+    call = place("phase_flow", {"faces": faces}, backend)
+    images = checks.face_triples("phase_flow", call.arrays[0], MIN_SIZE, call.ranges)
     phases = checks.valid_phases("phase_flow", valid, len(images))
-    return placed.give_back(placed.operations.tvl1_flow([images], phases, params, workers))
+    return call.give_back(call.operations.tvl1_flow([images], phases, params, workers))
 
 
 def mmcof(
@@ -185,15 +185,15 @@ def mmcof(
     """
     workers = checks.thread_count("mmcof", threads)
     arrays = {"flow": flow} if mask is None else {"flow": flow, "mask": mask}
-    placed = place("mmcof", arrays, backend)
-    flow = checks.phase_flow("mmcof", placed.arrays[0], placed.ranges)
+    call = place("mmcof", arrays, backend)
+    flow = checks.phase_flow("mmcof", call.arrays[0], call.ranges)
     if params.region == "image":
         region: Any = np.broadcast_to(np.True_, (len(flow), *flow.shape[-2:]))
     elif mask is not None:
-        region = checks.mask("mmcof", placed.arrays[1], flow, placed.ranges)
+        region = checks.mask("mmcof", call.arrays[1], flow, call.ranges)
     else:
         region = _inside_border(flow, params.border_px)
-    return placed.give_back(placed.operations.mmcof(flow, params, region, workers))
+    return call.give_back(call.operations.mmcof(flow, params, region, workers))
 
 
 def _inside_border(flow: Any, border_px: int) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import pytest
 
 import portrait
 from flowkit.face.head_motion import HeadFit, head_fields, motion_of, similarity_of, tell_apart
-from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
+from flowkit.face.head_shape import GRID, NOMINAL_PX, HeadShape
 from flowkit.face.regions import fit_samples, regions
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES, FACE
 
@@ -45,14 +45,14 @@ class Subject(NamedTuple):
 
     def head(self, pose: Array, turn: Array | tuple[float, float] = (0.0, 0.0)) -> Array:
         """Flow of the motion alone of a head that has turned by so much, (2, size, size)."""
-        scale = REFERENCE / self.size
+        scale = NOMINAL_PX / self.size
         fields = head_fields(self.shape.depth(self.size) * scale, self.shape, scale, np.asarray(turn))
         return np.asarray(np.einsum("k,kchw->chw", pose * UNITS_OF_FIT, fields) / scale)
 
     def expression(self, strengths: dict[str, float]) -> Array:
         """Flow of action units alone, on both sides where only a number is given, (2, size, size)."""
         weights = np.array([strengths.get(name, strengths.get(name[:-1], 0.0)) for name in ACTION_UNITS])
-        field = np.einsum("k,kchw->chw", weights, self.shape.grid.action_units) * self.size / REFERENCE
+        field = np.einsum("k,kchw->chw", weights, self.shape.grid.action_units) * self.size / NOMINAL_PX
         return np.stack([cv2.resize(plane, (self.size, self.size), interpolation=cv2.INTER_CUBIC) for plane in field])
 
     def fit(
@@ -128,7 +128,7 @@ def test_each_number_of_a_pose_is_found_and_removed(person: Subject, number: int
         found = fit.motion[phase] * UNITS_OF_FIT
         np.testing.assert_allclose(found, share * pose * UNITS_OF_FIT, rtol=0.06, atol=0.03)
     assert max(person.error(fit, *head)) < 0.03 * person.mean(head[0])
-    np.testing.assert_allclose(fit.moved_px, [person.mean(flow) * REFERENCE / SIZE for flow in head], rtol=0.1)
+    np.testing.assert_allclose(fit.moved_px, [person.mean(flow) * NOMINAL_PX / SIZE for flow in head], rtol=0.1)
     assert fit.expression_cm.max() < 0.005
     assert np.array_equal(fit.turn, fit.motion[:, 4:])
 

@@ -9,7 +9,7 @@ import pytest
 
 import portrait
 from flowkit.face.face_mesh import CONTROL_POINTS, action_unit_fields, cage
-from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
+from flowkit.face.head_shape import GRID, NOMINAL_PX, HeadShape
 from flowkit.face.landmarks import CANONICAL, POINTS
 from flowkit.storage.schema import ACTION_UNITS, DEPTH_MODES
 from flowkit.synthetic.camera import rotation
@@ -22,24 +22,24 @@ SIZES = (64, 224)
 
 
 def landmarks_of(
-    yaw: float = 0, pitch: float = 0, roll: float = 0, scale: float = 10, size: int = REFERENCE
+    yaw: float = 0, pitch: float = 0, roll: float = 0, scale: float = 10, size: int = NOMINAL_PX
 ) -> npt.NDArray[np.float32]:
-    """What a distant camera sees of the canonical face, turned by degrees, at px per cm of a crop of `REFERENCE`."""
+    """What a distant camera sees of the canonical face, turned by degrees, at px per cm of a crop of `NOMINAL_PX`."""
     flat = scale * (MESH @ rotation(yaw, pitch, roll).T)[:, :2] * [1, -1] + [111, 100]
     points = NOWHERE.copy()
-    points[:CONTROL_POINTS] = (flat + 0.5) * size / REFERENCE - 0.5
+    points[:CONTROL_POINTS] = (flat + 0.5) * size / NOMINAL_PX - 0.5
     return points
 
 
 @pytest.fixture(scope="module")
 def frontal() -> HeadShape:
     """The canonical face where no landmarks are known."""
-    return HeadShape.of(NOWHERE, np.eye(2, 3), REFERENCE)
+    return HeadShape.of(NOWHERE, np.eye(2, 3), NOMINAL_PX)
 
 
 @pytest.fixture(scope="module")
 def person() -> HeadShape:
-    return HeadShape.of(portrait.POINTS, portrait.canonical(REFERENCE), REFERENCE)
+    return HeadShape.of(portrait.POINTS, portrait.canonical(NOMINAL_PX), NOMINAL_PX)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -59,14 +59,17 @@ def test_a_frame_and_its_crop_give_the_same_face() -> None:
     to_crop = 0.7 * np.array([[np.cos(angle), -np.sin(angle), 40], [np.sin(angle), np.cos(angle), -30]])
     in_crop = landmarks_of(10, 5)
     in_frame = (in_crop - to_crop[:, 2]) @ np.linalg.inv(to_crop[:, :2]).T
-    shape, other = HeadShape.of(in_frame, to_crop, REFERENCE), HeadShape.of(in_crop, np.eye(2, 3), REFERENCE)
+    shape, other = (
+        HeadShape.of(in_frame, to_crop, NOMINAL_PX),
+        HeadShape.of(in_crop, np.eye(2, 3), NOMINAL_PX),
+    )
     np.testing.assert_allclose(shape.points, other.points, atol=1e-2)
     np.testing.assert_allclose(shape.centre, other.centre, atol=1e-2)
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_depth_covers_the_whole_crop_and_is_the_same_at_every_size(frontal: HeadShape, turned: bool) -> None:
-    shape = HeadShape.of(landmarks_of(20, -10), np.eye(2, 3), REFERENCE) if turned else frontal
+    shape = HeadShape.of(landmarks_of(20, -10), np.eye(2, 3), NOMINAL_PX) if turned else frontal
     small, large = (shape.depth(size) for size in SIZES)
     for depth in (small, large):
         assert depth.dtype == np.float32
@@ -79,7 +82,7 @@ def test_depth_covers_the_whole_crop_and_is_the_same_at_every_size(frontal: Head
 
 
 def test_the_nose_is_nearest_and_the_rim_is_far(person: HeadShape) -> None:
-    depth = person.depth(REFERENCE)
+    depth = person.depth(NOMINAL_PX)
     nose, left_ear, right_ear = np.rint(person.points[[4, 234, 454], :2]).astype(int)
     nearest = np.array(np.unravel_index(depth.argmax(), depth.shape))[::-1]
     assert np.abs(nearest - nose).max() < 5
@@ -88,7 +91,7 @@ def test_the_nose_is_nearest_and_the_rim_is_far(person: HeadShape) -> None:
 
 
 def test_landmarks_that_are_missing_give_the_canonical_face(frontal: HeadShape) -> None:
-    places = np.array(list(CANONICAL.values())) * REFERENCE - 0.5
+    places = np.array(list(CANONICAL.values())) * NOMINAL_PX - 0.5
     np.testing.assert_allclose(frontal.points[list(CANONICAL), :2], places, atol=4)
     np.testing.assert_allclose(frontal.rotation, np.eye(3), atol=1e-6)
     shifted = HeadShape.of(NOWHERE, np.array([[2.0, 0, 50], [0, 2, 70]]), 96)
@@ -98,17 +101,17 @@ def test_landmarks_that_are_missing_give_the_canonical_face(frontal: HeadShape) 
 def test_a_face_whose_landmarks_are_given_in_part_is_the_canonical_one(frontal: HeadShape) -> None:
     points = landmarks_of(20, 10)
     points[17] = np.nan
-    assert np.array_equal(HeadShape.of(points, np.eye(2, 3), REFERENCE).points, frontal.points)
+    assert np.array_equal(HeadShape.of(points, np.eye(2, 3), NOMINAL_PX).points, frontal.points)
     only_nine = NOWHERE.copy()
     only_nine[list(CANONICAL)] = landmarks_of(20, 10)[list(CANONICAL)]
-    assert np.array_equal(HeadShape.of(only_nine, np.eye(2, 3), REFERENCE).points, frontal.points)
+    assert np.array_equal(HeadShape.of(only_nine, np.eye(2, 3), NOMINAL_PX).points, frontal.points)
 
 
 def test_irises_are_not_needed() -> None:
     without = landmarks_of(20, 10)
     given = without.copy()
     given[CONTROL_POINTS:] = 100
-    shapes = [HeadShape.of(points, np.eye(2, 3), REFERENCE) for points in (without, given)]
+    shapes = [HeadShape.of(points, np.eye(2, 3), NOMINAL_PX) for points in (without, given)]
     assert np.array_equal(shapes[0].points, shapes[1].points)
     np.testing.assert_allclose(shapes[0].rotation, rotation(20, 10, 0), atol=1e-4)
 
@@ -148,7 +151,7 @@ def test_there_is_a_field_for_each_name_that_a_shard_stores(frontal: HeadShape) 
 def test_a_field_moves_the_face_as_the_action_unit_of_its_name(frontal: HeadShape) -> None:
     """Of all action units, as far as a grid of 8 px shows lids and lips."""
     moved = np.stack([action_unit_fields()[int(name[:-1]), name[-1]] for name in ACTION_UNITS])[:, :CONTROL_POINTS, :2]
-    at = np.ascontiguousarray((frontal.points[:CONTROL_POINTS, :2].T + 0.5) * GRID / REFERENCE - 0.5, np.float32)
+    at = np.ascontiguousarray((frontal.points[:CONTROL_POINTS, :2].T + 0.5) * GRID / NOMINAL_PX - 0.5, np.float32)
     planes = frontal.grid.action_units.reshape(-1, GRID, GRID)
     seen = np.stack([cv2.remap(plane, *at, cv2.INTER_LINEAR) for plane in planes])
     seen = seen.reshape(len(ACTION_UNITS), 2, CONTROL_POINTS).swapaxes(1, 2)

@@ -12,8 +12,8 @@ import portrait
 from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.face_mesh import CONTROL_POINTS, cage
 from flowkit.face.head_motion import head_fields
-from flowkit.face.head_shape import REFERENCE, HeadShape
-from flowkit.face.head_tracking import placed, rescaled, turned
+from flowkit.face.head_shape import NOMINAL_PX, HeadShape
+from flowkit.face.head_tracking import pose_between, rescaled, turned
 from flowkit.face.landmarks import POINTS
 from flowkit.face.registration import compose, mapped
 from flowkit.inputs.clip import Clip
@@ -32,7 +32,7 @@ WITHIN_DEG = {"s01": 0.5, "s03": 1.8}
 
 @pytest.fixture(scope="module")
 def person() -> HeadShape:
-    return HeadShape.of(portrait.POINTS, portrait.canonical(REFERENCE), REFERENCE)
+    return HeadShape.of(portrait.POINTS, portrait.canonical(NOMINAL_PX), NOMINAL_PX)
 
 
 def pixels(size: int) -> Array:
@@ -52,7 +52,7 @@ def test_no_turn_moves_nothing(person: HeadShape, size: int) -> None:
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize("axis", [0, 1], ids=["yaw", "pitch"])
 def test_a_small_turn_moves_the_face_as_the_fit_says(person: HeadShape, axis: int, size: int) -> None:
-    scale, angle = REFERENCE / size, np.eye(2)[axis] * 0.01
+    scale, angle = NOMINAL_PX / size, np.eye(2)[axis] * 0.01
     field = head_fields(person.depth(size) * scale, person, scale)[4 + axis] / scale
     moved = turned(person, angle, size) - pixels(size)
     np.testing.assert_allclose(moved, field, atol=0.03 * np.abs(field).max())
@@ -60,8 +60,8 @@ def test_a_small_turn_moves_the_face_as_the_fit_says(person: HeadShape, axis: in
 
 def test_a_turn_and_its_opposite_come_back(person: HeadShape) -> None:
     """As far as the depth of a face that has turned is that of the same place."""
-    there, back = (turned(person, np.array(turn), REFERENCE) - pixels(REFERENCE) for turn in ((0.03, 0), (-0.03, 0)))
-    face, _ = portrait.masks(REFERENCE)
+    there, back = (turned(person, np.array(turn), NOMINAL_PX) - pixels(NOMINAL_PX) for turn in ((0.03, 0), (-0.03, 0)))
+    face, _ = portrait.masks(NOMINAL_PX)
     assert np.abs(there + back)[:, face].mean() < 0.1 * np.abs(there)[:, face].mean()
 
 
@@ -70,7 +70,7 @@ def test_the_face_grows_on_the_side_that_comes_nearer(person: HeadShape) -> None
     flat = np.full_like(person.points, 0.0)
     flat[:, :2] = person.points[:, :2]
     sheet = HeadShape(flat, person.centre, person.px_per_cm, person.rotation)
-    yawed, pitched = (turned(sheet, np.array(turn), REFERENCE) - pixels(REFERENCE) for turn in ((0.2, 0), (0, 0.2)))
+    yawed, pitched = (turned(sheet, np.array(turn), NOMINAL_PX) - pixels(NOMINAL_PX) for turn in ((0.2, 0), (0, 0.2)))
     middle, row = int(person.centre[0]), int(person.centre[1])
     left, right = (np.abs(yawed[1][200, middle + dx]) * np.sign(yawed[1][200, middle + dx]) for dx in (-60, 60))
     assert left > 0 > right
@@ -96,14 +96,14 @@ def test_a_pose_is_read_off_the_landmarks_of_the_same_head(onset: tuple[float, .
     moved = portrait.drift(7, 6, 1.03)
     frame = landmarks_of(after) @ moved[:, :2].T + moved[:, 2]
     shapes = [
-        HeadShape.of(points.astype(np.float32), np.eye(2, 3), REFERENCE) for points in (landmarks_of(before), frame)
+        HeadShape.of(points.astype(np.float32), np.eye(2, 3), NOMINAL_PX) for points in (landmarks_of(before), frame)
     ]
-    similarity, turn = placed(shapes[0], shapes[1], REFERENCE)
+    similarity, turn = pose_between(shapes[0], shapes[1], NOMINAL_PX)
     np.testing.assert_allclose(np.degrees(turn), [yaw, pitch], atol=0.05)
     # The warp has perspective, these landmarks have none, and the mean of the face shifts as it turns.
     true = shapes[1].points[:CONTROL_POINTS, :2]
     at = np.rint(shapes[0].points[:CONTROL_POINTS, :2]).astype(int)
-    found = mapped(similarity, turned(shapes[0], turn, REFERENCE))[:, at[:, 1], at[:, 0]].T
+    found = mapped(similarity, turned(shapes[0], turn, NOMINAL_PX))[:, at[:, 1], at[:, 0]].T
     face = np.abs(MESH[:, 0]) < 5
     assert np.hypot(*(found - true)[face].T).mean() < 1.5
     if yaw == pitch == 0:
@@ -111,8 +111,8 @@ def test_a_pose_is_read_off_the_landmarks_of_the_same_head(onset: tuple[float, .
 
 
 def test_a_turn_that_is_not_looked_for_is_none() -> None:
-    shapes = [HeadShape.of(landmarks_of(rotation(yaw, 0, 0)), np.eye(2, 3), REFERENCE) for yaw in (0, 10)]
-    similarity, turn = placed(shapes[0], shapes[1], REFERENCE, turns=False)
+    shapes = [HeadShape.of(landmarks_of(rotation(yaw, 0, 0)), np.eye(2, 3), NOMINAL_PX) for yaw in (0, 10)]
+    similarity, turn = pose_between(shapes[0], shapes[1], NOMINAL_PX, turns=False)
     assert not turn.any()
     assert similarity[0, 2] != 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flowkit.face.head_motion import POSE, head_fields, motion_of, tell_apart
-from flowkit.face.head_shape import GRID, REFERENCE, HeadShape
+from flowkit.face.head_shape import GRID, NOMINAL_PX, HeadShape
 from flowkit.face.head_tracking import turned
 from flowkit.face.landmarks import POINTS
 from flowkit.face.shading import match_shading
@@ -45,8 +45,8 @@ def test_what_a_further_turn_moves_is_the_slope_of_the_turn(shape: HeadShape, tu
     inner = np.s_[:, 16:48, 16:48]
     slope, expected = moved[inner], (there - here)[inner]
     assert np.abs(slope - expected).max() < 0.1 * np.abs(expected).max() + 0.01
-    fields = head_fields(shape.depth(SIZE) * REFERENCE / SIZE, shape, REFERENCE / SIZE, np.array(turn))
-    assert np.allclose(fields[4 + axis][inner] * SIZE / REFERENCE, slope, atol=0.02)
+    fields = head_fields(shape.depth(SIZE) * NOMINAL_PX / SIZE, shape, NOMINAL_PX / SIZE, np.array(turn))
+    assert np.allclose(fields[4 + axis][inner] * SIZE / NOMINAL_PX, slope, atol=0.02)
 
 
 def test_a_turned_head_is_not_turned_on_by_its_own_foreshortening(shape: HeadShape) -> None:

@@ -14,8 +14,8 @@ import portrait
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.registration import (
     LOST_BELOW,
-    Reference,
     Registration,
+    RegistrationTarget,
     Transform,
     compose,
     fit_similarity,
@@ -38,7 +38,7 @@ Mask = npt.NDArray[np.bool_]
 def registered(
     reference: Grey, moving: Grey, mask: Mask, start: Transform | None = None, finest: int = 1
 ) -> Registration:
-    return Reference.of(reference, mask).register(moving, start=start, finest=finest)
+    return RegistrationTarget.of(reference, mask).register(moving, start=start, finest=finest)
 
 
 def register(reference: Grey, moving: Grey, mask: Mask) -> Transform:
@@ -150,7 +150,10 @@ def test_registration_needs_no_other_code_than_what_is_compiled_ahead() -> None:
 
 def test_a_reference_serves_many_pictures_in_any_order() -> None:
     """Nothing that one registration does can be seen in the next."""
-    reference, moving = Reference.of(ONSET, RIGID), [portrait.picture(SIZE, portrait.drift(px, px)) for px in (1, 6)]
+    reference, moving = (
+        RegistrationTarget.of(ONSET, RIGID),
+        [portrait.picture(SIZE, portrait.drift(px, px)) for px in (1, 6)],
+    )
     first = [reference.register(picture) for picture in (*moving, *reversed(moving))]
     assert [quality for _, quality in first[:2]] == [quality for _, quality in first[:1:-1]]
     for (transform, _), picture in zip(first, (*moving, *reversed(moving)), strict=True):
@@ -160,7 +163,7 @@ def test_a_reference_serves_many_pictures_in_any_order() -> None:
 @pytest.mark.parametrize(("finest", "error_px"), [(8, 0.4), (4, 0.15), (2, 0.1), (1, 0.05)])
 def test_coarse_levels_alone_find_the_motion_coarsely(finest: int, error_px: float) -> None:
     motion = portrait.drift(7, 2)
-    reference = Reference.of(ONSET, RIGID)
+    reference = RegistrationTarget.of(ONSET, RIGID)
     found = reference.register(portrait.picture(SIZE, motion, noise_seed=1), finest=finest)
     assert portrait.distance_px(found.transform, motion, FACE) < error_px
     assert found.quality > 0.99
@@ -224,7 +227,7 @@ def test_too_small_a_mask_and_broken_grey_values_fail_the_clip() -> None:
     broken[100, 100] = np.nan
     for moving, mask in ((ONSET, np.zeros_like(RIGID)), (broken, RIGID)):
         with pytest.raises(ClipError, match=r"got (0|NaN)") as raised:
-            Reference.of(ONSET, mask).register(moving)
+            RegistrationTarget.of(ONSET, mask).register(moving)
         assert raised.value.code == FailureCode.REGISTRATION_FAILED
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import resource
 import signal
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ from flowkit.interop.export_formats import (
     file_name,
     scaled_picture,
     strain,
-    text_of,
 )
 from flowkit.interop.stst_import import import_stst
 from flowkit.interop.stst_layout import LIST_FILE, SIDE
@@ -41,6 +42,7 @@ from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import COLUMNS
 from shard_builder import LABELS, build_folder
 
+text_of = functools.partial(urllib.parse.unquote, errors="strict")
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "megc-flow28"
 DATASETS = ("casme2", "smic-hs")
 WORDS = ("happiness", "surprise", "disgust", "others")

@@ -14,7 +14,7 @@ import pytest
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
-from flowkit.face.registration import Reference
+from flowkit.face.registration import RegistrationTarget
 from flowkit_kernels import MMCOFParams, TVL1Params, mmcof, phase_flow
 from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser
 
@@ -38,7 +38,7 @@ def combined_flow() -> bytes:
 
 
 def registration() -> bytes:
-    reference = Reference.of(picture(0, 40), np.ones((40, 40), np.bool_))
+    reference = RegistrationTarget.of(picture(0, 40), np.ones((40, 40), np.bool_))
     transform, quality = reference.register(np.roll(picture(0, 40), 1, axis=1) + np.float32(0.01) * picture(1, 40))
     return transform.tobytes() + np.float64(quality).tobytes()
 
