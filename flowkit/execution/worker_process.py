@@ -1,4 +1,4 @@
-"""A worker process: how it is started without its parent's signals and script, and what it does until it ends."""
+"""What a worker process does until it ends, and how its start keeps out its parent's signals and script."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.motion.head_removed import RemovedMotion, removed_motion
+from flowkit.motion.stored_head_motion import RemovedMotion, removed_motion
 from flowkit.reports.html import Html, element
 from flowkit.reports.parts import SCALE_SHARE, WHEEL_SIDE_PX, figure, image, rounded_up
 from flowkit.reports.pictures import clip_panels, colour_wheel, head_panels, mmcof_wheel

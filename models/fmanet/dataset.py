@@ -28,7 +28,7 @@ from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import FACE
 from flowkit.storage.shard_checks import verify_file
 from flowkit.storage.shard_reader import Shard
-from fmanet.alignment import refuse_mixed
+from fmanet.flow_origin import refuse_mixed
 
 Units = Literal["px", "minmax"]
 

@@ -17,10 +17,10 @@ import torch
 
 from flowkit.errors import EnvironmentMissing, ShardCorrupt
 from fmanet import checkpoint, run_folder
-from fmanet.alignment import alignments
 from fmanet.batches import derived_seed
 from fmanet.building import build_network
 from fmanet.dataset import Clips, ShardDataset
+from fmanet.flow_origin import alignments
 from fmanet.networks import Network, adopt
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.prediction_table import prediction_rows, table_bytes

@@ -12,9 +12,9 @@ import torch
 from flowkit.errors import ConfigError
 from flowkit.storage import durable_files
 from fmanet import checkpoint, run_folder
-from fmanet.alignment import refuse_unknown
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.errors import CheckpointRefused
+from fmanet.flow_origin import refuse_unknown
 from fmanet.results import require_records
 from fmanet.settings import TrainSettings
 from fmanet.training import predict

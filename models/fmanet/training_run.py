@@ -39,10 +39,10 @@ from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.safe_files import read_regular
 from fmanet import run_folder
-from fmanet.alignment import alignments
 from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
+from fmanet.flow_origin import alignments
 from fmanet.fold_worker import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, trainer
 from fmanet.networks import registered
 from fmanet.plan import Member, Plan, freeze, make_plan, member_keys

@@ -21,8 +21,8 @@ from made_clips import made_shards
 from flowkit.storage import commit, hashed_json, schema
 from fmanet import checkpoint, run_folder
 from fmanet.ablation import rungs
-from fmanet.alignment import alignments
 from fmanet.cli import main
+from fmanet.flow_origin import alignments
 from fmanet.plan import member_keys
 
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--epochs", "2", "--workers", "1")

@@ -22,8 +22,8 @@ from flowkit.interop.stst_layout import SIDE
 from flowkit.storage import hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import NEWER_SETTINGS
-from fmanet.alignment import alignments, refuse_mixed
 from fmanet.dataset import Clips, ShardDataset, resized
+from fmanet.flow_origin import alignments, refuse_mixed
 from shard_builder import build_folder, true_flow
 
 PAIR = ("casme2", "samm")

@@ -17,6 +17,7 @@ from flowkit_kernels import MMCOFParams, mmcof
 from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.front_end import FrontEnd, area_average, strain
 from fmanet.model import MotionAttention
+from fmanet.networks import all_networks
 from fmanet.settings import NetworkConfig
 
 torch.set_num_threads(1)
@@ -32,10 +33,14 @@ LADDER: dict[str, dict[str, Any]] = {
     "global": {"pooling": "global"},
     "shared, 4 x 4": {"share_streams": True, "grid": 4},
     "strain": {"strain": True},
-    "shallow": {"network": "shallow", "inputs": "rise"},
-    "cnn": {"network": "cnn", "inputs": "mmcof"},
     "cnn, strain": {"network": "cnn", "inputs": "both", "strain": True},
+    **{
+        f"{one.name}, {inputs}": {"network": one.name, "inputs": inputs}
+        for one in all_networks()
+        for inputs in one.inputs
+    },
 }
+"""Variants of FMANet, and every registered network on each of its inputs."""
 ladder = pytest.mark.parametrize("change", LADDER.values(), ids=LADDER.keys())
 
 

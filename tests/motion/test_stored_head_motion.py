@@ -14,7 +14,7 @@ from flowkit.face.head_motion import motion_of
 from flowkit.face.landmarks import POINTS
 from flowkit.face.regions import regions
 from flowkit.motion.flow import Flow, stabilised
-from flowkit.motion.head_removed import RemovedMotion, removed_motion
+from flowkit.motion.stored_head_motion import RemovedMotion, removed_motion
 from flowkit.storage.schema import DEPTH_MODES, FACE
 
 SIZE = 96
