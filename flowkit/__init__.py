@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flowkit.interop.export import export
     from flowkit.interop.stst_import import import_stst
     from flowkit.labels.groupings import grouping
+    from flowkit.motion.stored_head_motion import removed_motion
     from flowkit.reports.shard_report import write_report
     from flowkit.storage.folder import ShardFolder
     from flowkit.storage.index import Index
@@ -61,6 +62,7 @@ _HOME = {
     "preview": "flowkit.extraction.pipeline",
     "read_dataset": "flowkit.datasets",
     "read_manifest": "flowkit.inputs.manifest",
+    "removed_motion": "flowkit.motion.stored_head_motion",
     "synthesise": "flowkit.synthetic.dataset",
     "verify": "flowkit.storage.inspection",
     "write_manifest": "flowkit.inputs.manifest",
@@ -90,6 +92,7 @@ __all__ = [
     "preview",
     "read_dataset",
     "read_manifest",
+    "removed_motion",
     "synthesise",
     "verify",
     "write_manifest",

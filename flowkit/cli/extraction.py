@@ -152,6 +152,6 @@ def _part(part: str | None, shard: str | None) -> str | None:
     if part is not None:
         raise ConfigError("options: --shard is the old name of --part; got both. Leave --shard out.")
     say(
-        f"Warning: --shard is called --part now, for it names no shard; it goes with version 0.4. Write --part {shard}."
+        f"Warning: --shard is called --part now, for it names no shard; it goes with version 0.3. Write --part {shard}."
     )
     return shard
