@@ -33,13 +33,16 @@ if TYPE_CHECKING:
     from flowkit.interop.stst_import import import_stst
     from flowkit.labels.groupings import grouping
     from flowkit.motion.stored_head_motion import removed_motion
+    from flowkit.reports.pictures import clip_strip, colour_wheel, mmcof_wheel, png_bytes
     from flowkit.reports.shard_report import write_report
     from flowkit.storage.folder import ShardFolder
     from flowkit.storage.index import Index
     from flowkit.storage.inspection import inspect, verify
     from flowkit.storage.shard_reader import Shard
     from flowkit.synthetic.dataset import synthesise
+    from flowkit.synthetic.sample_files import read_samples
     from flowkit.synthetic.scene_settings import SynthConfig
+    from flowkit.synthetic.scenes import make_scene, make_subject
 
 _HOME = {
     "Clip": "flowkit.inputs.clip",
@@ -53,15 +56,22 @@ _HOME = {
     "Summary": "flowkit.extraction.summary",
     "SynthConfig": "flowkit.synthetic.scene_settings",
     "check_manifest": "flowkit.checking.check",
+    "clip_strip": "flowkit.reports.pictures",
+    "colour_wheel": "flowkit.reports.pictures",
     "export": "flowkit.interop.export",
     "extract": "flowkit.extraction.pipeline",
     "grouping": "flowkit.labels.groupings",
     "import_stst": "flowkit.interop.stst_import",
     "inspect": "flowkit.storage.inspection",
     "load_config": "flowkit.config",
+    "make_scene": "flowkit.synthetic.scenes",
+    "make_subject": "flowkit.synthetic.scenes",
+    "mmcof_wheel": "flowkit.reports.pictures",
+    "png_bytes": "flowkit.reports.pictures",
     "preview": "flowkit.extraction.pipeline",
     "read_dataset": "flowkit.datasets",
     "read_manifest": "flowkit.inputs.manifest",
+    "read_samples": "flowkit.synthetic.sample_files",
     "removed_motion": "flowkit.motion.stored_head_motion",
     "synthesise": "flowkit.synthetic.dataset",
     "verify": "flowkit.storage.inspection",
@@ -82,6 +92,8 @@ __all__ = [
     "SynthConfig",
     "__version__",
     "check_manifest",
+    "clip_strip",
+    "colour_wheel",
     "errors",
     "export",
     "extract",
@@ -89,9 +101,14 @@ __all__ = [
     "import_stst",
     "inspect",
     "load_config",
+    "make_scene",
+    "make_subject",
+    "mmcof_wheel",
+    "png_bytes",
     "preview",
     "read_dataset",
     "read_manifest",
+    "read_samples",
     "removed_motion",
     "synthesise",
     "verify",
