@@ -265,6 +265,24 @@ class Source:
         """Where the frames of a clip may lie: the patterns of layouts.toml, filled in."""
         return tuple(pattern.format(**values) for pattern in self.layout["folders"])
 
+    def annotation(self, row: Row, subject: str, extra: Mapping[str, str], **changed: Any) -> Annotation:
+        """Return the annotation of a row whose columns have the usual names.
+
+        Parameters
+        ----------
+        row : Row
+        subject : str
+            As the set's folders have it.
+        extra : mapping
+            Further columns of the manifest.
+        **changed
+            Fields of `Annotation` that do not stand in the columns of their names, such as `folders`.
+        """
+        usual = {name: row[name] for name in ("clip", "onset", "apex", "offset", "label") if name not in changed}
+        if "folders" not in changed:
+            changed["folders"] = self.tails(subject=subject, clip=row["clip"])
+        return Annotation(dataset=self.name, subject=subject, where=row.where, extra=extra, **usual, **changed)
+
     def note(self, message: str, clip: str = "") -> None:
         """Record something worth knowing."""
         self.events.append(Event("note", clip, message))

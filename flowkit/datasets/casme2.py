@@ -18,21 +18,8 @@ def annotate(source: Source) -> Iterator[Annotation]:
         source.note("no workbook of objective classes is there; the column objective_class is empty.")
     for row in source.table():
         subject = subject_id(row["subject"])
-        yield Annotation(
-            dataset=source.name,
-            subject=subject,
-            clip=row["clip"],
-            onset=row["onset"],
-            apex=row["apex"],
-            offset=row["offset"],
-            label=row["label"],
-            where=row.where,
-            folders=source.tails(subject=subject, clip=row["clip"]),
-            extra={
-                "action_units": row["action_units"],
-                "objective_class": objective.get(fold_path(f"{subject}/{row['clip']}"), ""),
-            },
-        )
+        found = objective.get(fold_path(f"{subject}/{row['clip']}"), "")
+        yield source.annotation(row, subject, {"action_units": row["action_units"], "objective_class": found})
 
 
 def subject_id(text: str) -> str:

@@ -51,17 +51,13 @@ def annotate(source: Source) -> Iterator[Annotation]:
 
 def _annotation(source: Source, row: Row, subject: str, code: str) -> Annotation:
     apex = "" if row["apex"] == "0" else row["apex"]
-    return Annotation(
-        dataset=source.name,
-        subject=subject,
-        clip=row["clip"],
-        onset=row["onset"],
+    return source.annotation(
+        row,
+        subject,
+        {"action_units": row["action_units"], "self_report": row["self_report"]},
         apex=apex,
         offset=apex if row["offset"] == "0" else row["offset"],
-        label=row["label"],
-        where=row.where,
         folders=source.tails(subject=subject, number=subject.lstrip("sS"), code=code),
-        extra={"action_units": row["action_units"], "self_report": row["self_report"]},
         serial=row["onset"],
     )
 

@@ -15,20 +15,12 @@ def annotate(source: Source) -> Iterator[Annotation]:
     ended = 0
     for row in source.table():
         ended += not row["offset"]
-        yield Annotation(
-            dataset=source.name,
-            subject=row["subject"],
-            clip=row["clip"],
-            onset=row["onset"],
-            apex=row["apex"],
-            offset=row["offset"] or LAST,
-            label=row["label"] or UNLABELLED,
-            where=row.where,
-            folders=source.tails(subject=row["subject"], clip=row["clip"]),
-            extra={
-                "action_units": row["action_units"],
-                "offset_source": "annotated" if row["offset"] else "last frame",
-            },
+        extra = {
+            "action_units": row["action_units"],
+            "offset_source": "annotated" if row["offset"] else "last frame",
+        }
+        yield source.annotation(
+            row, row["subject"], extra, offset=row["offset"] or LAST, label=row["label"] or UNLABELLED
         )
     if ended:
         source.note(f"{ended} clips have no offset in the sheet and end with the last frame of their folder.")

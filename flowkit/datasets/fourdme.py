@@ -18,17 +18,9 @@ def annotate(source: Source) -> Iterator[Annotation]:
     """Every row of the sheet."""
     contradicting = []
     for row in source.table():
-        annotation = Annotation(
-            dataset=source.name,
-            subject=row["subject"],
-            clip=row["clip"],
-            onset=row["onset"],
-            apex=row["apex"],
-            offset=row["offset"],
-            label=row["label"],
-            where=row.where,
-            folders=source.tails(subject=row["subject"], clip=row["clip"]),
-            extra={"action_units": row["action_units"], "moving_units": moving_units(row["action_units"])},
+        units = row["action_units"]
+        annotation = source.annotation(
+            row, row["subject"], {"action_units": units, "moving_units": moving_units(units)}
         )
         if _contradicts(row):
             contradicting.append(annotation.clip_id)

@@ -21,17 +21,11 @@ def annotate(source: Source) -> Iterator[Annotation]:
         if _SUBJECT.fullmatch(row["subject"]) and subject != subject_id(row["subject"]):
             contradicting.append(f"{row['clip']} ({row['subject']})")
         words = [row["label"], *source.layout["folder_labels"].get(row["label"].casefold(), ())]
-        yield Annotation(
-            dataset=source.name,
-            subject=subject,
-            clip=row["clip"],
-            onset=row["onset"],
-            apex=row["apex"],
-            offset=row["offset"],
-            label=row["label"],
-            where=row.where,
+        yield source.annotation(
+            row,
+            subject,
+            {"action_units": row["action_units"], "remarks": row["remarks"]},
             folders=[tail for label in words for tail in source.tails(subject=subject, clip=row["clip"], label=label)],
-            extra={"action_units": row["action_units"], "remarks": row["remarks"]},
         )
     if contradicting:
         source.note(

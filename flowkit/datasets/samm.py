@@ -11,18 +11,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
     """Every row of the sheet of micro-expressions."""
     for row in source.table():
         subject = subject_id(row["subject"])
-        yield Annotation(
-            dataset=source.name,
-            subject=subject,
-            clip=row["clip"],
-            onset=row["onset"],
-            apex=row["apex"],
-            offset=row["offset"],
-            label=row["label"],
-            where=row.where,
-            folders=source.tails(subject=subject, clip=row["clip"]),
-            extra={name: row[name] for name in ("action_units", "objective_class")},
-        )
+        yield source.annotation(row, subject, {name: row[name] for name in ("action_units", "objective_class")})
 
 
 def subject_id(text: str) -> str:
