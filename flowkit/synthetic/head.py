@@ -28,7 +28,6 @@ from flowkit.face.landmarks import EYES
 SKIN, HAIR, EYE, MOUTH = 1, 2, 3, 4
 """Parts of a head: the face inside its outline; hair, ears and neck; eyeballs; inside of the mouth."""
 SUBDIVISIONS = 2
-_EYE_RADIUS_CM = 1.25
 _EYE_BEHIND_CM = 0.35
 """How far the front of an eyeball lies behind the rim of its opening, so that lids pass in front of it."""
 _MOUTH_BEHIND_CM = 0.7
