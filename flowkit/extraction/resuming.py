@@ -1,4 +1,4 @@
-"""Whether a run may add to what a folder holds: the same settings, the same sources."""
+"""Whether a run may add to what a folder holds: it must have the settings of the folder and write its schema."""
 
 from __future__ import annotations
 
