@@ -1,4 +1,4 @@
-"""Deprecated: the index is `flowkit.Index`. This module goes with version 0.3."""
+"""Deprecated: the index is `flowkit.Index`. This module will be removed in version 0.3."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__") or not hasattr(module, name):
         raise AttributeError(f"module 'flowkit.index' has no attribute {name!r}")
     warnings.warn(
-        f"flowkit.index.{name}: this module goes with version 0.3. Use flowkit.Index.", FutureWarning, stacklevel=2
+        f"flowkit.index.{name}: this module will be removed in version 0.3. Use flowkit.Index.",
+        FutureWarning,
+        stacklevel=2,
     )
     return getattr(module, name)

@@ -1,4 +1,4 @@
-"""Code that a setting names as "module:attribute", or "module:attribute@version": found by import, and nowhere else.
+"""Code that is named as "module:attribute", in settings also as "module:attribute@version": found by import, and nowhere else.
 
 Nothing is imported before a run asks for it: to read a settings file, a folder or its run.json never imports what stands there.
 """
@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import operator
 import re
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
 
 _WORD = r"[^\W\d]\w*"
-_NAME: Final = re.compile(rf"(?P<module>{_WORD}(\.{_WORD})*):(?P<attribute>{_WORD})(@(?P<version>.+))?")
+_NAME: Final = re.compile(rf"(?P<module>{_WORD}(\.{_WORD})*):(?P<attribute>{_WORD}(\.{_WORD})*)(@(?P<version>.+))?")
 
 
 def is_name(text: str) -> bool:
     """Return whether a text is "module:attribute" or "module:attribute@version"."""
     return _NAME.fullmatch(text) is not None
+
+
+def imported(name: str) -> Any:
+    """Import what a name means, for which `is_name` holds; the version is not looked at.
+
+    Raises
+    ------
+    ImportError, AttributeError
+        Or whatever else the module raises.
+    """
+    module, attribute, _ = _parts(name)
+    return operator.attrgetter(attribute)(importlib.import_module(module))
 
 
 def load(name: str, setting: str) -> Any:
@@ -44,11 +57,12 @@ def load(name: str, setting: str) -> Any:
             f"settings: {setting}: {module_name} cannot be imported ({type(error).__name__}: {error}). Install it, or put its "
             "folder on PYTHONPATH, on every machine that computes."
         ) from error
-    if not hasattr(module, attribute):
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError as error:
         near = difflib.get_close_matches(attribute, dir(module), 1)
         advice = f"Did you mean {module_name}:{near[0]}?" if near else "Correct the name."
-        raise ConfigError(f"settings: {setting}: {module_name} has no {attribute}. {advice}")
-    return getattr(module, attribute)
+        raise ConfigError(f"settings: {setting}: {module_name} has no {attribute}. {advice}") from error
 
 
 def pinned(name: str, setting: str) -> str:

@@ -1,4 +1,4 @@
-"""Deprecated: the readers are `flowkit.Shard` and `flowkit.ShardFolder`. This module goes with version 0.3."""
+"""Deprecated: the readers are `flowkit.Shard` and `flowkit.ShardFolder`. This module will be removed in version 0.3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(f"flowkit.storage.{home}")
         if hasattr(module, name):
             warnings.warn(
-                f"flowkit.shards.{name}: this module goes with version 0.3. Use flowkit.Shard and flowkit.ShardFolder.",
+                f"flowkit.shards.{name}: this module will be removed in version 0.3. Use flowkit.Shard and flowkit.ShardFolder.",
                 FutureWarning,
                 stacklevel=2,
             )

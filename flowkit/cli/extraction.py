@@ -151,7 +151,5 @@ def _part(part: str | None, shard: str | None) -> str | None:
         return part
     if part is not None:
         raise ConfigError("options: --shard is the old name of --part; got both. Leave --shard out.")
-    say(
-        f"Warning: --shard is called --part now, for it names no shard; it goes with version 0.3. Write --part {shard}."
-    )
+    say(f"Warning: --shard is called --part now and will be removed in version 0.3. Write --part {shard}.")
     return shard

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowkit.errors import ConfigError
+from flowkit.named_code import imported
 from fmanet.networks import Network, registered
 from fmanet.settings import NetworkConfig
 
@@ -37,28 +37,23 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
     ConfigError
         The network is not registered, or what builds it cannot be imported.
     """
-    builder = _imported(registered(config.network))
+    builder = _builder(registered(config.network))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(
-            seed
-        )  # for layers that `start_at` leaves alone; not torch.manual_seed: no GPU
+        # For layers that `start_at` leaves alone. torch.manual_seed would reach the GPUs, too.
+        torch.default_generator.manual_seed(seed)
         network = builder(config)
     start_at(network, seed)
     return network
 
 
-def _imported(network: Network) -> Callable[[NetworkConfig], nn.Module]:
-    module, _, attribute = network.builder.partition(":")
+def _builder(network: Network) -> Callable[[NetworkConfig], nn.Module]:
     try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        return cast(Callable[[NetworkConfig], nn.Module], imported(network.builder))
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"network {network.name}: {network.builder} must be importable where networks are built; got {error}. Install its "
             "package there, or add its folder to PYTHONPATH."
         ) from error
-    return cast(Callable[[NetworkConfig], nn.Module], found)
 
 
 def start_at(network: nn.Module, seed: int) -> None:

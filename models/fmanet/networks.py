@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, cast
 
 from flowkit.errors import ConfigError
 from flowkit.listing import listed
+from flowkit.named_code import is_name
 
 Inputs = Literal["both", "rise", "fall", "cof", "mmcof"]
 INPUTS: Final[tuple[Inputs, ...]] = typing.get_args(Inputs)
@@ -193,7 +194,7 @@ def register_network(
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", name):
         raise ConfigError(f"network: name must be letters, digits and _ . : -; got {name!r}. Choose another.")
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", builder) or builder.startswith("__main__:"):
+    if not is_name(builder) or "@" in builder or builder.startswith("__main__:"):
         raise ConfigError(
             f"network {name}: builder must be module:attribute, of a module that worker processes can import; got {builder!r}. "
             "Put the network into a module."
