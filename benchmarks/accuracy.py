@@ -48,8 +48,9 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import cv2
@@ -459,20 +460,27 @@ def judged(
     }
 
 
-def parsed(description: str | None = __doc__, scenes: str = "accuracy") -> argparse.Namespace:
-    """What was asked for of frozen scenes, with the faces that are there."""
+def parsed(
+    description: str | None = __doc__,
+    scenes: str = "accuracy",
+    faces: Sequence[str] = tuple(FACES),
+    flags: Mapping[str, str] = MappingProxyType({}),
+) -> argparse.Namespace:
+    """What was asked for of frozen scenes, with the faces that are there; `flags` are further options, with their help."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     parser.add_argument(
         "--table", type=Path, metavar="JSON", help="print the tables of a stored result; measure nothing"
     )
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="some of the groups; by default all")
-    parser.add_argument("--faces", nargs="+", choices=FACES, help="by default all that are there")
+    parser.add_argument("--faces", nargs="+", choices=faces, help="by default all that are there")
     parser.add_argument("--subjects", type=int, metavar="N", help="measure the first N people; by default all")
     parser.add_argument("--people", choices=("judging", "tuning"), default="judging", help="which people are measured")
     parser.add_argument(
         "--workers", type=int, metavar="N", default=machine.cores(), help="processes; by default one per core"
     )
+    for flag, meaning in flags.items():
+        parser.add_argument(flag, action="store_true", help=meaning)
     options = parser.parse_args()
     frozen = scene_sets.read(scenes)
     known, most = list(frozen["groups"]), frozen["people"]["subjects"]
@@ -487,7 +495,7 @@ def parsed(description: str | None = __doc__, scenes: str = "accuracy") -> argpa
         parser.error(f"--faces: face3d cannot be measured: {reason}")
     if reason and not options.faces and not options.table:
         print(f"face3d is skipped: {reason}", file=sys.stderr)
-    options.faces = options.faces or [name for name in FACES if name != "face3d" or not reason]
+    options.faces = options.faces or [name for name in faces if name != "face3d" or not reason]
     return options
 
 

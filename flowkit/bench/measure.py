@@ -35,7 +35,6 @@ from flowkit.bench.options import (
     GPU_PIXELS,
     LABELS,
     OPENCV,
-    OPENCV_SETTINGS,
     OPS,
     SIZES,
     TWIN,
@@ -56,6 +55,19 @@ TWIN_PIXELS = 128 * 128
 MANY_PIXELS = 2**16
 """Largest image of which a batch holds scenes of both labels: the right answer of each takes its time."""
 BORDER_PX = 8
+OPENCV_NAMES = {
+    "tau": "Tau",
+    "lambda_": "Lambda",
+    "theta": "Theta",
+    "scales": "ScalesNumber",
+    "scale_step": "ScaleStep",
+    "warps": "WarpingsNumber",
+    "outer_iterations": "OuterIterations",
+    "inner_iterations": "InnerIterations",
+    "epsilon": "Epsilon",
+    "median_filtering": "MedianFiltering",
+}
+"""What OpenCV's solver calls each of our parameters."""
 TVL1_BYTES, MMCOF_BYTES = 64, 29
 
 
@@ -67,8 +79,10 @@ class Bar(NamedTuple):
 
 
 BARS = {
+    ("tvl1", "micro"): Bar(3e-3, 0.04),
     ("tvl1", "fixed"): Bar(3e-3, 0.04),
     ("tvl1", "opencv"): Bar(0.015, math.inf),  # in float32 a warp may stop at another iteration
+    ("mmcof", "micro"): Bar(1e-5, 1e-4),
     ("mmcof", "fixed"): Bar(1e-5, 1e-4),
     ("mmcof", "opencv"): Bar(1e-5, 1e-4),
 }
@@ -330,12 +344,12 @@ def _grey(scene: Scene, t: int) -> npt.NDArray[np.float32]:
 
 def opencv_flow(onset: Array, apex: Array, preset: str) -> Array:
     """(N, 2, H, W), a pair at a time with a fresh solver each: a used one keeps state that changes its answer."""
-    optflow = importlib.import_module("cv2").optflow
+    optflow, params = importlib.import_module("cv2").optflow, TVL1Params.preset(preset)
     flows = []
     for pair in zip(onset, apex, strict=True):
         solver = optflow.DualTVL1OpticalFlow_create()
-        for name, value in OPENCV_SETTINGS[preset].items():
-            getattr(solver, f"set{name}")(value)
+        for setting, name in OPENCV_NAMES.items():
+            getattr(solver, f"set{name}")(getattr(params, setting))
         flows.append(solver.calc(*pair, None).transpose(2, 0, 1))
     return np.stack(flows)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from flowkit.config import BackendName
 from flowkit.errors import ConfigError
 from flowkit_kernels import available_backends, resolve_backend
+from flowkit_kernels.params import PRESETS
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], object]
@@ -23,10 +24,6 @@ CPU_BATCHES, GPU_BATCHES = (1, 16, 64), (1, 16, 256)
 CPU_PIXELS, GPU_PIXELS = 2**22, 2**24
 """Largest default batch, in pixels: 64 of 224 x 224 on the CPU, 256 of them on a GPU."""
 SECONDS = 0.3
-OPENCV_SETTINGS: dict[str, dict[str, float]] = {
-    "fixed": {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1},
-    "opencv": {},
-}
 LABELS = ("happiness", "surprise")
 
 
@@ -45,7 +42,8 @@ class BenchOptions:
     batches : tuple of int
         Pairs or clips a call. If empty: `CPU_BATCHES` or `GPU_BATCHES`, as far as they are not too large. OpenCV takes one pair a
         call, whatever is asked for.
-    preset : {"fixed", "opencv"}
+    preset : {"micro", "fixed", "opencv"}
+        OpenCV gets the same parameters.
     seconds : float
         Time for each case; 3 calls are timed at least, 1000 at most.
 
@@ -60,7 +58,7 @@ class BenchOptions:
     ops: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
     batches: tuple[int, ...] = ()
-    preset: str = "fixed"
+    preset: str = PRESETS[0]
     seconds: float = SECONDS
 
     def __post_init__(self) -> None:
@@ -71,7 +69,7 @@ class BenchOptions:
             check(fits, "size", "of even sides from 64 to 4096", f"{height}x{width}")
         for batch in self.batches:
             check(1 <= batch <= 65536, "batch", "from 1 to 65536", batch)
-        check(self.preset in OPENCV_SETTINGS, "preset", f"one of {', '.join(OPENCV_SETTINGS)}", self.preset)
+        check(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", self.preset)
         check(0 < self.seconds <= 3600, "seconds", "above 0, at most 3600", self.seconds)
         others = [name for name in self.concrete_backends() if name != OPENCV]
         check(bool(others) or "tvl1" in (self.ops or OPS), "op", "tvl1 where opencv is the only backend", "mmcof")

@@ -14,6 +14,7 @@ from flowkit.cli.common import command, progress, show_rows, sigterm_as_ctrl_c
 from flowkit.cli.options import AS_JSON, FILE
 from flowkit.cli.printing import show_bench, show_unfinished
 from flowkit.errors import ConfigError, FlowkitError
+from flowkit_kernels.params import PRESETS
 
 
 @command(
@@ -46,7 +47,7 @@ from flowkit.errors import ConfigError, FlowkitError
     metavar="N",
     help="Pairs or clips a call.  [default: 1, 16 and 64, on a GPU 1, 16 and 256; none above 2^22 pixels, on a GPU 2^24]",
 )
-@click.option("--preset", type=click.Choice(["fixed", "opencv"]), help="Parameters of TV-L1.  [default: fixed]")
+@click.option("--preset", type=click.Choice(PRESETS), help=f"Parameters of TV-L1.  [default: {PRESETS[0]}]")
 @click.option(
     "--seconds",
     type=float,

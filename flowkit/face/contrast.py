@@ -4,13 +4,16 @@ TV-L1 weighs differences of grey values against the smoothness of the flow. Half
 motion would come out shorter in a dark recording, or on dark skin. So the solver sees the pictures of each clip blurred and
 multiplied:
 
-    blur        = min(BLUR_PX noise / contrast, 1 px)
+    blur        = BLUR_PX
     data weight = CONTRAST / contrast / (1 + (noise / (NOISIEST contrast))^4)
 
-CONTRAST / contrast makes the weight independent of contrast. That amplifies noise, so the blur takes away as much of it as the
-noise asks for. Where noise is most of what there is, neither helps: there the weight falls, and amplified noise is not taken for
-motion. The constants were chosen on synthetic people at exposures of 0.06 to 1 and with noise of 0.6 to 4 grey levels, so
-that no group came out worse by more than a twentieth, and most came out better.
+CONTRAST / contrast makes the weight independent of contrast. That amplifies noise, and where noise is much of what there is, the
+weight falls, so that amplified noise is not taken for motion. The blur takes away what is finer than motion can be found from:
+noise, and detail that a motion of a fraction of its width already turns over. The constants of the weight were
+chosen on synthetic people at exposures of 0.06 to 1 and with noise of 0.6 to 4 grey levels; the blur together with the solver's
+preset "micro", at peaks of 0.1 to 6 px (benchmarks/solver.py): little weight costs length where motion is strong, much weight
+turns noise into motion where it is faint.
+A blur that grows with the noise was tried: it is no better, and it makes the length depend on exposure.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ import numpy.typing as npt
 
 CONTRAST = 25.0
 """Contrast at which the data weight is 1, grey levels of 0 to 255: that of a usual face at full exposure."""
-BLUR_PX, MAX_BLUR_PX = 12.5, 1.0
-"""Blur per noise relative to contrast, and the largest: 0.3 px in a clean bright recording, 1 px at noise 2."""
+BLUR_PX = 0.6
+"""Standard deviation of the blur."""
 NOISIEST = 0.22
 """Noise relative to contrast at which the data weight is halved."""
 DARKEST = 0.17
@@ -41,8 +44,6 @@ _GREY = 255.0
 _REACH_PX = 2.0
 """Distance of the pixels that the noise is measured from, in pixels of the frame: neighbours share noise after resampling."""
 _STRIDE = 2
-_LEAST_BLUR_PX = 0.2
-"""Less of a blur changes nothing."""
 _DIFFERENCE_OF_NOISE = math.sqrt(2 * 36)
 """Standard deviation of a second difference in both directions of a difference of two pictures, relative to their noise."""
 _NORMAL = 1.4826
@@ -111,7 +112,7 @@ class Signal:
         contrast = math.sqrt(max(spread**2 - noise**2, 0.0))
         if not match:
             return cls(noise, contrast)
-        return cls(noise, contrast, data_weight(noise, contrast), blur_px(noise, contrast))
+        return cls(noise, contrast, data_weight(noise, contrast), BLUR_PX)
 
     @property
     def is_dark(self) -> bool:
@@ -122,7 +123,7 @@ class Signal:
         """Turn pictures (3, N, N) into what the solver sees, in place: blurred and multiplied."""
         if self.data_weight != 1:
             pixels *= np.float32(self.data_weight)
-        if self.blur_px >= _LEAST_BLUR_PX:
+        if self.blur_px:
             for picture in pixels:
                 cv2.GaussianBlur(picture, (0, 0), self.blur_px, dst=picture)
 
@@ -146,11 +147,6 @@ def data_weight(noise: float, contrast: float) -> float:
     """
     amplified = _noise_share(noise, contrast) / NOISIEST
     return min(max(CONTRAST / max(contrast, 1.0) / (1 + amplified**4), MIN_WEIGHT), MAX_WEIGHT)
-
-
-def blur_px(noise: float, contrast: float) -> float:
-    """Return the blur that takes noise away before it is amplified; arguments as of `data_weight`."""
-    return min(BLUR_PX * _noise_share(noise, contrast), MAX_BLUR_PX)
 
 
 def _noise_share(noise: float, contrast: float) -> float:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flowkit_kernels import checks
 
 MIN_SIZE = 16
 """Smallest side, in pixels, of an image and of a pyramid level."""
+PRESETS = ("micro", "fixed", "opencv")
+"""What `TVL1Params.preset` knows; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class TVL1Params:
-    """Parameters of the solver, under OpenCV's names; the default is the preset "fixed".
+    """Parameters of the solver, under OpenCV's names; the default is the preset "micro".
 
     Attributes
     ----------
@@ -48,17 +50,17 @@ class TVL1Params:
     Examples
     --------
     >>> TVL1Params(lambda_=0.1).inner_iterations
-    20
+    35
     """
 
     tau: float = 0.25
     lambda_: float = 0.15
-    theta: float = 0.3
-    scales: int = 5
-    scale_step: float = 0.8
-    warps: int = 5
+    theta: float = 0.15
+    scales: int = 3
+    scale_step: float = 0.5
+    warps: int = 2
     outer_iterations: int = 1
-    inner_iterations: int = 20
+    inner_iterations: int = 35
     epsilon: float = 0.0
     median_filtering: int = 5
     round_coordinates: bool = False
@@ -75,22 +77,25 @@ class TVL1Params:
 
     @classmethod
     def preset(cls, name: str) -> TVL1Params:
-        """Named set of parameters.
+        """Return a named set of parameters.
 
         Parameters
         ----------
-        name : {"fixed", "opencv"}
-            "fixed", the default: 20 iterations a warp, always, so that the answer is a smooth function of the images.
+        name : {"micro", "fixed", "opencv"}
+            "micro", the default: as little work as aligned faces need, chosen by `benchmarks/solver.py`; motion of more than
+            10 px needs more scales. "fixed", the default of version 0.1: OpenCV's pyramid and warps, 20 iterations per warp.
+            Both run a fixed number of iterations, so that the answer is a smooth function of the images.
             "opencv": what `cv2.optflow.DualTVL1OpticalFlow_create()` does, which stops early.
 
         Raises
         ------
         ParameterError
         """
-        checks.choice("TVL1Params.preset", "name", name, ("fixed", "opencv"))
-        if name == "opencv":
-            return cls(outer_iterations=10, inner_iterations=30, epsilon=0.01)
-        return cls()
+        checks.choice("TVL1Params.preset", "name", name, PRESETS)
+        if name == "micro":
+            return cls()
+        fixed = cls(theta=0.3, scales=5, scale_step=0.8, warps=5, inner_iterations=20)
+        return fixed if name == "fixed" else replace(fixed, outer_iterations=10, inner_iterations=30, epsilon=0.01)
 
 
 def level_shapes(shape: tuple[int, ...], params: TVL1Params) -> list[tuple[int, int]]:

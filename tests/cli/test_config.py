@@ -52,7 +52,7 @@ def test_settings_survive_json() -> None:
 
 def test_the_fingerprint_sees_every_setting_and_nothing_else(tmp_path: Path) -> None:
     base = ExtractConfig()
-    assert base.fingerprint() == load_config(None, ["tvl1.preset=fixed"]).fingerprint()
+    assert base.fingerprint() == load_config(None, ["tvl1.preset=micro"]).fingerprint()
     assert base.fingerprint() != load_config(None, ["mmcof.floor_px=0.06"]).fingerprint()
     points = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv")]
     for path, text in zip(points, ("same", "same", "other"), strict=True):

@@ -293,7 +293,7 @@ def test_a_folder_without_settings_of_an_extraction_is_refused_in_words(tmp_path
         ({"shard": {"compress": "zst"}}, "shard.compress must be one of none, zstd; got 'zst'. Did you mean zstd?"),
         ({"shard": {"compress": 3}}, "shard.compress must be one of none, zstd; got 3. Choose one of them."),
         ({"align": 3}, "align must be a table; got 3. Set align.NAME instead."),
-        ({"tvl1": {"preset": "opencw"}}, "name must be one of fixed, opencv; got 'opencw'"),
+        ({"tvl1": {"preset": "opencw"}}, "name must be one of micro, fixed, opencv; got 'opencw'"),
     ],
 )
 def test_a_slip_in_a_settings_file_is_named_with_what_was_meant(values: dict[str, Any], says: str) -> None:

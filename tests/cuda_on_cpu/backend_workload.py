@@ -11,8 +11,8 @@ import numpy as np
 from flowkit_kernels import MMCOFParams, TVL1Params, mmcof, tvl1_flow
 from flowkit_kernels.backend import load_operations
 
-FIXED = TVL1Params(scales=2, warps=2, inner_iterations=6)
-WATCHED = TVL1Params(scales=2, warps=1, outer_iterations=3, inner_iterations=8, epsilon=0.03)
+FIXED = TVL1Params(scales=2, scale_step=0.8, warps=2, inner_iterations=6)
+WATCHED = TVL1Params(scales=2, scale_step=0.8, warps=1, outer_iterations=3, inner_iterations=8, epsilon=0.03)
 """Some of the pairs below end early with it, at different iterations, some do not."""
 SHAPE = (23, 41)
 

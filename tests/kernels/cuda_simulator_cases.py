@@ -34,8 +34,10 @@ def test_the_simulator_is_on() -> None:
     ("size", "params"),
     [
         pytest.param((16, 16), TVL1Params.preset("fixed"), marks=pytest.mark.slow),
-        ((21, 33), TVL1Params(warps=2, inner_iterations=3)),  # two levels
-        pytest.param((32, 32), TVL1Params(warps=1, inner_iterations=3), marks=pytest.mark.slow),  # four
+        ((21, 33), TVL1Params(scale_step=0.8, warps=2, inner_iterations=3)),  # two levels
+        pytest.param(
+            (32, 32), TVL1Params(scales=5, scale_step=0.8, warps=1, inner_iterations=3), marks=pytest.mark.slow
+        ),  # four
         ((17, 20), TVL1Params(warps=1, inner_iterations=3, median_filtering=1, round_coordinates=True)),
     ],
     ids=["16x16", "21x33", "32x32", "17x20"],

@@ -47,21 +47,29 @@ def scene(height: int, width: int, seed: int = 0) -> Scene:
     return Scene(reference[None].clip(0, 1), moving[None].copy(), flow)
 
 
-OPENCV_FIXED = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
+OPENCV_NAMES = {
+    "lambda_": "Lambda",
+    "theta": "Theta",
+    "scales": "ScalesNumber",
+    "scale_step": "ScaleStep",
+    "warps": "WarpingsNumber",
+    "outer_iterations": "OuterIterations",
+    "inner_iterations": "InnerIterations",
+    "epsilon": "Epsilon",
+}
 
 
-def opencv_flow(reference_image: Images, moving: Images, **settings: Any) -> Images:
+def opencv_flow(reference_image: Images, moving: Images, params: TVL1Params) -> Images:
     """(2, H, W) from a fresh solver: a used one keeps state that changes its answer.
 
     OpenCV's builds without contrib, the usual ones on GPU machines, have no such solver: there the float64 twin answers, which
     other machines hold against OpenCV.
     """
     if not hasattr(cv2, "optflow"):
-        params = TVL1Params.preset("fixed" if settings else "opencv")
         return reference.solve(reference_image[0].astype(np.float64), moving[0].astype(np.float64), params)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
-    for name, value in settings.items():
-        getattr(solver, f"set{name}")(value)
+    for setting, name in OPENCV_NAMES.items():
+        getattr(solver, f"set{name}")(getattr(params, setting))
     return solver.calc(reference_image[0], moving[0], None).transpose(2, 0, 1)
 
 

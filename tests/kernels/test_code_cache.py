@@ -261,7 +261,11 @@ def test_no_call_needs_other_code_than_what_is_compiled_ahead() -> None:
     frozen = faces.copy()
     frozen.flags.writeable = False
     for images in (faces, frozen, np.asfortranarray(faces), np.repeat(faces, 2, axis=3)[..., ::2]):
-        for params in (TVL1Params(scales=2, warps=1), TVL1Params.preset("opencv"), TVL1Params(tau=1 / 8, epsilon=1)):
+        for params in (
+            TVL1Params(scales=2, scale_step=0.8, warps=1),
+            TVL1Params.preset("opencv"),
+            TVL1Params(tau=1 / 8, epsilon=1),
+        ):
             flow = phase_flow(images, params, backend="cpu")
             tvl1_flow(images[:, 0], images[:, 1], params, backend="cpu", threads=2)
         flow.flags.writeable = False

@@ -14,7 +14,7 @@ from flowkit_kernels.cuda.batches import MAX_PAIRS, chunk_items
 from flowkit_kernels.cuda.solver import Limits, Phases, Solver
 from flowkit_kernels.cuda.tiling import MAX_THREADS, ROWS, tiling
 
-FIXED, OPENCV = TVL1Params.preset("fixed"), TVL1Params.preset("opencv")
+MICRO, FIXED, OPENCV = map(TVL1Params.preset, ("micro", "fixed", "opencv"))
 TURING, HOPPER = Limits(64 * 1024, 40, 4 << 20), Limits(227 * 1024, 132, 60 << 20)
 
 
@@ -76,15 +76,14 @@ def test_tiles_own_each_pixel_once_and_reach_far_enough(
         assert (owned == 1).all()
 
 
-@pytest.mark.parametrize("params", [FIXED, OPENCV], ids=["fixed", "opencv"])
+@pytest.mark.parametrize("params", [MICRO, FIXED, OPENCV], ids=["micro", "fixed", "opencv"])
 def test_the_number_of_launches_does_not_depend_on_the_number_of_pairs(params: TVL1Params) -> None:
     devices = [Recorder() for _ in range(3)]
     for device, items in zip(devices, (1, 5, 64), strict=True):
         solve(device, params, (128, 128), items)
     one, *others = ([launch[0] for launch in device.launches] for device in devices)
     assert all(other == one for other in others)
-    if params is FIXED:
-        assert len(one) <= 200
+    assert params is OPENCV or len(one) <= (200 if params is FIXED else 60)
 
 
 def test_only_the_grid_grows_with_the_pairs() -> None:
@@ -99,7 +98,7 @@ def test_only_the_grid_grows_with_the_pairs() -> None:
 
 def test_every_scalar_has_the_very_type_that_its_kernel_takes() -> None:
     """A Python float would reach a kernel as a double, and nobody would say so."""
-    for params in (FIXED, OPENCV):
+    for params in (MICRO, FIXED, OPENCV):
         device = Recorder()
         solve(device, params, (64, 80), 2)
         scalars = [argument for launch in device.launches for argument in launch[3] if np.ndim(argument) == 0]
@@ -107,9 +106,10 @@ def test_every_scalar_has_the_very_type_that_its_kernel_takes() -> None:
         assert {type(scalar) for scalar in scalars} <= {np.int32, np.float32}
 
 
-def test_the_fixed_schedule_never_waits_for_the_gpu() -> None:
+@pytest.mark.parametrize("params", [MICRO, FIXED], ids=["micro", "fixed"])
+def test_a_fixed_schedule_never_waits_for_the_gpu(params: TVL1Params) -> None:
     device = Recorder()
-    solve(device, FIXED, (128, 128), 4)
+    solve(device, params, (128, 128), 4)
     assert device.reads == 0
 
 

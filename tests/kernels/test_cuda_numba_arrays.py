@@ -20,7 +20,7 @@ from flowkit_kernels import MMCOFParams, TVL1Params, backend, mmcof, phase_flow,
 if numba_cuda_trouble():
     pytest.skip(numba_cuda_trouble(), allow_module_level=True)
 
-STOPPING = TVL1Params(scales=2, warps=1, outer_iterations=2, inner_iterations=2, epsilon=0.1)
+STOPPING = TVL1Params(scales=2, scale_step=0.8, warps=1, outer_iterations=2, inner_iterations=2, epsilon=0.1)
 RNG = np.random.default_rng(0)
 FACES = RNG.random((3, 3, 20, 24), dtype=np.float32)
 FLOW = RNG.normal(size=(3, 2, 2, 20, 24)).astype(np.float32)
@@ -114,7 +114,7 @@ def on_device(array: Any) -> Any:
 
 
 @pytest.mark.parametrize("place", [lambda array: array, on_device], ids=["host", "device"])
-@pytest.mark.parametrize("params", [TVL1Params(), STOPPING], ids=["fixed", "opencv"])
+@pytest.mark.parametrize("params", [TVL1Params.preset("fixed"), STOPPING], ids=["fixed", "opencv"])
 def test_the_flow_is_computed_on_contiguous_arrays(launches: Any, place: Any, params: TVL1Params) -> None:
     pairs = place(FACES[:, 0].copy()), place(FACES[:, 1].copy())
     assert tvl1_flow(*pairs, params, backend="numba-cuda").shape == (3, 2, 20, 24)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_what_no_kernel_could_count_is_refused_before_anything_is_read() -> None
         (lambda: TVL1Params(scales=0), "scales must be a whole number, 1 or more; got 0"),
         (lambda: TVL1Params(warps=2.0), "warps must be a whole number, 1 or more; got 2.0"),  # type: ignore[arg-type]
         (lambda: TVL1Params(median_filtering=3), "median_filtering must be a whole number, 1 or 5; got 3"),
-        (lambda: TVL1Params.preset("fast"), "name must be one of fixed, opencv; got 'fast'"),
+        (lambda: TVL1Params.preset("fast"), "name must be one of micro, fixed, opencv; got 'fast'"),
         (lambda: MMCOFParams(theta_1=-1.0), "MMCOFParams: theta_1 must be 0 or more"),
         (lambda: MMCOFParams(k=0.0), "k must be above 0"),
         (lambda: MMCOFParams(gate="firm"), "gate must be one of soft, hard; got 'firm'"),  # type: ignore[arg-type]
@@ -117,9 +118,11 @@ def test_parameters_out_of_range_are_refused_in_words(make: Any, message: str) -
         make()
 
 
-def test_the_default_is_the_fixed_preset() -> None:
-    assert TVL1Params() == TVL1Params.preset("fixed")
-    assert TVL1Params.preset("opencv") == TVL1Params(outer_iterations=10, inner_iterations=30, epsilon=0.01)
+def test_the_default_is_the_preset_micro_and_the_others_are_what_they_were() -> None:
+    assert TVL1Params() == TVL1Params.preset("micro")
+    fixed = TVL1Params(theta=0.3, scales=5, scale_step=0.8, warps=5, inner_iterations=20)
+    assert TVL1Params.preset("fixed") == fixed
+    assert TVL1Params.preset("opencv") == replace(fixed, outer_iterations=10, inner_iterations=30, epsilon=0.01)
 
 
 def test_a_tiny_overshoot_of_resampling_is_accepted() -> None:
