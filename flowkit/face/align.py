@@ -312,7 +312,7 @@ class Aligner:
             before = starts[-1] if starts else _Start(np.eye(2, 3), np.zeros(2))
             starts.append(self._start(anchor, grey, f"{where}: {name}") if is_valid else before)
         lies = [anchor.transform, *(compose(invert(start.similarity), anchor.transform) for start in starts)]
-        means = average_each((anchor.frame, *frames), beside, lies, anchor.regions & FACE, valid)
+        means = average_each((anchor.frame, *frames), beside, lies, (anchor.regions & FACE) > 0, valid)
         anchor, frames = anchor.seen_as(means[0].picture), (means[1].picture, means[2].picture)
         track = self._track(anchor, frames, valid, starts)
         shape = anchor.shape.corrected(track.depth_cm)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.crops import part_seen
-from flowkit.face.registration import Image, Transform, compose, invert
+from flowkit.face.registration import Image, Transform, compose
 
 FLASH = 0.03
 """Relative change of the face's brightness above which a frame is refused."""
@@ -35,9 +35,13 @@ SAME_GREY = 0.3
 _SIDE = 100
 """Samples along a side of the face, about, that a frame is registered on."""
 _BLUR = 1.0
-_STEPS = 2
+_STEPS = 3
+_CONVERGED_PX = 0.1
+"""Of the pictures that registration sees: the equations are linear in so small a motion."""
 _LEAST_PX = 0.02
-"""Motion that is not undone: a picture that is not resampled keeps all of its detail."""
+"""A shift that is not undone: a picture that is not resampled keeps all of its detail."""
+_LEAST_TURN_PX = 0.1
+"""What a change of size or a rotation moves at the edge of the face without being undone."""
 _LEAST_SAMPLES = 100
 _MARGIN_PX = 3.0
 _NORMAL = 1.4826
@@ -68,7 +72,7 @@ class Mean(NamedTuple):
     refused: bool = False
 
 
-def averaged(key: Image, beside: Beside, transform: Transform, face: npt.NDArray[np.uint8]) -> Mean:
+def averaged(key: Image, beside: Beside, transform: Transform, face: npt.NDArray[np.bool_]) -> Mean:
     """Average a key frame with the frames beside it.
 
     The window grows outwards on both sides, and ends before the first frame that is refused. Where the recording ends, it has one
@@ -80,8 +84,8 @@ def averaged(key: Image, beside: Beside, transform: Transform, face: npt.NDArray
     beside : mapping of int to (H, W) float32
     transform : (2, 3) float64
         Px of the key frame -> px of a face crop.
-    face : (N, N) uint8
-        Positive inside the face, on the grid of that crop.
+    face : (N, N) bool
+        Pixels of that crop that show the face.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def averaged(key: Image, beside: Beside, transform: Transform, face: npt.NDArray
     >>> rng = np.random.default_rng(0)
     >>> still = cv2.GaussianBlur(rng.random((64, 64), np.float32), (0, 0), 3)
     >>> noisy = lambda: still + 0.01 * rng.standard_normal((64, 64), np.float32)
-    >>> mean = averaged(noisy(), {-1: noisy(), 1: noisy()}, np.eye(2, 3), np.ones((64, 64), np.uint8))
+    >>> mean = averaged(noisy(), {-1: noisy(), 1: noisy()}, np.eye(2, 3), np.ones((64, 64), np.bool_))
     >>> mean.frames, round(float((mean.picture - still).std()), 3)
     (3, 0.006)
     """
@@ -122,7 +126,7 @@ def average_each(
     frames: Sequence[Image],
     beside: Sequence[Beside],
     transforms: Sequence[Transform],
-    face: npt.NDArray[np.uint8],
+    face: npt.NDArray[np.bool_],
     valid: tuple[bool, bool],
 ) -> list[Mean]:
     """Average onset, apex and offset with the frames beside each.
@@ -149,17 +153,17 @@ def average_each(
 class _Window:
     """The part of a key frame that shows the face, and what registration needs of it.
 
-    `step` px of the frame are one of the `small` picture; `inside` says which of its pixels show the face.
+    `step` px of the frame are one of the `small` picture; `inside` has the indices of its P pixels that show the face, the samples.
     """
 
     place: tuple[slice, slice]
     part: Image
     small: Image
     step: int
-    inside: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.intp]
 
     @classmethod
-    def of(cls, key: Image, transform: Transform, face: npt.NDArray[np.uint8]) -> Self:
+    def of(cls, key: Image, transform: Transform, face: npt.NDArray[np.bool_]) -> Self:
         size = len(face)
         corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5
         seen, (left, top) = part_seen(key, transform, corners, _MARGIN_PX)
@@ -169,8 +173,8 @@ class _Window:
         small = _reduced(key[place], step)
         crop_of_small = compose(transform, compose(np.array([[1, 0, left], [0, 1, top]]), _larger(step)))
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        inside = cv2.warpAffine(face, crop_of_small, small.shape[::-1], flags=flags) > 0
-        return cls(place, key[place], small, step, inside)
+        inside = cv2.warpAffine(face.view(np.uint8), crop_of_small, small.shape[::-1], flags=flags)
+        return cls(place, key[place], small, step, np.flatnonzero(inside))
 
     def cut(self, picture: Image) -> Image:
         return picture[self.place]
@@ -184,52 +188,67 @@ class _Window:
 
     def registered(self, part: Image) -> Image | None:
         """A frame where the key frame has the face; None where it is refused."""
-        if np.count_nonzero(self.inside) < _LEAST_SAMPLES:
+        if len(self.inside) < _LEAST_SAMPLES:
             return None
-        small = _reduced(part, self.step)
-        motion, moved = np.eye(2, 3), small
+        small, shift = _reduced(part, self.step), np.zeros(2)
         for _ in range(_STEPS):
-            motion = compose(motion, _similarity(-self._solved(moved)[0]))
-            if not self._farthest(motion) <= FARTHEST * min(self.part.shape):
+            difference = np.take(_shifted(small, shift), self.inside) - self._grey
+            solution = np.einsum("ip,p->i", self._solver, difference)
+            shift -= solution[:2]
+            if not np.abs(shift).max() * self.step <= FARTHEST * min(self.part.shape):
                 return None
-            moved = _warped(small, motion)
-        if not self._is_like(*self._solved(moved)):
+            if np.abs(solution[:2]).max() < _CONVERGED_PX:
+                break
+        if not self._is_like(solution, difference):
             return None
-        if self._farthest(motion) < _LEAST_PX:
-            return part
-        larger = _larger(self.step)
-        return _warped(part, compose(larger, compose(motion, invert(larger))))
+        return self._moved(part, shift * self.step, solution[2:4])
+
+    def _moved(self, part: Image, shift: npt.NDArray[np.float64], turned: npt.NDArray[np.float64]) -> Image:
+        """A frame whose head was shifted, and whose size and rotation had changed by these shares, as the key frame has it."""
+        if np.abs(turned).max() * max(self.part.shape) < _LEAST_TURN_PX:
+            return part if np.abs(shift).max() < _LEAST_PX else _shifted(part, shift)
+        size, rotation = -turned
+        linear = np.array([[1 + size, -rotation], [rotation, 1 + size]])
+        centre = _larger(self.step) @ [*self._centre, 1]
+        motion = np.column_stack([linear, centre - linear @ centre + shift])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        extent = part.shape[::-1]
+        return np.asarray(cv2.warpAffine(part, motion, extent, flags=flags, borderMode=cv2.BORDER_REPLICATE))
 
     def _is_like(self, solution: npt.NDArray[np.float64], difference: Image) -> bool:
         """Whether what registration leaves of a difference is noise, given what motion and light explain of it."""
         gain, offset = solution[-2:].tolist()
-        grey = self.small[self.inside]
         left = difference - np.einsum("i,ip->p", solution.astype(np.float32), self._model)
         spread = math.sqrt(float(np.einsum("p,p->", left, left, dtype=np.float64)) / left.size)
         bulk = max(_NORMAL * float(np.median(np.abs(left))), _FLOOR)
-        mean = max(float(grey.mean(dtype=np.float64)), _FLOOR)
-        contrast = float(grey.std(dtype=np.float64))
+        mean = max(float(self._grey.mean(dtype=np.float64)), _FLOOR)
+        contrast = float(self._grey.std(dtype=np.float64))
         return abs(gain + offset / mean) <= FLASH and spread <= min(
             max(UNLIKE * bulk, ALIKE * contrast), ELSE * contrast
         )
 
-    def _solved(self, moved: Image) -> tuple[npt.NDArray[np.float64], Image]:
-        """Motion and change of light that explain a difference from the key frame best, and that difference inside the face."""
-        difference = moved[self.inside] - self.small[self.inside]
-        return np.einsum("ip,p->i", self._solver, difference), difference
+    @cached_property
+    def _grey(self) -> Image:
+        """Grey values of the samples, (P,)."""
+        return np.take(self.small, self.inside)
 
-    def _farthest(self, motion: Transform) -> float:
-        """Largest shift of a corner, px of the frame."""
-        height, width = self.small.shape
-        corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
-        return float(np.abs(np.einsum("ij,jp->ip", motion - np.eye(2, 3), corners)).max()) * self.step
+    @cached_property
+    def _places(self) -> npt.NDArray[np.intp]:
+        """X and y of the samples, (2, P)."""
+        y, x = np.divmod(self.inside, self.small.shape[1])
+        return np.stack([x, y])
+
+    @cached_property
+    def _centre(self) -> npt.NDArray[np.float64]:
+        """Mean place of the samples, about which size and rotation change."""
+        return np.asarray(self._places.mean(axis=1))
 
     @cached_property
     def _model(self) -> npt.NDArray[np.float32]:
         """Change of each sample with shift right and down, size, rotation, gain and offset, (6, P)."""
-        down, right = (slope[self.inside] for slope in np.gradient(self.small))
-        y, x = (place.astype(np.float32) for place in np.nonzero(self.inside))
-        grey = self.small[self.inside]
+        down, right = (np.take(slope, self.inside) for slope in np.gradient(self.small))
+        x, y = (self._places - self._centre[:, None]).astype(np.float32)
+        grey = self._grey
         return np.stack([right, down, right * x + down * y, down * x - right * y, grey, np.ones_like(grey)])
 
     @cached_property
@@ -242,9 +261,7 @@ class _Window:
 
 
 def _is_same(one: Image, other: Image) -> bool:
-    difference = one - other
-    square = float(np.einsum("ij,ij->", difference, difference, dtype=np.float64))
-    return square < (SAME_GREY / 255) ** 2 * difference.size
+    return bool(cv2.norm(one, other, cv2.NORM_L2SQR) < (SAME_GREY / 255) ** 2 * one.size)
 
 
 def _larger(step: int) -> Transform:
@@ -258,12 +275,20 @@ def _reduced(part: Image, step: int) -> Image:
     return np.asarray(cv2.GaussianBlur(small, (0, 0), _BLUR))
 
 
-def _similarity(solution: npt.NDArray[np.float64]) -> Transform:
-    right, down, size, rotation = solution[:4]
-    return np.array([[1 + size, -rotation, right], [rotation, 1 + size, down]])
+def _shifted(picture: Image, shift: npt.NDArray[np.float64]) -> Image:
+    """The picture whose pixel x is that of another at x + shift, by Keys' cubic convolution.
+
+    `cv2.warpAffine` has another kernel, which puts what lies at a quarter of a pixel 0.05 px off.
+    """
+    if not shift.any():
+        return picture
+    x, y = map(_kernel, shift.tolist())
+    return np.asarray(cv2.sepFilter2D(picture, -1, x, y, borderType=cv2.BORDER_REPLICATE))
 
 
-def _warped(picture: Image, motion: Transform) -> Image:
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    size = picture.shape[::-1]
-    return np.asarray(cv2.warpAffine(picture, motion, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+def _kernel(shift: float) -> npt.NDArray[np.float32]:
+    reach = math.ceil(abs(shift)) + 1
+    away = np.abs(np.arange(-reach, reach + 1) - shift)
+    near = (1.5 * away - 2.5) * away * away + 1
+    far = ((-0.5 * away + 2.5) * away - 4) * away + 2
+    return np.where(away < 1, near, np.where(away < 2, far, 0)).astype(np.float32)

@@ -158,6 +158,7 @@ COLUMNS: Final = (
         "|u1",
         "onset, apex, offset: how many frames the key frame is the mean of, itself included; only with frames.average",
         optional=True,
+        since=2,
     ),
     Column("landmarks", (478, 2), "<f4", "of the onset, image px (x, y); NaN where there are none", True),
     Column("source_hash", (), TEXT, "xxh3-128 of the files read"),
@@ -167,6 +168,7 @@ COLUMNS: Final = (
         TEXT,
         "xxh3-128 of the files read beside the key frames; empty where there are none, or a video; only with frames.average",
         optional=True,
+        since=2,
     ),
     Column(
         "extra",
