@@ -271,7 +271,7 @@ def record_content(
                 "source_hash": sample["source_hash"],
                 "phase_valid": [bool(valid) for valid in sample["phase_valid"]],
                 "qc": sample["qc"],
-                **_hash_beside(sample),
+                **{name: sample[name] for name in ("neighbours_hash",) if name in sample},
             }
             for sample in samples
         ],
@@ -287,12 +287,6 @@ def record_content(
             for clip, error in failures
         ],
     }
-
-
-def _hash_beside(sample: Sample) -> dict[str, str]:
-    """What a record says of the frames beside the key frames: nothing where none was read."""
-    found = sample.get("neighbours_hash", "")
-    return {"neighbours_hash": found} if found else {}
 
 
 def _batches(
