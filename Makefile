@@ -72,6 +72,7 @@ python-bare:
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
 	$(BIN)/python benchmarks/accuracy.py --out benchmarks/results/accuracy.json
+	$(BIN)/python benchmarks/neighbours.py --out benchmarks/results/neighbours.json
 	$(BIN)/python benchmarks/synthetic.py --out benchmarks/results/synthetic.json
 	$(BIN)/python benchmarks/alignment_neutral.py --out benchmarks/results/alignment_neutral.json
 	$(BIN)/python benchmarks/spotting.py --out benchmarks/results/spotting.json

@@ -24,6 +24,8 @@ from flowkit_kernels import MMCOFParams, TVL1Params
 
 BackendName = Literal["auto", "cuda", "numba-cuda", "cpu", "reference"]
 MIN_SIZE, MAX_SIZE = 32, 2048
+MOST_AVERAGED = 15
+"""Frames that a key frame may be the mean of, at most."""
 FILES = ("face_model", "landmarks")
 """Settings of `AlignConfig` that name a file."""
 
@@ -45,6 +47,11 @@ class FrameConfig:
         What an empty offset means: the clip fails, or its fall is invalid.
     strict_phases : bool
         Fail clips that have a phase of no length, instead of marking the phase invalid.
+    average : {"auto", "off"} or int, in frames
+        Each key frame is the mean of so many frames, an odd number: itself and those on either side, where they are there. They are
+        registered on it; what differs from it by more than noise is left out. "auto" takes those within 10 ms, at most two on
+        either side: none below 100 frames per second or where the rate is unknown. A window never reaches farther than a fifth of
+        the way to the next key frame.
     nearest : bool
         Read the nearest frame where one is missing from a folder (recorded in `qc`), instead of failing.
     follow_symlinks : bool
@@ -56,6 +63,7 @@ class FrameConfig:
     missing_apex: Literal["fail", "midpoint", "offset", "spot"] = "fail"
     missing_offset: Literal["fail", "invalid"] = "fail"
     strict_phases: bool = False
+    average: Literal["auto", "off"] | int = "auto"
     nearest: bool = False
     follow_symlinks: bool = False
 
@@ -63,6 +71,10 @@ class FrameConfig:
         checks = {
             "index_base": (self.index_base in (0, 1), "0 or 1"),
             "bit_depth": (self.bit_depth == 0 or 9 <= self.bit_depth <= 16, "0 or 9 to 16"),
+            "average": (
+                self.average in ("auto", "off") or (self.average in range(3, MOST_AVERAGED + 1, 2)),
+                f"auto, off, or an odd number from 3 to {MOST_AVERAGED}",
+            ),
         }
         refuse(checks, self, "frames.")
 
@@ -166,7 +178,7 @@ class ExtractConfig(Settings):
 
         Files are named by their content, not by where they lie: a folder may move, a changed file is another setting. Steps are
         named with their version, for which they are imported. Where there are none, `align.steps` is left out, as it was before
-        there was such a setting.
+        there was such a setting, and so is `frames.average` where it is off.
 
         Raises
         ------
@@ -178,6 +190,8 @@ class ExtractConfig(Settings):
             values["align"][name] = _content_name(f"align.{name}", path)
         if values["align"].pop("steps"):
             values["align"]["steps"] = self._pinned_steps()
+        if self.frames.average == "off":
+            del values["frames"]["average"]
         return values
 
     def anywhere(self) -> Self:

@@ -221,7 +221,7 @@ def fits(hint: Any, value: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return any(value == one and type(value) is type(one) for one in inner)
-    if origin in (types.UnionType, typing.Union):
+    if _is_union(hint):
         return any(fits(one, value) for one in inner)
     if origin is tuple:
         kinds = [inner[0]] * len(value) if isinstance(value, (list, tuple)) and inner[-1] is ... else list(inner)
@@ -236,6 +236,8 @@ def _converted(hint: Any, value: Any) -> Any:
 
 
 def _expectation(hint: Any) -> str:
+    if _is_union(hint):
+        return " or ".join(map(_expectation, typing.get_args(hint)))
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
     if typing.get_origin(hint) is tuple:
@@ -243,7 +245,12 @@ def _expectation(hint: Any) -> str:
     return f"of type {getattr(hint, '__name__', hint)}" if typing.get_origin(hint) is None else f"of type {hint}"
 
 
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
 def _advice(hint: Any, value: Any) -> str:
-    choices = [str(one) for one in typing.get_args(hint)] if typing.get_origin(hint) is Literal else []
+    kinds = typing.get_args(hint) if _is_union(hint) else (hint,)
+    choices = [str(one) for kind in kinds if typing.get_origin(kind) is Literal for one in typing.get_args(kind)]
     near = difflib.get_close_matches(str(value), choices, 1)
     return _did_you_mean("".join(near), "Choose one of them." if choices else "Correct it.")

@@ -151,6 +151,8 @@ def of_schema_2(number: int) -> dict[str, Any]:
         "noise": 0.5 + number,
         "contrast": 40.0 + number,
         "data_weight": 1.0 + number / 8,
+        "frames_averaged": np.array([1, 3, number % 7]),
+        "neighbours_hash": f"{number:032x}",
     }
 
 

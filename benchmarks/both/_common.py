@@ -31,9 +31,10 @@ def extract(manifest: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
-def synthesise(folder: Path, people: int, *words: object) -> None:
-    """Render clips of synthetic people, key frames only."""
-    command("flowkit.cli", "synth", "--out", folder, "--subjects", people, "--key-frames-only", *words)
+def synthesise(folder: Path, people: int, *words: object, key_frames_only: bool = True) -> None:
+    """Render clips of synthetic people."""
+    which = ("--key-frames-only",) if key_frames_only else ()
+    command("flowkit.cli", "synth", "--out", folder, "--subjects", people, *which, *words)
 
 
 def main(prepare: Callable[[Path, int], None], run: Callable[[Path, Path], Figures], *, repeat: bool = True) -> None:

@@ -15,6 +15,11 @@ which has pictures of fewer clips."""
 def prepare(inputs: Path, people: int) -> None:
     """Render clips, and list the first few once more."""
     synthesise(inputs, people)
+    list_few(inputs)
+
+
+def list_few(inputs: Path) -> None:
+    """Write the manifest of the first few clips."""
     lines = (inputs / "manifest.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (inputs / "few.csv").write_text("".join(lines[: FEW + 1]), encoding="utf-8")
 

@@ -44,7 +44,7 @@ from flowkit.extraction.run_on_cluster import site_of
 from flowkit.extraction.sites import Site
 from flowkit.extraction.summary import StageSeconds, Summary
 from flowkit.face.align import check_needs
-from flowkit.inputs.frames import read_frames
+from flowkit.inputs.frames import read_frames, verify_neighbours
 from flowkit.inputs.manifest import read_manifest
 from flowkit.provenance import refuse_windows
 from flowkit.settings_io import differences
@@ -327,7 +327,8 @@ class _Run:
                 clip = dataclasses.replace(by_id[done["clip_id"]], source_hash=done["source_hash"])
                 spotted = done["apex"] if self.config.frames.missing_apex == "spot" else None
                 try:
-                    read_frames(clip, self.root, self.config.frames, spotted)
+                    source = read_frames(clip, self.root, self.config.frames, spotted).source
+                    verify_neighbours(source, done.get("neighbours_hash", ""))
                 except ClipError as error:
                     problems.append(f"{error.code}: {error.message}")
         if problems:

@@ -9,14 +9,17 @@ from typing import Any
 from flowkit.errors import SettingsChanged
 from flowkit.settings_io import differences
 from flowkit.storage import commit
-from flowkit.storage.run_file import refuse_older
+from flowkit.storage.run_file import completed, refuse_older
 from flowkit.storage.schema import SHARD_SCHEMA
 
 
 def changed_settings(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     """What keeps this run from adding shards to those of a folder."""
     older = stored["shard_schema"] != SHARD_SCHEMA
-    return differences(stored["settings"], settings) + [f"schema {stored['shard_schema']} -> {SHARD_SCHEMA}"] * older
+    return (
+        differences(stored["settings"], completed(settings))
+        + [f"schema {stored['shard_schema']} -> {SHARD_SCHEMA}"] * older
+    )
 
 
 def refuse_changes(settings: Mapping[str, Any], stored: Mapping[str, Any], out: Path) -> bool:

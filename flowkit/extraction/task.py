@@ -155,11 +155,11 @@ def _flow_and_mmcof(aligned: list[AlignedClip], work: TaskWork) -> dict[str, Sam
                 [flow for _, flow in good], [one.face for one, _ in good], config.mmcof, config.backend, threads
             )
         for (one, flow), mmcof in zip(good, combined, strict=True):
-            results[one.source.clip.clip_id] = _sample(one, flow, mmcof, config.shard.keep_faces)
+            results[one.source.clip.clip_id] = _sample(one, flow, mmcof, config)
     return results
 
 
-def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], keep_faces: bool) -> Sample:
+def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], config: ExtractConfig) -> Sample:
     source, face = aligned.source, aligned.face
     clip, key = source.clip, source.key
     sample = {
@@ -195,7 +195,9 @@ def _sample(aligned: AlignedClip, flow: Flow, mmcof: npt.NDArray[np.float32], ke
         **{name: values for name, values in face.records.items() if name in _COLUMNS},
         "extra": json.dumps(dict(clip.extra) | _further_records(face) | _spotting(aligned), ensure_ascii=False),
     }
-    return {**sample, "faces": face.pixels.astype(np.float16)} if keep_faces else sample
+    if config.frames.average != "off":
+        sample |= {"frames_averaged": np.array(face.averaged, np.uint8), "neighbours_hash": source.neighbours_hash}
+    return {**sample, "faces": face.pixels.astype(np.float16)} if config.shard.keep_faces else sample
 
 
 def _spotting(aligned: AlignedClip) -> dict[str, Any]:
@@ -229,6 +231,7 @@ def _quality(aligned: AlignedClip, flow: Flow) -> Flag:
         Flag.LANDMARK_START: face.landmark_start,
         Flag.DARK: face.signal.is_dark,
         Flag.UNCERTAIN: told_apart and not known.all(),
+        Flag.NEIGHBOURS: source.neighbours_lost or face.neighbour_refused,
     }
     return Flag(sum(flag for flag, holds in notes.items() if holds))
 
@@ -268,6 +271,7 @@ def record_content(
                 "source_hash": sample["source_hash"],
                 "phase_valid": [bool(valid) for valid in sample["phase_valid"]],
                 "qc": sample["qc"],
+                **{name: sample[name] for name in ("neighbours_hash",) if name in sample},
             }
             for sample in samples
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -16,10 +16,11 @@ from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.contrast import Signal
 from flowkit.face.crops import canonical_crop, crop_scale, face_crop, shown, whole_frame
-from flowkit.face.face_finder import FaceFinder, check_finder
+from flowkit.face.face_finder import FaceFinder, check_finder, no_face
 from flowkit.face.head_shape import HeadShape
 from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, pose_between, rescaled, scaling, turned
 from flowkit.face.landmarks import Landmarks
+from flowkit.face.neighbours import NOTHING_BESIDE, Beside, average_each
 from flowkit.face.picture_steps import Record, View, applied, at_rest, steps_of
 from flowkit.face.regions import Regions, fit_samples, regions
 from flowkit.face.registration import (
@@ -30,6 +31,7 @@ from flowkit.face.registration import (
     compose,
     invert,
     is_blank,
+    lost,
     mapped,
 )
 from flowkit.inputs.clip import Clip
@@ -72,6 +74,10 @@ class Face:
         Faces found in the onset image; 0 if none was looked for.
     signal : Signal
         Noise and contrast of the crops, and how the solver sees them.
+    averaged : three int
+        How many frames each picture is the mean of.
+    neighbour_refused : bool
+        Whether a frame beside a key frame was not averaged with it: see `neighbours.averaged`.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -85,6 +91,8 @@ class Face:
     turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     depth_cm: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(DEPTH_MODES))
     landmark_start: bool = False
+    averaged: tuple[int, ...] = (1, 1, 1)
+    neighbour_refused: bool = False
 
     @property
     def shape(self) -> HeadShape:
@@ -138,6 +146,12 @@ class Anchor:
     def samples(self) -> npt.NDArray[np.bool_]:
         """Where head motion and expression are fitted: see `head_motion.sampled`."""
         return fit_samples(self.regions, self.landmarks, self.transform)
+
+    def seen_as(self, frame: Image) -> Anchor:
+        """Return the same with another picture of the onset."""
+        if frame is self.frame:
+            return self
+        return replace(self, frame=frame, onset=face_crop(frame, self.transform, len(self.onset)))
 
 
 class _Start(NamedTuple):
@@ -235,7 +249,7 @@ class Aligner:
         source = frames.source
         _check_sizes(frames)
         anchor = self.anchor(source.clip, frames.grey[0], frames.onset_rgb)
-        return self.carry(anchor, frames.grey[1:], source.key.phase_valid, source.clip.where)
+        return self.carry(anchor, frames.grey[1:], source.key.phase_valid, source.clip.where, frames.beside)
 
     def anchor(self, clip: Clip, onset: Image, onset_rgb: npt.NDArray[np.uint8], size: int = 0) -> Anchor:
         """The onset of a clip on the canonical grid.
@@ -262,7 +276,14 @@ class Aligner:
         _check_regions(clip, areas)
         return Anchor(onset, face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
 
-    def carry(self, anchor: Anchor, frames: tuple[Image, Image], valid: tuple[bool, bool], where: str) -> Face:
+    def carry(
+        self,
+        anchor: Anchor,
+        frames: tuple[Image, Image],
+        valid: tuple[bool, bool],
+        where: str,
+        beside: tuple[Beside, Beside, Beside] = NOTHING_BESIDE,
+    ) -> Face:
         """Apex and offset on the grid of their onset.
 
         Parameters
@@ -274,6 +295,8 @@ class Aligner:
             Rise, fall; the frame that ends a phase which is not valid is replaced by the one before it.
         where : str
             What messages call the clip.
+        beside : three mappings of int to (H, W) float32
+            Frames beside onset, apex and offset, by their distance: see `neighbours.averaged`.
 
         Returns
         -------
@@ -288,6 +311,9 @@ class Aligner:
         for name, grey, is_valid in zip(("apex", "offset"), frames, valid, strict=True):
             before = starts[-1] if starts else _Start(np.eye(2, 3), np.zeros(2))
             starts.append(self._start(anchor, grey, f"{where}: {name}") if is_valid else before)
+        lies = [anchor.transform, *(compose(invert(start.similarity), anchor.transform) for start in starts)]
+        means = average_each((anchor.frame, *frames), beside, lies, (anchor.regions & FACE) > 0, valid)
+        anchor, frames = anchor.seen_as(means[0].picture), (means[1].picture, means[2].picture)
         track = self._track(anchor, frames, valid, starts)
         shape = anchor.shape.corrected(track.depth_cm)
         pixels, records = [anchor.onset], [self._at_rest]
@@ -313,6 +339,8 @@ class Aligner:
             turn=np.degrees(track.turn),
             depth_cm=track.depth_cm,
             landmark_start=any(start.from_landmarks for start in starts),
+            averaged=tuple(mean.frames for mean in means),
+            neighbour_refused=any(mean.refused for mean in means),
         )
 
     def _start(self, anchor: Anchor, grey: Image, where: str) -> _Start:
@@ -324,13 +352,13 @@ class Aligner:
         if self._finder.detects and not quality >= LANDMARKS_BELOW:
             faces = self._finder.nearest(grey, anchor.landmarks)
             if not faces and not quality >= LOST_BELOW:
-                raise _no_face(where, quality)
+                raise no_face(where, quality)
             for points in faces:
                 other, other_quality = self._start_from(anchor, points, grey, where, finest)
                 if other_quality > quality:
                     start, quality = other, other_quality
         if quality < LOST_BELOW:
-            raise _lost(where, quality)
+            raise lost(where, quality)
         return start
 
     def _start_from(
@@ -391,24 +419,6 @@ def _undone(
     if turn.any():
         return face_crop(grey, anchor.transform, size, mapped(similarity, turned(shape, turn, size)))
     return face_crop(grey, compose(invert(similarity), anchor.transform), size)
-
-
-def _no_face(where: str, quality: float) -> ClipError:
-    found = "it is blank" if np.isnan(quality) else f"the correlation of their grey values is {quality:.2f}"
-    return ClipError(
-        FailureCode.FACE_LOST,
-        f"{where}: no face was found in this frame, and it does not match the onset: {found}. Something hides the face, or the "
-        "frame shows another scene. Check the frame numbers and the picture.",
-    )
-
-
-def _lost(where: str, quality: float) -> ClipError:
-    return ClipError(
-        FailureCode.REGISTRATION_FAILED,
-        f"{where}: the face could not be registered on that of the onset: under the best motion found, the correlation of "
-        f"their grey values is {quality:.2f} and must be at least {LOST_BELOW:g}. The head moved or turned too far, "
-        "something hides the face, or the frame shows another scene: check the frame numbers and the picture.",
-    )
 
 
 def _check_sizes(frames: Frames) -> None:

@@ -41,7 +41,7 @@ def face_crop(grey: Image, transform: Transform, size: int, places: npt.NDArray[
     if places is not None:
         (left, top), (right, bottom) = places.min(axis=(1, 2)), places.max(axis=(1, 2))
         corners = np.array([[left, right, left, right], [top, top, bottom, bottom]])
-    part, corner = _part_seen(grey, transform, corners.T, margin_px=4 * sigma + _CUBIC_REACH_PX)
+    part, corner = part_seen(grey, transform, corners.T, margin_px=4 * sigma + _CUBIC_REACH_PX)
     if sigma:
         part = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     shifted = compose(transform, np.column_stack([np.eye(2), corner]))
@@ -61,10 +61,28 @@ def crop_scale(transform: Transform) -> float:
     return float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
 
 
-def _part_seen(
+def part_seen(
     grey: Image, transform: Transform, corners: npt.NDArray[np.floating], margin_px: float
 ) -> tuple[Image, npt.NDArray[np.float64]]:
-    """The part of a frame that lies between corners of a crop (4, 2), at least a pixel of it, and its upper left corner (x, y)."""
+    """Return the part of a frame that shows a part of a crop.
+
+    Parameters
+    ----------
+    grey : (H, W) float32
+    transform : (2, 3) float64
+        Frame px -> crop px.
+    corners : (P, 2) float64
+        Places (x, y) in the crop that it must hold.
+    margin_px : float
+        What it shows around them, px of the frame.
+
+    Returns
+    -------
+    part : (h, w) float32
+        A view, of at least one pixel.
+    corner : (2,) float64
+        Its upper left pixel (x, y) in the frame.
+    """
     inverse = invert(transform)
     seen = corners @ inverse[:, :2].T + inverse[:, 2]
     limits = np.array(grey.shape[::-1])

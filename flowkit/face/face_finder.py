@@ -100,3 +100,13 @@ class FaceFinder:
         faces = self._landmarker.detect(np.repeat(levels[..., None], 3, axis=2))
         apart = [float(np.linalg.norm((points - landmarks)[list(STEADY)].mean(axis=0))) for points in faces]
         return [faces[int(np.argmin(apart))]] if faces else []
+
+
+def no_face(where: str, quality: float) -> ClipError:
+    """Return the failure of a frame without a face that matches the onset no better than this."""
+    found = "it is blank" if np.isnan(quality) else f"the correlation of their grey values is {quality:.2f}"
+    return ClipError(
+        FailureCode.FACE_LOST,
+        f"{where}: no face was found in this frame, and it does not match the onset: {found}. Something hides the face, or the "
+        "frame shows another scene. Check the frame numbers and the picture.",
+    )

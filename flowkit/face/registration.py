@@ -331,6 +331,16 @@ def _mean_and_deviation(image: Image, mask: npt.NDArray[np.bool_]) -> tuple[floa
     return float(mean), float(np.sqrt(np.einsum("i,i->", values, values) / len(values)))
 
 
+def lost(where: str, quality: float) -> ClipError:
+    """Return the failure of a registration whose quality lies below `LOST_BELOW`."""
+    return ClipError(
+        FailureCode.REGISTRATION_FAILED,
+        f"{where}: the face could not be registered on that of the onset: under the best motion found, the correlation of "
+        f"their grey values is {quality:.2f} and must be at least {LOST_BELOW:g}. The head moved or turned too far, "
+        "something hides the face, or the frame shows another scene: check the frame numbers and the picture.",
+    )
+
+
 def _check_usable(reference: Image, moving: Image, mask: npt.NDArray[np.bool_], where: str) -> None:
     if np.count_nonzero(mask) < _MIN_SAMPLES:
         raise ClipError(

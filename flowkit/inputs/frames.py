@@ -18,15 +18,18 @@ import xxhash
 
 from flowkit.config import FrameConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.inputs.beside import GreyBeside, by_distance, numbers_beside, reaches
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frame_numbers import choose_number, images_by_number
-from flowkit.inputs.images import Picture, decode_image, full_scale, grey, rgb
+from flowkit.inputs.images import Picture, decode_image, full_scale, grey, rgb, without_colour
 from flowkit.inputs.key_frames import KeyFrames, key_frames
 from flowkit.inputs.manifest import path_problem
 from flowkit.inputs.source_files import file_hash, on_disk, read_image, resolve_below, status_of, unchanged, verify_hash
 from flowkit.inputs.videos import Reel, open_reel, read_footage
 
 Grey = npt.NDArray[np.float32]
+_Read = tuple["Source", list[Picture], list[dict[int, Picture]]]
+"""Where a clip came from, its three key frames, and the frames beside each, by distance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Source:
         Whether EXIF or video metadata asked for a rotation or mirroring, which was applied.
     substituted : bool
         Whether a missing frame was replaced by the nearest (`frames.nearest`).
+    neighbours_hash : str
+        The same over the files of the frames beside the key frames; empty where none was read, and for a video, whose hash covers
+        them.
+    neighbours_lost : bool
+        Whether a frame beside a key frame is there and could not be used: unreadable, or of another size.
     """
 
     clip: Clip
@@ -55,6 +63,26 @@ class Source:
     source_hash: str
     rotated: bool
     substituted: bool
+    neighbours_hash: str = ""
+    neighbours_lost: bool = False
+
+
+def verify_neighbours(source: Source, content_hash: str) -> None:
+    """Refuse frames beside the key frames that are not those of a content hash.
+
+    Raises
+    ------
+    ClipError
+        SOURCE_CHECKSUM.
+    """
+    if source.neighbours_hash != content_hash:
+        path = source.clip.path
+        raise ClipError(
+            FailureCode.SOURCE_CHECKSUM,
+            f"{path}: frames beside the key frames must have the hash {content_hash or 'of none'}; got "
+            f"{source.neighbours_hash or 'none'}. Restore the files.",
+            path,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +96,14 @@ class Frames:
         Luma (BT.601) of onset, apex, offset; sizes may differ; the apex once more where the offset is missing.
     onset_rgb : (H, W, 3) uint8
         What a face detector looks at.
+    beside : tuple of three mappings of int to (H, W) float32
+        Frames beside onset, apex and offset, of their size, by their distance: -1 is the frame before. See `frames.average`.
     """
 
     source: Source
-    grey: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+    grey: tuple[Grey, Grey, Grey]
     onset_rgb: npt.NDArray[np.uint8]
+    beside: tuple[Mapping[int, Grey], Mapping[int, Grey], Mapping[int, Grey]] = ({}, {}, {})
 
 
 def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None = None) -> Frames:
@@ -101,13 +132,13 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
     """
     key = _key(clip, config, spotted)
     path = resolve_below(on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))
-    if stat.S_ISDIR(status_of(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode):
-        source, pictures = _from_folder(clip, key, path, root, config)
-    else:
-        source, pictures = _from_video(clip, key, path, config)
+    is_folder = stat.S_ISDIR(status_of(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode)
+    read = _from_folder(clip, key, path, root, config) if is_folder else _from_video(clip, key, path, config)
+    source, pictures, beside = read
     full = full_scale(pictures, config.bit_depth, clip.path)
     onset, apex, offset = (grey(picture, full) for picture in pictures)
-    return Frames(source, (onset, apex, offset), rgb(pictures[0], full))
+    by_onset, by_apex, by_offset = (GreyBeside(near, full) for near in beside)
+    return Frames(source, (onset, apex, offset), rgb(pictures[0], full), (by_onset, by_apex, by_offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +276,7 @@ def _numbers(key: KeyFrames) -> tuple[int, int, int]:
     return key.onset, key.apex, key.apex if key.offset is None else key.offset
 
 
-def _from_folder(
-    clip: Clip, key: KeyFrames, folder: Path, root: Path, config: FrameConfig
-) -> tuple[Source, list[Picture]]:
+def _from_folder(clip: Clip, key: KeyFrames, folder: Path, root: Path, config: FrameConfig) -> _Read:
     files = images_by_number(folder, clip.path)
     wanted = _numbers(key)
     taken = [choose_number(number, files, clip.path, config.nearest) for number in wanted]
@@ -259,19 +288,48 @@ def _from_folder(
     if taken != list(wanted):
         key = _moved(clip, key, taken, config)
     rotated = any(picture.rotated for picture in pictures)
-    return Source(clip, key, clip.fps, source_hash, rotated, taken != list(wanted)), pictures
+    reach = reaches(key, clip.fps, config.average)
+    further = {number: files[number] for number in numbers_beside(taken, reach) if number in files}
+    neighbours, neighbours_hash, lost = _neighbours(further, folder, clip, root, config)
+    beside, other_size = by_distance(neighbours, taken, reach, pictures)
+    substituted = taken != list(wanted)
+    source = Source(clip, key, clip.fps, source_hash, rotated, substituted, neighbours_hash, lost or other_size)
+    return source, pictures, beside
 
 
-def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> tuple[Source, list[Picture]]:
+def _neighbours(
+    files: Mapping[int, list[str]], folder: Path, clip: Clip, root: Path, config: FrameConfig
+) -> tuple[dict[int, Picture], str, bool]:
+    """Pictures of further frames by number, the hash of their files, and whether one cannot be read: that fails no clip."""
+    pictures: dict[int, Picture] = {}
+    digest = xxhash.xxh3_128()
+    for number, names in files.items():
+        try:
+            name, content = read_image(folder, names, clip.path, root, config)
+            digest.update(content)
+            pictures[number] = without_colour(decode_image(content, name))
+        except ClipError:
+            continue
+    return pictures, digest.hexdigest() if files else "", len(pictures) < len(files)
+
+
+def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> _Read:
     _check_first(clip, config)
     numbers = tuple(number - config.index_base for number in _numbers(key))
+
+    def beside(fps: float) -> list[int]:
+        reach = reaches(key, fps if math.isnan(clip.fps) else clip.fps, config.average)
+        return [number for number in numbers_beside(numbers, reach) if number >= 0]
+
     with unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE) as (size, modified):
         source_hash = file_hash(path, size, modified)
         verify_hash(clip, source_hash)
-        footage = read_footage(path, numbers, clip.path)
+        footage = read_footage(path, numbers, clip.path, beside)
     fps = footage.fps if math.isnan(clip.fps) else clip.fps
-    rotated = any(picture.rotated for picture in footage.pictures)
-    return Source(clip, key, fps, source_hash, rotated, False), list(footage.pictures)
+    pictures = list(footage.pictures)
+    near, other_size = by_distance(footage.beside, numbers, reaches(key, fps, config.average), pictures)
+    rotated = any(picture.rotated for picture in pictures)
+    return Source(clip, key, fps, source_hash, rotated, False, "", footage.damaged or other_size), pictures, near
 
 
 def _check_first(clip: Clip, config: FrameConfig) -> None:

@@ -210,6 +210,13 @@ def grey(picture: Picture, full: int) -> npt.NDArray[np.float32]:
     return np.minimum(luma, np.float32(1), out=luma)
 
 
+def without_colour(picture: Picture) -> Picture:
+    """Return the luma of a picture in samples of the same type: a third of the memory."""
+    if picture.pixels.ndim == 2:
+        return picture
+    return Picture(np.asarray(cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2GRAY)), picture.rotated)
+
+
 def rgb(picture: Picture, full: int) -> npt.NDArray[np.uint8]:
     """A picture as (H, W, 3) uint8; `full` is the full scale of 16-bit samples."""
     pixels = picture.pixels

@@ -8,16 +8,16 @@ as 8-bit RGB, also of 10-bit videos.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs.images import MAX_PIXELS, Picture, check_size, upright
+from flowkit.inputs.images import MAX_PIXELS, Picture, check_size, upright, without_colour
 from flowkit.inputs.mp4_headers import header_problem
 
 if TYPE_CHECKING:
@@ -39,13 +39,24 @@ _ORIENTATIONS = {  # signs of the display matrix (a, b, c, d) -> the EXIF orient
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """The wanted frames of a video, in the order they were asked for, and its rate in frames per second (NaN: unknown)."""
+    """The wanted frames of a video, in the order they were asked for, and its rate in frames per second (NaN: unknown).
+
+    `beside` has the further frames that there are, by number and without colour; `damaged` says whether damage hides some.
+    """
 
     pictures: tuple[Picture, ...]
     fps: float
+    beside: Mapping[int, Picture] = field(default_factory=dict)
+    damaged: bool = False
 
 
-def read_footage(path: Path, numbers: tuple[int, ...], name: str) -> Footage:
+def _none(_: float) -> tuple[int, ...]:
+    return ()
+
+
+def read_footage(
+    path: Path, numbers: tuple[int, ...], name: str, beside: Callable[[float], Sequence[int]] = _none
+) -> Footage:
     """Frames of a video by number, from 0.
 
     Parameters
@@ -56,6 +67,8 @@ def read_footage(path: Path, numbers: tuple[int, ...], name: str) -> Footage:
         In any order, with repetitions.
     name : str
         What messages call the file.
+    beside : callable
+        Given the rate in frames per second, or NaN, returns the numbers of further frames, in order, which need not be there.
 
     Returns
     -------
@@ -69,8 +82,15 @@ def read_footage(path: Path, numbers: tuple[int, ...], name: str) -> Footage:
         The system could not read the file.
     """
     with open_reel(path, name) as reel:
-        found = dict(reel.pictures(frozenset(numbers), max(numbers)))
-        return Footage(tuple(found[number] for number in numbers), reel.fps)
+        further, last = frozenset(beside(reel.fps)).difference(numbers), max(numbers)
+        keys, there = dict[int, Picture](), dict[int, Picture]()
+        for number, picture in reel.pictures(further.union(numbers), last):
+            if number in further:
+                there[number] = without_colour(picture)
+            else:
+                keys[number] = picture
+        damaged = reel.add_rest(there, further, last)
+        return Footage(tuple(keys[number] for number in numbers), reel.fps, there, damaged)
 
 
 class Reel:
@@ -82,6 +102,7 @@ class Reel:
         self._stream = _stream(container, name)
         rate = self._stream.average_rate
         self.fps = float(rate) if rate else math.nan
+        self._frames = enumerate(_decoded(container, self._stream, name))
 
     def pictures(self, numbers: Container[int], last: int | None) -> Iterator[tuple[int, Picture]]:
         """Number, from 0, and picture of each frame wanted, in order.
@@ -99,7 +120,7 @@ class Reel:
             VIDEO_UNREADABLE, FRAME_MISSING, IMAGE_TOO_LARGE or IMAGE_TOO_SMALL.
         """
         count = 0
-        for number, frame in enumerate(_decoded(self._container, self._stream, self._name)):
+        for number, frame in self._frames:
             if number in numbers:
                 yield number, _picture(frame, self._name)
             count = number + 1
@@ -112,6 +133,16 @@ class Reel:
                 "manifest, frames.index_base, or copy the file again.",
                 self._name,
             )
+
+    def add_rest(self, found: dict[int, Picture], numbers: frozenset[int], last: int) -> bool:
+        """Add those of further frames that lie behind `last`; return whether damage, which fails nothing here, hides some."""
+        end = max(numbers, default=last)
+        try:
+            for number, picture in self.pictures(numbers, end) if end > last else ():
+                found[number] = without_colour(picture)
+        except ClipError as error:
+            return error.code != FailureCode.FRAME_MISSING
+        return False
 
 
 @contextmanager

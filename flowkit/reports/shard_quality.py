@@ -32,6 +32,8 @@ NOTES = {
     Flag.LANDMARK_START: "registration of a frame started from that frame's own landmarks: the head moved far",
     Flag.UNCERTAIN: f"head and expression could hardly be told apart (separation above {SEPARATION_LIMIT_PX:g} px)",
     Flag.DARK: "too little contrast beside the noise: the flow may be too short",
+    Flag.NEIGHBOURS: "a frame beside a key frame was not averaged with it: unreadable, the same picture once more, or one that "
+    "differs by more than noise (flash, cut, blink, fast movement)",
 }
 SPREAD_HEADER = ("", "", "median", "95th percentile", "largest")
 TOLD_APART = (

@@ -18,6 +18,7 @@ class Flag(IntFlag):
     LANDMARK_START = 128  # registration of a frame started from that frame's own landmarks
     UNCERTAIN = 256  # head and expression could hardly be told apart: `separation` above SEPARATION_LIMIT_PX
     DARK = 512  # too little contrast beside the noise for the length of the flow to be trusted
+    NEIGHBOURS = 1024  # a frame beside a key frame was there and was not averaged with it: unreadable, the same, or too different
 
 
 RESIDUAL_LIMIT_PX, EXPLAINED_LIMIT_PX = 1.0, 0.3

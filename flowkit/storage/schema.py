@@ -20,7 +20,10 @@ SHARD_SCHEMA: Final = 2
 The JSON files of a folder keep a number of their own (`hashed_json.SCHEMA`), because their form has not changed: so version 0.1
 still reads what a folder of today says of its clips, and refuses its shards alone, in clear words.
 """
-NEWER_SETTINGS: Final[dict[str, dict[str, Any]]] = {"align": {"match_contrast": False}}
+NEWER_SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "frames": {"average": "off"},
+    "align": {"match_contrast": False},
+}
 """By table and name: settings that folders of an older version do not name, with the value that stands for what it did."""
 FACE, RIGID = 1, 2
 """Bits of the column `regions`: the face, and the part of it that expressions move least."""
@@ -50,6 +53,7 @@ _UNKNOWN: Final[dict[str, float | str]] = {"f": math.nan, "i": -1, "u": 0, "b": 
 class Column:
     """One dataset of a shard: (N, *shape), stored one sample a chunk if `chunked`, in shards from the schema `since` on.
 
+    An `optional` one is there under some settings only: its meaning says which.
     `unknown` stands where nothing is known of a clip; None for that of the type: NaN, -1, 0 of what has no sign, False or "".
     """
 
@@ -148,8 +152,24 @@ COLUMNS: Final = (
             unknown=1.0,
         ),
     ),
+    Column(
+        "frames_averaged",
+        (3,),
+        "|u1",
+        "onset, apex, offset: how many frames the key frame is the mean of, itself included; only with frames.average",
+        optional=True,
+        since=2,
+    ),
     Column("landmarks", (478, 2), "<f4", "of the onset, image px (x, y); NaN where there are none", True),
     Column("source_hash", (), TEXT, "xxh3-128 of the files read"),
+    Column(
+        "neighbours_hash",
+        (),
+        TEXT,
+        "xxh3-128 of the files read beside the key frames; empty where there are none, or a video; only with frames.average",
+        optional=True,
+        since=2,
+    ),
     Column(
         "extra",
         (),

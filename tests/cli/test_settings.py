@@ -33,6 +33,7 @@ PROGRAMS: dict[str, tuple[click.Group, Any]] = {
 }
 UNITS = {
     "frames.bit_depth": "bits",
+    "frames.average": "frames",
     "align.size": "pixels",
     "tvl1.epsilon": "pixels",
     "tvl1.median_filtering": "pixels",

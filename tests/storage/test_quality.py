@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flowkit.config import ExtractConfig, ShardConfig
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.task import _quality, _sample
 from flowkit.face.align import Face
@@ -59,6 +60,7 @@ def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]
         ({"turn": np.array([[4.0, 0], [0, 0]])}, {"removed_turn": np.array([[2.0, 0], [-2.0, 0]])}, Flag.TURNED),
         ({}, {"removed_turn": np.array([[3.0, 0], [-3.0, 0]])}, Flag(0)),
         ({"landmark_start": True}, {}, Flag.LANDMARK_START),
+        ({"neighbour_refused": True}, {}, Flag.NEIGHBOURS),
         ({"signal": Signal(5.2, 30.0)}, {}, Flag.DARK),
         ({"signal": Signal(5.0, 30.0)}, {}, Flag(0)),
         ({}, {"separation": np.array([0.1, 0.31], np.float32), **TOLD_APART}, Flag.UNCERTAIN),
@@ -78,6 +80,7 @@ def test_a_sample_has_each_column_with_the_value_that_was_found() -> None:
         "turn": np.array([[1.0, 2.0], [3.0, 4.0]]),
         "depth_cm": np.full(DEPTH_MODES, 0.1),
         "signal": Signal(1.5, 30.0, data_weight=2.0),
+        "averaged": (1, 3, 5),
     }
     flow = {
         "removed_turn": np.array([[5.0, 6.0], [7.0, 8.0]]),
@@ -85,10 +88,12 @@ def test_a_sample_has_each_column_with_the_value_that_was_found() -> None:
         "separation": np.array([0.1, 0.2], np.float32),
         "au_hint": np.arange(2 * len(ACTION_UNITS), dtype=np.float32).reshape(2, -1),
     }
-    sample = _sample(*made(face, flow), np.zeros((3, SIDE, SIDE), np.float32), keep_faces=True)
+    config = ExtractConfig(shard=ShardConfig(keep_faces=True))
+    sample = _sample(*made(face, flow), np.zeros((3, SIDE, SIDE), np.float32), config)
     assert set(sample) == {column.name for column in COLUMNS} - {"sample_hash"}
     for name in ("turn", "removed_turn", "separation", "au_hint"):
         assert np.array_equal(sample[name], (face | flow)[name]), name
+    assert sample["frames_averaged"].tolist() == [1, 3, 5]
     assert (sample["noise"], sample["contrast"], sample["data_weight"]) == (1.5, 30.0, 2.0)
     assert np.array_equal(sample["depth"][:, 0], [0.1, 0.2]), "in the pictures, then what the flow added"
 
