@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser, tvl1
 from flowkit_kernels.cpu import mmcof as cpu_mmcof
 from flowkit_kernels.cpu.code_cache import Entry
+from flowkit_kernels.cpu.state import Workspace
 from flowkit_kernels.numba_shared import MMCOFSettings
 from flowkit_kernels.params import MIN_SIZE, MMCOFParams, TVL1Params
 
@@ -28,7 +29,7 @@ def entries() -> tuple[Entry, ...]:
     calls = (
         (
             tvl1.solve,
-            (image, image, flow[0], tvl1.Settings.of(TVL1Params()), tvl1.Workspace.of(*image.shape)),
+            (image, image, flow[0], tvl1.Settings.of(TVL1Params()), Workspace.of(*image.shape, TVL1Params())),
         ),
         (cpu_mmcof.combine, (flow, image > 0, combined, MMCOFSettings.of(MMCOFParams()))),
         (gauss_newton.make_level, (image, 1, image > 0, 1, 1)),
@@ -52,7 +53,7 @@ def tvl1_flow(
     settings = tvl1.Settings.of(params)
 
     def work_off(indices: Iterator[int]) -> None:
-        work = tvl1.Workspace.of(height, width)
+        work = Workspace.of(height, width, params)
         for i in indices:
             n, phase = pairs[i]
             tvl1.solve(images[phase][n], images[phase + 1][n], flow[n, phase], settings, work)

@@ -1,16 +1,4 @@
-"""TV-L1 for one pair of images on the CPU, with Numba: the operations of `reference.py` as loops over rows.
-
-Between iterations everything lives in one array of lines, PLANES lines a row, so that an iteration walks through memory once:
-
-    U, V                  the flow
-    JX, JY                gradient of the moving image, warped
-    INVERSE               1 / |gradient|^2
-    CONSTANT              J(x + flow0) - gradient . flow0 - I
-    P11, P12, P21, P22    theta times the dual variables: p of u along x and y, p of v along x and y
-
-A row of zeros lies above the image, whose dual variables stay zero. Loops take whole runs, so they also write right of the
-image; of that the image reads only u and v of its first pixel, which are copies of the last column.
-"""
+"""TV-L1 for one pair of images on the CPU, with Numba: the operations of `reference.py` as loops over rows."""
 
 from __future__ import annotations
 
@@ -19,48 +7,50 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels import numba_shared
-from flowkit_kernels.cpu.pyramid import finer, pyramid
+from flowkit_kernels.cpu.median import median
+from flowkit_kernels.cpu.pyramid import Plane, build, keep_flow, level_of, take_flow
 from flowkit_kernels.cpu.simd import (
     F32,
-    FOUR,
-    I32,
     LEFT,
     ONE,
-    TWO,
     U64,
     ZERO,
     Lines,
-    cubic_texel,
     inlined,
-    lines,
-    load_image,
-    load_scratch,
     load_state,
-    median_25,
     njit,
-    sort_column,
-    store_image,
-    store_scratch,
     store_state,
     whole_runs,
 )
-from flowkit_kernels.numba_shared import EPSILON
+from flowkit_kernels.cpu.state import (
+    CONSTANT,
+    INVERSE,
+    JX,
+    JY,
+    P11,
+    P11_ABOVE,
+    P12,
+    P12_ABOVE,
+    P21,
+    P21_ABOVE,
+    P22,
+    P22_ABOVE,
+    U_ABOVE,
+    V_ABOVE,
+    U,
+    V,
+    Workspace,
+    clear,
+    first_line,
+    leave,
+)
+from flowkit_kernels.cpu.warp import linearise, place_moving
 from flowkit_kernels.params import TVL1Params
 
 Image = npt.NDArray[np.float32]
 
-PLANES = 10
-U, V, JX, JY, INVERSE, CONSTANT, P11, P12, P21, P22 = range(PLANES)
-U_ABOVE, V_ABOVE = U - PLANES, V - PLANES
-P11_ABOVE, P12_ABOVE, P21_ABOVE, P22_ABOVE = P11 - PLANES, P12 - PLANES, P21 - PLANES, P22 - PLANES
-
 WAVES = 10
 """Iterations that sweep over the image together, one row apart, while its rows are in the cache: two sweeps make 20."""
-MARGIN = 4
-"""Zero texels around the moving image: a point further out sees nothing but zeros."""
-
-cubic_weights = inlined(numba_shared.cubic_weights)
 
 
 class Settings(NamedTuple):
@@ -69,7 +59,6 @@ class Settings(NamedTuple):
     limit: np.float32
     tau: np.float32
     rate: np.float32
-    scales: int
     scale_step: float
     warps: int
     outer_iterations: int
@@ -85,7 +74,6 @@ class Settings(NamedTuple):
             limit=F32(params.lambda_ * params.theta),
             tau=F32(params.tau),
             rate=F32(params.tau / params.theta),
-            scales=params.scales,
             scale_step=float(params.scale_step),
             warps=params.warps,
             outer_iterations=params.outer_iterations,
@@ -96,205 +84,36 @@ class Settings(NamedTuple):
         )
 
 
-class Workspace(NamedTuple):
-    """What one thread needs beside the images; its contents mean nothing between two pairs."""
-
-    state: Lines
-    padded: Lines
-    scratch: Lines
-    texel: npt.NDArray[np.int32]
-
-    @classmethod
-    def of(cls, height: int, width: int) -> Workspace:
-        """Room for images up to this size."""
-        return cls(
-            state=lines((height + 1) * PLANES, width),
-            padded=lines(height + 4, width + 4),
-            scratch=lines(WEIGHTS + 4, width + 4),
-            texel=lines(1, width, np.int32),
-        )
-
-
-WEIGHTS = 8
-"""Lines of `Workspace.scratch` before the one where warped texels stand: weights of a row's taps, x then y."""
-
-
 @njit
 def solve(reference: Image, moving: Image, flow: Image, settings: Settings, work: Workspace) -> None:
     """Flow of one pair, from the coarsest level of its pyramids to the finest, into `flow` (2, H, W)."""
-    references = pyramid(reference, settings.scales, settings.scale_step)
-    movings = pyramid(moving, settings.scales, settings.scale_step)
-    coarsest = references[-1].shape
-    u, v = np.zeros(coarsest, F32), np.zeros(coarsest, F32)
-    for level in range(len(references) - 1, -1, -1):
-        shape = references[level].shape
-        if u.shape != shape:
-            u, v = finer(u, shape, settings.scale_step), finer(v, shape, settings.scale_step)
-        refine(u, v, references[level], movings[level], settings, work)
-    flow[0], flow[1] = u, v
+    build(work.references, reference, settings.scale_step, work)
+    build(work.movings, moving, settings.scale_step, work)
+    coarsest = len(work.levels) - 1
+    for level in range(coarsest, -1, -1):
+        height, width, _ = work.levels[level]
+        clear(work.state, height, width)
+        if level < coarsest:
+            take_flow(level, settings.scale_step, work)
+        refine(level_of(work.references, level, work), level_of(work.movings, level, work), settings, work)
+        if level > 0:
+            keep_flow(level, work)
+    leave(work.state, flow)
 
 
 @inlined
-def refine(u: Image, v: Image, reference: Image, moving: Image, settings: Settings, work: Workspace) -> None:
+def refine(reference: Plane, moving: Plane, settings: Settings, work: Workspace) -> None:
     """Flow of one level, in place: the dual variables start at zero and live on over its warps."""
-    texels = gradient_texels(moving)
-    state = work.state
-    enter(state, u, v)
-    height, width = u.shape
+    state, height, width = work.state, reference.height, reference.width
+    place_moving(moving, work.moving)
     for _ in range(settings.warps):
-        linearise(state, reference, texels, settings.round_coordinates, work)
+        linearise(reference, settings.round_coordinates, work)
         for _ in range(settings.outer_iterations):
             if settings.filtered:
                 median(state, U, height, width, work)
                 median(state, V, height, width, work)
             if iterate(state, height, width, settings):
                 break
-    leave(state, u, v)
-
-
-@inlined
-def first_line(y: int) -> np.uint64:
-    """Line of plane U of image row y; row -1 is the row of zeros above the image."""
-    return U64((y + 1) * PLANES)
-
-
-@inlined
-def enter(state: Lines, u: Image, v: Image) -> None:
-    """The flow into the state, everything else zero."""
-    height, width = u.shape
-    state[: (height + 1) * PLANES] = F32(0)
-    for y in range(height):
-        row = first_line(y)
-        state[row + U64(U), LEFT : LEFT + width] = u[y]
-        state[row + U64(V), LEFT : LEFT + width] = v[y]
-
-
-@inlined
-def leave(state: Lines, u: Image, v: Image) -> None:
-    """The flow out of the state."""
-    height, width = u.shape
-    for y in range(height):
-        row = first_line(y)
-        u[y] = state[row + U64(U), LEFT : LEFT + width]
-        v[y] = state[row + U64(V), LEFT : LEFT + width]
-
-
-@inlined
-def gradient_texels(image: Image) -> Image:
-    """(J, Jx, Jy, 0) of each pixel side by side, within a margin of zeros; central differences, replicated at the border."""
-    height, width = image.shape
-    texels = np.zeros((height + 2 * MARGIN, width + 2 * MARGIN, 4), F32)
-    for y in range(height):
-        above, below = image[max(y - 1, 0)], image[min(y + 1, height - 1)]
-        for x in range(width):
-            left, right = image[y, max(x - 1, 0)], image[y, min(x + 1, width - 1)]
-            texels[y + MARGIN, x + MARGIN, 0] = image[y, x]
-            texels[y + MARGIN, x + MARGIN, 1] = F32(0.5) * (right - left)
-            texels[y + MARGIN, x + MARGIN, 2] = F32(0.5) * (below[x] - above[x])
-    return texels
-
-
-@inlined
-def linearise(state: Lines, reference: Image, texels: Image, round_coordinates: bool, work: Workspace) -> None:
-    """The data term of every pixel, from the moving image and its gradient warped by the flow."""
-    height, width = reference.shape
-    flat = texels.reshape(-1)
-    for y in range(height):
-        row = first_line(y)
-        place_taps(state, row, y, height, width, round_coordinates, work.scratch, work.texel)
-        warp(flat, width, work.scratch, work.texel)
-        linearise_row(state, row, reference[y], work.scratch)
-
-
-@inlined
-def place_taps(
-    state: Lines,
-    row: np.uint64,
-    y: int,
-    height: int,
-    width: int,
-    round_coordinates: bool,
-    scratch: Lines,
-    texel: npt.NDArray[np.int32],
-) -> None:
-    """Where the 4 x 4 taps of each pixel of a row begin in the texels, and their weights along x and y."""
-    row_length = I32(4 * (width + 2 * MARGIN))
-    for x in range(ZERO, U64(whole_runs(width))):
-        at_x = F32(I32(x)) + load_state(state, row, U, x)
-        at_y = F32(y) + load_state(state, row, V, x)
-        if round_coordinates:
-            at_x, at_y = np.rint(at_x * F32(32)) * F32(1 / 32), np.rint(at_y * F32(32)) * F32(1 / 32)
-        corner_x, corner_y = np.floor(at_x), np.floor(at_y)
-        a, b, c, d = cubic_weights(at_x - corner_x)
-        store_scratch(scratch, ZERO, 0, x, a)
-        store_scratch(scratch, ZERO, 1, x, b)
-        store_scratch(scratch, ZERO, 2, x, c)
-        store_scratch(scratch, ZERO, 3, x, d)
-        a, b, c, d = cubic_weights(at_y - corner_y)
-        store_scratch(scratch, ZERO, 4, x, a)
-        store_scratch(scratch, ZERO, 5, x, b)
-        store_scratch(scratch, ZERO, 6, x, c)
-        store_scratch(scratch, ZERO, 7, x, d)
-        column = I32(min(max(corner_x, F32(1 - MARGIN)), F32(width + 1))) + I32(MARGIN - 1)
-        line = I32(min(max(corner_y, F32(1 - MARGIN)), F32(height + 1))) + I32(MARGIN - 1)
-        store_image(texel, ZERO, 0, x, line * row_length + column * I32(4))
-
-
-@inlined
-def warp(texels: Image, width: int, scratch: Lines, texel: npt.NDArray[np.int32]) -> None:
-    """The texels of a row, interpolated where the flow points."""
-    row_length = U64(4 * (width + 2 * MARGIN))
-    for x in range(ZERO, U64(width)):
-        weights = (
-            load_scratch(scratch, ZERO, 0, x),
-            load_scratch(scratch, ZERO, 1, x),
-            load_scratch(scratch, ZERO, 2, x),
-            load_scratch(scratch, ZERO, 3, x),
-            load_scratch(scratch, ZERO, 4, x),
-            load_scratch(scratch, ZERO, 5, x),
-            load_scratch(scratch, ZERO, 6, x),
-            load_scratch(scratch, ZERO, 7, x),
-        )
-        first = U64(load_image(texel, ZERO, 0, x))
-        cubic_texel(texels, first, row_length, weights, scratch, U64(WEIGHTS), x)
-
-
-@inlined
-def linearise_row(state: Lines, row: np.uint64, reference: Image, scratch: Lines) -> None:
-    """The data term of one row from its warped texels."""
-    for x in range(ZERO, U64(reference.size)):
-        warped = load_scratch(scratch, ZERO, 8, FOUR * x)
-        jx = load_scratch(scratch, ZERO, 8, FOUR * x + ONE)
-        jy = load_scratch(scratch, ZERO, 8, FOUR * x + TWO)
-        moved = jx * load_state(state, row, U, x) + jy * load_state(state, row, V, x)
-        store_state(state, row, JX, x, jx)
-        store_state(state, row, JY, x, jy)
-        store_state(state, row, INVERSE, x, F32(1) / max(jx * jx + jy * jy, EPSILON))
-        store_state(state, row, CONSTANT, x, warped - moved - reference[x])
-
-
-@inlined
-def median(state: Lines, plane: int, height: int, width: int, work: Workspace) -> None:
-    """5 x 5 median of one plane, with replicated borders."""
-    padded, columns = work.padded, work.scratch
-    pad(state, plane, height, width, padded)
-    for y in range(height):
-        for x in range(ZERO, U64(whole_runs(width + 4))):
-            sort_column(padded, U64(y), columns, x - TWO)
-        line = first_line(y) + U64(plane)
-        for x in range(ZERO, U64(whole_runs(width))):
-            store_state(state, line, 0, x, median_25(columns, x))
-
-
-@inlined
-def pad(state: Lines, plane: int, height: int, width: int, padded: Lines) -> None:
-    """One plane with two pixels more on each side, each a copy of the nearest."""
-    for line in range(height + 4):
-        y = min(max(line - 2, 0), height - 1)
-        padded[line, LEFT : LEFT + width] = state[first_line(y) + U64(plane), LEFT : LEFT + width]
-        for i in range(2):
-            padded[line, LEFT - 1 - i] = padded[line, LEFT]
-            padded[line, LEFT + width + i] = padded[line, LEFT + width - 1]
 
 
 @inlined
