@@ -71,22 +71,24 @@ class Cpu:
 
         work, plane = _entered(flow)
         warp.place_moving(_plane(moving), work.moving)
-        warp.linearise(_plane(image), rounded, work)
+        warp.linearise(_plane(image), np.float32(1), rounded, work)
         planes = (state.JX, state.JY, state.INVERSE, state.CONSTANT)
         return np.stack([plane(number) for number in planes])
 
     def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
         from flowkit_kernels.cpu import state, tvl1
 
-        work, plane = _entered(flow)
+        settings = tvl1.Settings.of(params)
+        work, plane = _entered(flow / settings.unit)
+        units = (settings.unit, settings.unit, settings.unit**-2, np.float32(1))
+        for number, values, unit in zip(range(state.JX, state.CONSTANT + 1), data, units, strict=True):
+            plane(number)[:] = values * unit
         duals = range(state.P11, state.P22 + 1)
-        for number, values in zip(range(state.JX, state.CONSTANT + 1), data, strict=True):
-            plane(number)[:] = values
         for number, values in zip(duals, dual.reshape(4, *flow.shape[1:]), strict=True):
-            plane(number)[:] = values * np.float32(params.theta)
-        tvl1.sweep(work.state, *flow.shape[1:], 1, tvl1.Settings.of(params))
-        after = [plane(number) / np.float32(params.theta) for number in duals]
-        return np.stack([plane(state.U), plane(state.V), *after])
+            plane(number)[:] = values
+        tvl1.sweep(work.state, *flow.shape[1:], 1, settings)
+        moved = [plane(number) * settings.unit for number in (state.U, state.V)]
+        return np.stack([*moved, *map(plane, duals)])
 
     def median(self, plane: Array) -> Array:
         from flowkit_kernels.cpu import median, state
@@ -108,7 +110,7 @@ def _entered(flow: Array) -> tuple[Any, Callable[[int], Array]]:
     height, width = flow.shape[1:]
     work = state.Workspace.of(height, width, ONE_LEVEL)
     state.clear(work.state, height, width)
-    rows = work.state.reshape(height + 1, state.PLANES, -1)[1:, :, simd.LEFT : simd.LEFT + width]
+    rows = work.state.reshape(height + 2, state.PLANES, -1)[1:-1, :, simd.LEFT : simd.LEFT + width]
     rows[:, state.U], rows[:, state.V] = flow
     return work, lambda number: rows[:, number]
 

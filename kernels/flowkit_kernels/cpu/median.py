@@ -16,7 +16,7 @@ from flowkit_kernels.cpu.simd import (
     store_state,
     whole_runs,
 )
-from flowkit_kernels.cpu.state import Workspace, first_line
+from flowkit_kernels.cpu.state import Workspace, clear_right, first_line
 
 
 @inlined
@@ -33,6 +33,7 @@ def median(state: Lines, plane: int, height: int, width: int, work: Workspace) -
             line = first_line(y - 2) + U64(plane)
             for x in range(ZERO, run):
                 store_state(state, line, 0, x, load_image(filtered, U64((y - 2) % 3), 0, x))
+            clear_right(state, line, width)
 
 
 @inlined

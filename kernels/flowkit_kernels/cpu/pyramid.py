@@ -23,7 +23,7 @@ from flowkit_kernels.cpu.simd import (
     store_state,
     whole_runs,
 )
-from flowkit_kernels.cpu.state import COARSE_PLANES, PLANES, Image, U, V, Workspace, first_line
+from flowkit_kernels.cpu.state import COARSE_PLANES, PLANES, Image, U, V, Workspace, clear_right, first_line
 from flowkit_kernels.numba_shared import WHITE
 
 
@@ -49,7 +49,8 @@ def build(pyramid: Lines, image: Image, scale_step: float, work: Workspace) -> N
     """The image in 0..255 and its smaller versions, finest first."""
     height, width = image.shape
     for y in range(height):
-        pyramid[y, LEFT : LEFT + width] = image[y] * WHITE
+        for x in range(width):
+            pyramid[y, LEFT + x] = image[y, x] * WHITE
     step = 1 / scale_step
     for level in range(1, len(work.levels)):
         resize(level_of(pyramid, level - 1, work), level_of(pyramid, level, work), step, step, F32(1), work)
@@ -82,12 +83,9 @@ def take_flow(level: int, scale_step: float, work: Workspace) -> None:
 def resize(source: Plane, target: Plane, step_y: float, step_x: float, factor: np.float32, work: Workspace) -> None:
     """Bilinear, with half-pixel centres and no smoothing; a pixel of the target is `step` pixels of the source wide.
 
-    Values are multiplied by `factor`.
+    Values are multiplied by `factor`. Lines of scratch: a row between two rows of the source, and the weights of right columns.
     """
-    columns, rows = (
-        work.taps,
-        work.scratch,
-    )  # rows: a row between two rows of the source; the weights of the right columns
+    columns, rows = work.taps, work.scratch
     for x in range(whole_runs(target.width)):
         first, right = neighbours(x, step_x, source.width)
         columns[0, LEFT + x], rows[1, LEFT + x] = first, right
@@ -102,6 +100,7 @@ def resize(source: Plane, target: Plane, step_y: float, step_x: float, factor: n
             i, right = U64(load_image(columns, ZERO, 0, x)), load_scratch(rows, ZERO, 1, x)
             value = load_scratch(rows, ZERO, 0, i) * (F32(1) - right) + load_scratch(rows, ZERO, 0, i + ONE) * right
             store_state(target.lines, line, 0, x, value)
+        clear_right(target.lines, line, target.width)
 
 
 @inlined

@@ -2,14 +2,16 @@
 
 Between iterations everything lives in one array of lines, PLANES lines a row, so that an iteration walks through memory once:
 
-    U, V                  the flow
-    JX, JY                gradient of the moving image, warped
+    U, V                  the flow, in units of theta / tau pixels
+    JX, JY                gradient of the moving image, warped, a unit
     INVERSE               1 / |gradient|^2
     CONSTANT              J(x + flow0) - gradient . flow0 - I
-    P11, P12, P21, P22    theta times the dual variables: p of u along x and y, p of v along x and y
+    P11, P12, P21, P22    the dual variables: p of u along x and y, p of v along x and y
 
-A row of zeros lies above the image, whose dual variables stay zero. Loops take whole runs, so they also write right of the
-image; of that the image reads only u and v of its first pixel, which are copies of the last column.
+In these units the dual step needs no factors: p moves by the gradient of the flow.
+
+A row of zeros lies above the image, whose dual variables stay zero. Loops take whole runs, so they also write right of the image.
+There everything is zero, but for the u and v of the first pixel, which are copies of the last column.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.cpu.simd import F32, LEFT, RUN, U64, Lines, inlined, lines, whole_runs
+from flowkit_kernels.cpu.simd import F32, LEFT, RUN, U64, Lines, inlined, lines, load_state, whole_runs
 from flowkit_kernels.params import TVL1Params, level_shapes
 
 Image = npt.NDArray[np.float32]
 
 PLANES = 10
 U, V, JX, JY, INVERSE, CONSTANT, P11, P12, P21, P22 = range(PLANES)
-U_ABOVE, V_ABOVE = U - PLANES, V - PLANES
-P11_ABOVE, P12_ABOVE, P21_ABOVE, P22_ABOVE = P11 - PLANES, P12 - PLANES, P21 - PLANES, P22 - PLANES
+P12_ABOVE, P22_ABOVE = P12 - PLANES, P22 - PLANES
+U_ABOVE, V_ABOVE, U_BELOW, V_BELOW = U - PLANES, V - PLANES, U + PLANES, V + PLANES
 
 GRADIENT_PLANES = 3
 """Lines a row of `Workspace.moving`: the moving image J, Jx and Jy."""
@@ -63,7 +65,7 @@ class Workspace(NamedTuple):
             references=lines(int(first[-1]), width),
             movings=lines(int(first[-1]), width),
             coarse=lines(height * COARSE_PLANES, width),
-            state=lines((height + 1) * PLANES, width),
+            state=lines((height + 2) * PLANES, width),
             moving=lines((height + 2 * OUTSIDE) * GRADIENT_PLANES, width + OUTSIDE + RUN),
             scratch=lines(SCRATCH_LINES, width + OUTSIDE),
             filtered=lines(3, width),
@@ -89,10 +91,17 @@ def clear(state: Lines, height: int, width: int) -> None:
 
 
 @inlined
-def leave(state: Lines, flow: Image) -> None:
-    """The flow out of the state, into (2, H, W)."""
+def clear_right(state: Lines, line: np.uint64, width: int) -> None:
+    """Zeros right of the image, where a loop over whole runs wrote."""
+    state[line, LEFT + width : LEFT + whole_runs(width)] = F32(0)
+
+
+@inlined
+def leave(state: Lines, unit: np.float32, flow: Image) -> None:
+    """The flow out of the state, into (2, H, W), in pixels."""
     _, height, width = flow.shape
     for y in range(height):
         row = first_line(y)
-        flow[0, y] = state[row + U64(U), LEFT : LEFT + width]
-        flow[1, y] = state[row + U64(V), LEFT : LEFT + width]
+        for x in range(width):
+            flow[0, y, x] = unit * load_state(state, row, U, U64(x))
+            flow[1, y, x] = unit * load_state(state, row, V, U64(x))

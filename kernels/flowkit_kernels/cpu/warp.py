@@ -41,6 +41,7 @@ from flowkit_kernels.cpu.state import (
     U,
     V,
     Workspace,
+    clear_right,
     first_line,
 )
 from flowkit_kernels.numba_shared import EPSILON
@@ -88,20 +89,21 @@ def place_row(image: Plane, y: int, moving: Lines, line: np.uint64) -> None:
 
 
 @inlined
-def linearise(reference: Plane, round_coordinates: bool, work: Workspace) -> None:
+def linearise(reference: Plane, unit: np.float32, round_coordinates: bool, work: Workspace) -> None:
     """The data term of every pixel, from the moving image and its gradient warped by the flow."""
     height, width = reference.height, reference.width
     for y in range(height):
         row = first_line(y)
-        place_taps(work.state, row, y, height, width, round_coordinates, work.scratch, work.taps)
+        place_taps(work.state, row, unit, y, height, width, round_coordinates, work.scratch, work.taps)
         warp(work.moving, width, work.scratch, work.taps)
-        linearise_row(work.state, row, reference.lines, U64(reference.first + y), width, work.scratch)
+        linearise_row(work.state, row, unit, reference.lines, U64(reference.first + y), width, work.scratch)
 
 
 @inlined
 def place_taps(
     state: Lines,
     row: np.uint64,
+    unit: np.float32,
     y: int,
     height: int,
     width: int,
@@ -111,8 +113,8 @@ def place_taps(
 ) -> None:
     """How far right of each pixel its 4 x 4 taps begin, and in which row; how far beyond the second of them it points."""
     for x in range(ZERO, U64(whole_runs(width))):
-        at_x = F32(I32(x)) + load_state(state, row, U, x)
-        at_y = F32(y) + load_state(state, row, V, x)
+        at_x = F32(I32(x)) + load_state(state, row, U, x) * unit
+        at_y = F32(y) + load_state(state, row, V, x) * unit
         if round_coordinates:
             at_x, at_y = np.rint(at_x * F32(32)) * F32(1 / 32), np.rint(at_y * F32(32)) * F32(1 / 32)
         corner_x, corner_y = np.floor(at_x), np.floor(at_y)
@@ -221,15 +223,18 @@ def warp_one_by_one(
 
 
 @inlined
-def linearise_row(state: Lines, row: np.uint64, reference: Lines, y: np.uint64, width: int, scratch: Lines) -> None:
+def linearise_row(
+    state: Lines, row: np.uint64, unit: np.float32, reference: Lines, line: np.uint64, width: int, scratch: Lines
+) -> None:
     """The data term of one row from what was warped for it; there is none right of the image."""
+    least = EPSILON * unit * unit
     for x in range(ZERO, U64(whole_runs(width))):
-        jx, jy = load_scratch(scratch, ZERO, 3, x), load_scratch(scratch, ZERO, 4, x)
+        jx, jy = load_scratch(scratch, ZERO, 3, x) * unit, load_scratch(scratch, ZERO, 4, x) * unit
         moved = jx * load_state(state, row, U, x) + jy * load_state(state, row, V, x)
         store_state(state, row, JX, x, jx)
         store_state(state, row, JY, x, jy)
-        store_state(state, row, INVERSE, x, F32(1) / max(jx * jx + jy * jy, EPSILON))
-        constant = load_scratch(scratch, ZERO, 2, x) - moved - load_image(reference, y, 0, x)
+        store_state(state, row, INVERSE, x, F32(1) / max(jx * jx + jy * jy, least))
+        constant = load_scratch(scratch, ZERO, 2, x) - moved - load_image(reference, line, 0, x)
         store_state(state, row, CONSTANT, x, constant)
     for plane in (JX, JY, INVERSE, CONSTANT):
-        state[row + U64(plane), LEFT + width : LEFT + whole_runs(width)] = F32(0)
+        clear_right(state, row + U64(plane), width)
