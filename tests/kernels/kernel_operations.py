@@ -86,7 +86,7 @@ class Cpu:
         duals = range(state.P11, state.P22 + 1)
         for number, values in zip(duals, dual.reshape(4, *flow.shape[1:]), strict=True):
             plane(number)[:] = values
-        tvl1.sweep(work.state, *flow.shape[1:], 1, settings)
+        tvl1.sweep(work.state, *flow.shape[1:], 1, settings.limit, settings.tau)
         moved = [plane(number) * settings.unit for number in (state.U, state.V)]
         return np.stack([*moved, *map(plane, duals)])
 
@@ -110,7 +110,8 @@ def _entered(flow: Array) -> tuple[Any, Callable[[int], Array]]:
     height, width = flow.shape[1:]
     work = state.Workspace.of(height, width, ONE_LEVEL)
     state.clear(work.state, height, width)
-    rows = work.state.reshape(height + 2, state.PLANES, -1)[1:-1, :, simd.LEFT : simd.LEFT + width]
+    rows = work.state.reshape(-1, state.PLANES, work.state.shape[1])[state.MARGIN_ROWS : -state.MARGIN_ROWS]
+    rows = rows[..., simd.LEFT : simd.LEFT + width]
     rows[:, state.U], rows[:, state.V] = flow
     return work, lambda number: rows[:, number]
 

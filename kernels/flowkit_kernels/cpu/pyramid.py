@@ -75,7 +75,7 @@ def take_flow(level: int, scale_step: float, work: Workspace) -> None:
     step_y, step_x = coarse_height / height, coarse_width / width
     for plane in range(COARSE_PLANES):
         source = Plane(work.coarse, plane, COARSE_PLANES, coarse_height, coarse_width)
-        target = Plane(work.state, PLANES + plane, PLANES, height, width)
+        target = Plane(work.state, int(first_line(0)) + plane, PLANES, height, width)
         resize(source, target, step_y, step_x, F32(1 / scale_step), work)
 
 

@@ -10,8 +10,8 @@ Between iterations everything lives in one array of lines, PLANES lines a row, s
 
 In these units the dual step needs no factors: p moves by the gradient of the flow.
 
-A row of zeros lies above the image, whose dual variables stay zero. Loops take whole runs, so they also write right of the image.
-There everything is zero, but for the u and v of the first pixel, which are copies of the last column.
+Rows of zeros lie above the image and below it; the dual variables of those above stay zero. Loops take whole runs, so they also
+write right of the image. There everything is zero, but for the u and v of the first pixel, which are copies of the last column.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ PLANES = 10
 U, V, JX, JY, INVERSE, CONSTANT, P11, P12, P21, P22 = range(PLANES)
 P12_ABOVE, P22_ABOVE = P12 - PLANES, P22 - PLANES
 U_ABOVE, V_ABOVE, U_BELOW, V_BELOW = U - PLANES, V - PLANES, U + PLANES, V + PLANES
+MARGIN_ROWS = 2
+"""Rows of zeros above the image, and below it."""
 
 GRADIENT_PLANES = 3
 """Lines a row of `Workspace.moving`: the moving image J, Jx and Jy."""
@@ -65,7 +67,7 @@ class Workspace(NamedTuple):
             references=lines(int(first[-1]), width),
             movings=lines(int(first[-1]), width),
             coarse=lines(height * COARSE_PLANES, width),
-            state=lines((height + 2) * PLANES, width),
+            state=lines((height + 2 * MARGIN_ROWS) * PLANES, width),
             moving=lines((height + 2 * OUTSIDE) * GRADIENT_PLANES, width + OUTSIDE + RUN),
             scratch=lines(SCRATCH_LINES, width + OUTSIDE),
             filtered=lines(3, width),
@@ -75,15 +77,16 @@ class Workspace(NamedTuple):
 
 @inlined
 def first_line(y: int) -> np.uint64:
-    """Line of plane U of image row y; row -1 is the row of zeros above the image."""
-    return U64((y + 1) * PLANES)
+    """Line of plane U of image row y; rows of zeros lie above the first and below the last."""
+    return U64((y + MARGIN_ROWS) * PLANES)
 
 
 @inlined
 def clear(state: Lines, height: int, width: int) -> None:
     """No flow, no dual variables; what has to do with the data term is left as it is."""
     used = LEFT + whole_runs(width) + 1
-    state[:PLANES, :used] = F32(0)
+    state[: first_line(0), :used] = F32(0)
+    state[first_line(height) : first_line(height + MARGIN_ROWS), :used] = F32(0)
     for y in range(height):
         row = first_line(y)
         state[row + U64(U) : row + U64(V + 1), :used] = F32(0)

@@ -16,8 +16,10 @@ from flowkit_kernels.cpu.simd import (
     ZERO,
     Lines,
     inlined,
+    load_image,
     load_state,
     njit,
+    store_image,
     store_state,
     whole_runs,
 )
@@ -119,37 +121,112 @@ def refine(reference: Plane, moving: Plane, settings: Settings, work: Workspace)
 @inlined
 def iterate(state: Lines, height: int, width: int, settings: Settings) -> bool:
     """Inner iterations; whether the update fell to epsilon, which is looked at after each one, and not at all if epsilon is 0."""
-    waves = 1 if settings.tolerance > 0 else WAVES
-    done = 0
-    while done < settings.inner_iterations:
-        batch = min(waves, settings.inner_iterations - done)
-        update = sweep(state, height, width, batch, settings)
-        done += batch
-        if settings.tolerance > 0 and update <= F32(settings.tolerance * height * width):
-            return True
+    if settings.tolerance > 0:
+        enough = F32(settings.tolerance * height * width)
+        for _ in range(settings.inner_iterations):
+            if watched_iteration(state, height, width, settings.limit, settings.tau) <= enough:
+                return True
+        return False
+    for done in range(0, settings.inner_iterations, WAVES):
+        sweep(state, height, width, min(WAVES, settings.inner_iterations - done), settings.limit, settings.tau)
     return False
 
 
 @inlined
-def sweep(state: Lines, height: int, width: int, batch: int, settings: Settings) -> np.float32:
-    """`batch` iterations in one pass, each a row behind the one before; the sum of their squared updates."""
-    total, run = F32(0), whole_runs(width)
+def sweep(state: Lines, height: int, width: int, batch: int, limit: np.float32, tau: np.float32) -> None:
+    """`batch` iterations in one pass, each a row behind the one before."""
+    run = whole_runs(width)
     for front in range(height + batch):
         for wave in range(max(0, front - height), min(batch, front + 1)):
             y = front - wave
-            row = first_line(y)
             if y < height:
-                if settings.tolerance > 0:
-                    total += primal_row(state, row, run, settings.limit, settings.tau, True)
-                else:
-                    total += primal_row(state, row, run, settings.limit, settings.tau, False)
-                end_row(state, row, U64(width))
+                primal_row(state, first_line(y), run, limit, tau)
+                end_row(state, first_line(y), U64(width))
             else:
-                repeat_row(state, row, run)
+                repeat_row(state, first_line(y), run)
             if y > 0:
                 dual_row(state, first_line(y - 1), run)
                 end_duals(state, first_line(y - 1), U64(width))
+
+
+@inlined
+def watched_iteration(state: Lines, height: int, width: int, limit: np.float32, tau: np.float32) -> np.float32:
+    """One iteration; the sum of its squared updates."""
+    total, run = F32(0), whole_runs(width)
+    for y in range(height + 2):
+        update = primal_dual_rows(state, first_line(y), first_line(y - 2), run, limit, tau)
+        total += update if y < height else F32(0)
+        end_row(state, first_line(y), U64(width))
+        end_duals(state, first_line(y - 2), U64(width))
+        if y == 1:
+            clear_duals(state, first_line(-1), run)
+        if y == height:
+            repeat_row(state, first_line(y), run)
     return total
+
+
+@inlined
+def primal_row(state: Lines, row: np.uint64, run: int, limit: np.float32, tau: np.float32) -> None:
+    """Primal step of a row."""
+    for x in range(ZERO, U64(run)):
+        primal_step(state, row, U64(x), limit, tau)
+
+
+@inlined
+def dual_row(state: Lines, row: np.uint64, run: int) -> None:
+    """Dual step of a row, which needs the primal step of the row below."""
+    for x in range(ZERO, U64(run)):
+        dual_step(state, row, U64(x))
+
+
+@inlined
+def primal_dual_rows(
+    state: Lines, row: np.uint64, row_above: np.uint64, run: int, limit: np.float32, tau: np.float32
+) -> np.float32:
+    """Primal step of a row, dual step of one at least two rows above; the sum of squared updates.
+
+    One iteration alone finds no row in the cache. So one step waits for memory, and in the same loop the other one computes.
+    """
+    update_u, update_v = F32(0), F32(0)
+    for x in range(ZERO, U64(run)):
+        du2, dv2 = primal_step(state, row, U64(x), limit, tau)
+        dual_step(state, row_above, U64(x))
+        update_u += du2
+        update_v += dv2
+    return update_u + update_v
+
+
+@inlined
+def primal_step(
+    state: Lines, row: np.uint64, x: np.uint64, limit: np.float32, tau: np.float32
+) -> tuple[np.float32, np.float32]:
+    """Towards rho = 0 by at most limit |gradient|, then down the total variation by its dual; the squared updates of u and v."""
+    u, v = load_state(state, row, U, x), load_state(state, row, V, x)
+    jx, jy = load_state(state, row, JX, x), load_state(state, row, JY, x)
+    rho = load_state(state, row, CONSTANT, x) + jx * u + jy * v
+    step = min(max(-rho * load_state(state, row, INVERSE, x), -limit), limit)
+    along_x = load_state(state, row, P11, x) - load_state(state, row, P11, x - ONE)
+    along_y = load_state(state, row, P12, x) - load_state(state, row, P12_ABOVE, x)
+    du = tau * (along_x + along_y) + step * jx
+    along_x = load_state(state, row, P21, x) - load_state(state, row, P21, x - ONE)
+    along_y = load_state(state, row, P22, x) - load_state(state, row, P22_ABOVE, x)
+    dv = tau * (along_x + along_y) + step * jy
+    store_state(state, row, U, x, u + du)
+    store_state(state, row, V, x, v + dv)
+    return du * du, dv * dv
+
+
+@inlined
+def dual_step(state: Lines, row: np.uint64, x: np.uint64) -> None:
+    """Along the gradient of the flow, back into the ball; no line of it is one of a primal step in the same loop."""
+    u, v = load_image(state, row, U, x), load_image(state, row, V, x)
+    ux, uy = load_image(state, row, U, x + ONE) - u, load_image(state, row, U_BELOW, x) - u
+    vx, vy = load_image(state, row, V, x + ONE) - v, load_image(state, row, V_BELOW, x) - v
+    shrink_u, shrink_v = shrinkage(ux, uy), shrinkage(vx, vy)
+    store_image(state, row, P11, x, (load_image(state, row, P11, x) + ux) * shrink_u)
+    store_image(state, row, P12, x, (load_image(state, row, P12, x) + uy) * shrink_u)
+    store_image(state, row, P21, x, (load_image(state, row, P21, x) + vx) * shrink_v)
+    store_image(state, row, P22, x, (load_image(state, row, P22, x) + vy) * shrink_v)
 
 
 @inlined
@@ -169,48 +246,19 @@ def end_duals(state: Lines, row: np.uint64, width: np.uint64) -> None:
 
 
 @inlined
+def clear_duals(state: Lines, row: np.uint64, run: int) -> None:
+    """No dual variables above the image."""
+    for x in range(ZERO, U64(run)):
+        store_state(state, row, P12, x, F32(0))
+        store_state(state, row, P22, x, F32(0))
+
+
+@inlined
 def repeat_row(state: Lines, row: np.uint64, run: int) -> None:
     """U and v below the image as in its last row, where the forward difference is zero."""
     for x in range(ZERO, U64(run)):
         store_state(state, row, U, x, load_state(state, row, U_ABOVE, x))
         store_state(state, row, V, x, load_state(state, row, V_ABOVE, x))
-
-
-@inlined
-def primal_row(state: Lines, row: np.uint64, run: int, limit: np.float32, tau: np.float32, watched: bool) -> np.float32:
-    """Towards rho = 0 by at most limit |gradient|, then down the total variation by its dual; the sum of squared updates."""
-    update_u, update_v = F32(0), F32(0)
-    for x in range(ZERO, U64(run)):
-        u, v = load_state(state, row, U, x), load_state(state, row, V, x)
-        jx, jy = load_state(state, row, JX, x), load_state(state, row, JY, x)
-        rho = load_state(state, row, CONSTANT, x) + jx * u + jy * v
-        step = min(max(-rho * load_state(state, row, INVERSE, x), -limit), limit)
-        along_x = load_state(state, row, P11, x) - load_state(state, row, P11, x - ONE)
-        along_y = load_state(state, row, P12, x) - load_state(state, row, P12_ABOVE, x)
-        du = tau * (along_x + along_y) + step * jx
-        along_x = load_state(state, row, P21, x) - load_state(state, row, P21, x - ONE)
-        along_y = load_state(state, row, P22, x) - load_state(state, row, P22_ABOVE, x)
-        dv = tau * (along_x + along_y) + step * jy
-        if watched:
-            update_u += du * du
-            update_v += dv * dv
-        store_state(state, row, U, x, u + du)
-        store_state(state, row, V, x, v + dv)
-    return update_u + update_v
-
-
-@inlined
-def dual_row(state: Lines, row: np.uint64, run: int) -> None:
-    """Along the gradient of the flow, back into the ball."""
-    for x in range(ZERO, U64(run)):
-        u, v = load_state(state, row, U, x), load_state(state, row, V, x)
-        ux, uy = load_state(state, row, U, x + ONE) - u, load_state(state, row, U_BELOW, x) - u
-        vx, vy = load_state(state, row, V, x + ONE) - v, load_state(state, row, V_BELOW, x) - v
-        shrink_u, shrink_v = shrinkage(ux, uy), shrinkage(vx, vy)
-        store_state(state, row, P11, x, (load_state(state, row, P11, x) + ux) * shrink_u)
-        store_state(state, row, P12, x, (load_state(state, row, P12, x) + uy) * shrink_u)
-        store_state(state, row, P21, x, (load_state(state, row, P21, x) + vx) * shrink_v)
-        store_state(state, row, P22, x, (load_state(state, row, P22, x) + vy) * shrink_v)
 
 
 @inlined

@@ -230,10 +230,10 @@ def linearise_row(
     least = EPSILON * unit * unit
     for x in range(ZERO, U64(whole_runs(width))):
         jx, jy = load_scratch(scratch, ZERO, 3, x) * unit, load_scratch(scratch, ZERO, 4, x) * unit
-        moved = jx * load_state(state, row, U, x) + jy * load_state(state, row, V, x)
+        moved = jy * load_state(state, row, V, x) + jx * load_state(state, row, U, x)
         store_state(state, row, JX, x, jx)
         store_state(state, row, JY, x, jy)
-        store_state(state, row, INVERSE, x, F32(1) / max(jx * jx + jy * jy, least))
+        store_state(state, row, INVERSE, x, F32(1) / max(jy * jy + jx * jx, least))
         constant = load_scratch(scratch, ZERO, 2, x) - moved - load_image(reference, line, 0, x)
         store_state(state, row, CONSTANT, x, constant)
     for plane in (JX, JY, INVERSE, CONSTANT):
