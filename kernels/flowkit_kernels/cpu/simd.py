@@ -14,7 +14,8 @@
   differently. So small arrays that one loop reads and writes come from one block, whose layout is always the same.
 - `_WIDE`: LLVM halves the vectors of processors that have 512 bits, unless a function says that it wants them.
 - Unsigned x (`U64`, ZERO, ONE): a signed index compiles to a wrap-around test, which keeps a loop scalar too.
-- `sort_column`, `median_25`: comparator networks, written out by the compiler. `cubic_texel`: one vector for four texels.
+- `sort_column`, `merge_columns`, `median_25`: comparator networks, written out by the compiler. `cubic_taps`: a vector of taps.
+- Slices of arrays stay out of the innermost loops over rows: Numba counts references to them, with locked instructions.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ from flowkit_kernels.params import TVL1Params
 Image = npt.NDArray[np.float32]
 
 WAVES = 10
-"""Iterations that sweep over the image together, one row apart, while its rows are in the cache: two sweeps make 20."""
+"""Iterations that sweep over the image together, one row apart, while its rows are in the cache: three sweeps make 30."""
 
 
 class Settings(NamedTuple):
