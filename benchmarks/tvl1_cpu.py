@@ -5,9 +5,10 @@ python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
 Both solvers see the same pair with the same parameters, in turn, A B A B; ours a batch of 8 of it at each turn. Figures are
 medians, beside the ratio of the best times, which is nearer to what an idle machine shows; only ratios carry over to other
 machines. One thread is timed by its own CPU time, which other programs disturb less; two threads by the wall clock, which
-asks for two idle cores (see `load_average`). "fixed" is 20 iterations a warp for both; "opencv" is OpenCV's default, which
-stops early. `difference_px` is the mean absolute difference of the two answers, 8 px off the border: no speed without its
-correctness.
+asks for two idle cores (see `load_average`). "micro", the default, is held against OpenCV's fixed schedule, 20 iterations a warp,
+which "fixed" does too; "opencv" is OpenCV's default, which stops early. `difference_px` is the mean absolute difference of the two
+answers, 8 px off the border: no speed without its correctness. "micro" is another schedule; how near it comes to known motion other
+benchmarks measure.
 """
 
 from __future__ import annotations
@@ -34,16 +35,21 @@ from flowkit_kernels import TVL1Params, tvl1_flow
 
 Images = npt.NDArray[np.float32]
 SCENES = (("face", 224), ("texture", 224), ("texture", 128))
-OPENCV_SETTINGS: dict[str, dict[str, float]] = {
-    "fixed": {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1},
-    "opencv": {},
+FIXED_SCHEDULE = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
+PRESETS: dict[str, tuple[TVL1Params, dict[str, float]]] = {
+    "micro": (TVL1Params(scales=2, warps=2, inner_iterations=30, theta=0.15, lambda_=0.2), FIXED_SCHEDULE),
+    "fixed": (TVL1Params.preset("fixed"), FIXED_SCHEDULE),
+    "opencv": (TVL1Params.preset("opencv"), {}),
 }
+"""Our parameters, and OpenCV's that they are held against: "micro" does less than the schedule that it is held against."""
 ROUNDS = 15
 BATCH = 8
 """Pairs of ours for each of OpenCV's, which takes one at a time: so both are watched for as long."""
 THREADS_BATCH = 48
 """So many that the last pair, for which one thread waits, hardly counts."""
+SPEEDUP_BARS = {("face", "micro"): 60.0, ("texture", "opencv"): 20.0}
 SPEEDUP_BAR, THREADS_BAR = 15.0, 1.9
+"""Times OpenCV at 224 x 224 where no other bar is set, and two threads beside one."""
 MEMORY_BAR_MIB = 4.0
 """What 64 pairs may need more than 8, beside input and output: the noise of the allocator."""
 
@@ -97,7 +103,7 @@ MAKERS = {"face": smiling_face, "texture": moving_texture}
 def opencv_flow(reference: Images, moving: Images, preset: str) -> Images:
     """(2, H, W) from a fresh solver: a used one keeps state that changes its answer."""
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
-    for name, value in OPENCV_SETTINGS[preset].items():
+    for name, value in PRESETS[preset][1].items():
         getattr(solver, f"set{name}")(value)
     flow: Images = solver.calc(reference[0], moving[0], None).transpose(2, 0, 1)
     return flow
@@ -121,7 +127,7 @@ def alternate(
 def speed(scene: str, size: int, preset: str, rounds: int) -> dict[str, Any]:
     """One pair, one thread, ours and OpenCV's."""
     reference, moving = MAKERS[scene](size)
-    params = TVL1Params.preset(preset)
+    params = PRESETS[preset][0]
     difference = abs(tvl1_flow(reference, moving, params, backend="cpu")[0] - opencv_flow(reference, moving, preset))
     batch = [np.repeat(images, BATCH, axis=0) for images in (reference, moving)]
     seconds, theirs = alternate(
@@ -184,10 +190,15 @@ def compile_time() -> dict[str, float]:
 
 def bars(results: dict[str, Any]) -> dict[str, bool]:
     """Which of the promises were kept in this run."""
-    large = {f"{row['scene']}, {row['preset']}": row["speedup"] for row in results["speed"] if row["size"] == 224}
+    large = {(row["scene"], row["preset"]): row["speedup"] for row in results["speed"] if row["size"] == 224}
+    speedups = {
+        f"speedup at 224 ({', '.join(key)}) >= {SPEEDUP_BARS.get(key, SPEEDUP_BAR)}": speedup
+        >= SPEEDUP_BARS.get(key, SPEEDUP_BAR)
+        for key, speedup in large.items()
+    }
     growth = results["memory"]["pairs_64_mib"] - results["memory"]["pairs_8_mib"]
     return {
-        **{f"speedup at 224 ({name}) >= {SPEEDUP_BAR}": speedup >= SPEEDUP_BAR for name, speedup in large.items()},
+        **speedups,
         f"two threads >= {THREADS_BAR} x one": results["threads"]["scaling"] >= THREADS_BAR,
         f"memory of 64 pairs <= that of 8 + {MEMORY_BAR_MIB} MiB": growth <= MEMORY_BAR_MIB,
     }
@@ -216,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     results: dict[str, Any] = {
-        "speed": [speed(*scene, preset, options.rounds) for scene in SCENES for preset in OPENCV_SETTINGS],
+        "speed": [speed(*scene, preset, options.rounds) for scene in SCENES for preset in PRESETS],
         "threads": thread_scaling(options.rounds),
         "memory": memory(),
         "compile": compile_time(),

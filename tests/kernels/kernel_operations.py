@@ -10,6 +10,7 @@ import numpy as np
 from flowkit_kernels import MMCOFParams, TVL1Params, reference
 
 Array = Any
+ONE_LEVEL = TVL1Params(scales=1)
 
 
 class Operations(Protocol):
@@ -58,37 +59,43 @@ class Cpu:
     dtype = np.float32
 
     def resize(self, image: Array, shape: tuple[int, int], step: float) -> Array:
-        from flowkit_kernels.cpu import pyramid
+        from flowkit_kernels.cpu import pyramid, state
 
-        return pyramid.resize(image, shape, step, step)
+        work, target = state.Workspace.of(*image.shape, ONE_LEVEL), np.zeros(shape, np.float32)
+        resized = _plane(target)
+        pyramid.resize(_plane(image), resized, step, step, np.float32(1), work)
+        return _pixels_of(resized)
 
     def linearise(self, flow: Array, image: Array, moving: Array, rounded: bool = False) -> Array:
-        from flowkit_kernels.cpu import tvl1
+        from flowkit_kernels.cpu import state, warp
 
         work, plane = _entered(flow)
-        tvl1.linearise(work.state, image, tvl1.gradient_texels(moving), rounded, work)
-        planes = (tvl1.JX, tvl1.JY, tvl1.INVERSE, tvl1.CONSTANT)
+        warp.place_moving(_plane(moving), work.moving)
+        warp.linearise(_plane(image), np.float32(1), rounded, work)
+        planes = (state.JX, state.JY, state.INVERSE, state.CONSTANT)
         return np.stack([plane(number) for number in planes])
 
     def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
-        from flowkit_kernels.cpu import tvl1
+        from flowkit_kernels.cpu import state, tvl1
 
-        work, plane = _entered(flow)
-        duals = range(tvl1.P11, tvl1.P22 + 1)
-        for number, values in zip(range(tvl1.JX, tvl1.CONSTANT + 1), data, strict=True):
-            plane(number)[:] = values
+        settings = tvl1.Settings.of(params)
+        work, plane = _entered(flow / settings.unit)
+        units = (settings.unit, settings.unit, settings.unit**-2, np.float32(1))
+        for number, values, unit in zip(range(state.JX, state.CONSTANT + 1), data, units, strict=True):
+            plane(number)[:] = values * unit
+        duals = range(state.P11, state.P22 + 1)
         for number, values in zip(duals, dual.reshape(4, *flow.shape[1:]), strict=True):
-            plane(number)[:] = values * np.float32(params.theta)
-        tvl1.sweep(work.state, *flow.shape[1:], 1, tvl1.Settings.of(params))
-        after = [plane(number) / np.float32(params.theta) for number in duals]
-        return np.stack([plane(tvl1.U), plane(tvl1.V), *after])
+            plane(number)[:] = values
+        tvl1.sweep(work.state, *flow.shape[1:], 1, settings.limit, settings.tau)
+        moved = [plane(number) * settings.unit for number in (state.U, state.V)]
+        return np.stack([*moved, *map(plane, duals)])
 
     def median(self, plane: Array) -> Array:
-        from flowkit_kernels.cpu import tvl1
+        from flowkit_kernels.cpu import median, state
 
         work, read = _entered(np.stack([plane, np.zeros_like(plane)]))
-        tvl1.median(work.state, tvl1.U, *plane.shape, work)
-        return read(tvl1.U).copy()
+        median.median(work.state, state.U, *plane.shape, work)
+        return read(state.U).copy()
 
     def mmcof(self, flow: Array, params: MMCOFParams, region: Array) -> Array:
         from flowkit_kernels.cpu import operations
@@ -98,13 +105,32 @@ class Cpu:
 
 def _entered(flow: Array) -> tuple[Any, Callable[[int], Array]]:
     """A workspace that holds this flow, and a view of each of its planes by number."""
-    from flowkit_kernels.cpu import simd, tvl1
+    from flowkit_kernels.cpu import simd, state
 
     height, width = flow.shape[1:]
-    work = tvl1.Workspace.of(height, width)
-    tvl1.enter(work.state, flow[0], flow[1])
-    rows = work.state.reshape(height + 1, tvl1.PLANES, -1)[1:, :, simd.LEFT : simd.LEFT + width]
+    work = state.Workspace.of(height, width, ONE_LEVEL)
+    state.clear(work.state, height, width)
+    rows = work.state.reshape(-1, state.PLANES, work.state.shape[1])[state.MARGIN_ROWS : -state.MARGIN_ROWS]
+    rows = rows[..., simd.LEFT : simd.LEFT + width]
+    rows[:, state.U], rows[:, state.V] = flow
     return work, lambda number: rows[:, number]
+
+
+def _plane(image: Array) -> Any:
+    """A copy of an image in lines."""
+    from flowkit_kernels.cpu import pyramid, simd
+
+    height, width = image.shape
+    room = simd.lines(height, width)
+    room[:, simd.LEFT : simd.LEFT + width] = image
+    return pyramid.Plane(room, 0, 1, height, width)
+
+
+def _pixels_of(plane: Any) -> Array:
+    """The image in such lines."""
+    from flowkit_kernels.cpu import simd
+
+    return plane.lines[:, simd.LEFT : simd.LEFT + plane.width].copy()
 
 
 class NumbaCuda:

@@ -98,8 +98,8 @@ def test_what_a_workspace_held_before_changes_nothing() -> None:
     cpu_tvl1 = pytest.importorskip("flowkit_kernels.cpu.tvl1")
     reference, moving, _ = scene(50, 70)
     for params in (FIXED, OPENCV):
-        settings, work = cpu_tvl1.Settings.of(params), cpu_tvl1.Workspace.of(50, 70)
-        for lines in work[:-1]:
+        settings, work = cpu_tvl1.Settings.of(params), cpu_tvl1.Workspace.of(50, 70, params)
+        for lines in work[1:-1]:
             lines[:] = np.random.default_rng(3).normal(scale=1e3, size=lines.shape)
         flow = np.empty((2, 50, 70), np.float32)
         cpu_tvl1.solve(reference[0], moving[0], flow, settings, work)

@@ -14,12 +14,13 @@
   differently. So small arrays that one loop reads and writes come from one block, whose layout is always the same.
 - `_WIDE`: LLVM halves the vectors of processors that have 512 bits, unless a function says that it wants them.
 - Unsigned x (`U64`, ZERO, ONE): a signed index compiles to a wrap-around test, which keeps a loop scalar too.
-- `sort_column`, `median_25`: comparator networks, written out by the compiler. `cubic_texel`: one vector for four texels.
+- `sort_column`, `merge_columns`, `median_25`: comparator networks, written out by the compiler. `cubic_taps`: a vector of taps.
+- Slices of arrays stay out of the innermost loops over rows: Numba counts references to them, with locked instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numba
@@ -92,7 +93,7 @@ def lines(count: int, width: int, dtype: npt.DTypeLike = np.float32) -> npt.NDAr
 # --- loads and stores with alias scopes
 
 _KINDS = ("state", "image", "scratch")
-_FIRST_PLANE, _LAST_PLANE = -10, 9
+_FIRST_PLANE, _LAST_PLANE = -10, 14
 
 
 def _scope_number(kind: str, plane: int) -> int:
@@ -182,46 +183,20 @@ load_scratch, store_scratch = _accessors("scratch")
 Comparator = tuple[int, int]
 
 
-def _ends(wires: Sequence[int]) -> Iterator[Comparator]:
-    """Comparators that bring the minimum to the first wire and the maximum to the last."""
-    half, middle = len(wires) // 2, len(wires) % 2
-    yield from zip(wires[:half], reversed(wires[-half:]), strict=True)
-    yield from ((wires[0], wire) for wire in wires[1 : half + middle])
-    yield from ((wire, wires[-1]) for wire in wires[half:-1])
-
-
-def _median_by_forgetting(wires: Sequence[int]) -> tuple[list[Comparator], int]:
-    """Comparators that find the median of an odd number of wires, and the wire it ends on.
-
-    Of just over half of the wires neither the minimum nor the maximum can be the median: forget both, take one more.
-    """
-    start = len(wires) // 2 + 2
-    comparators: list[Comparator] = []
-    kept, waiting = list(wires[:start]), list(wires[start:])
-    while len(kept) > 1:
-        comparators += _ends(kept)
-        kept = kept[1:-1] + waiting[:1]
-        waiting = waiting[1:]
-    return comparators, kept[0]
+def _merge(first: Sequence[int], second: Sequence[int]) -> tuple[list[Comparator], list[int]]:
+    """Comparators that merge two sorted lists of wires, and the wires in their order then: Batcher's odd-even merge."""
+    if not first or not second:
+        return [], [*first, *second]
+    if len(first) == len(second) == 1:
+        return [(first[0], second[0])], [first[0], second[0]]
+    comparators, odd = _merge(first[::2], second[::2])
+    more, even = _merge(first[1::2], second[1::2])
+    pairs = list(zip(even, odd[1:], strict=False))
+    rest = [*odd[1 + len(pairs) :], *even[len(pairs) :]]
+    return [*comparators, *more, *pairs], [odd[0], *(wire for pair in pairs for wire in pair), *rest]
 
 
 _SORT_5: tuple[Comparator, ...] = ((0, 1), (3, 4), (2, 4), (2, 3), (1, 4), (0, 3), (0, 2), (1, 3), (1, 2))
-
-
-def _median_25_network() -> tuple[list[Comparator], int]:
-    """Comparators for 5 x 5 values with sorted columns (wire 5 k + i: rank k in column i), and the median's wire.
-
-    With the rows sorted too, value (k, i) has (k + 1)(i + 1) - 1 values below it and (5 - k)(5 - i) - 1 above: 13 values remain
-    that can be the median; of the others, six are below it and six above.
-    """
-    cells = [(k, i) for k in range(5) for i in range(5)]
-    rows = [(5 * k + a, 5 * k + b) for k in range(5) for a, b in _SORT_5]
-    candidates = [5 * k + i for k, i in cells if (k + 1) * (i + 1) <= 13 and (5 - k) * (5 - i) <= 13]
-    selection, wire = _median_by_forgetting(candidates)
-    return rows + selection, wire
-
-
-_MEDIAN_25, _MEDIAN_WIRE = _median_25_network()
 
 
 def _compare(builder: Any, values: list[Any], comparators: Sequence[Comparator]) -> None:
@@ -233,64 +208,88 @@ def _compare(builder: Any, values: list[Any], comparators: Sequence[Comparator])
 
 
 @intrinsic
-def sort_column(typing_context: Any, image: Any, line: Any, columns: Any, x: Any) -> Any:
-    """columns[k, x] = k-th smallest of image[line : line + 5, x]."""
+def sort_column(typing_context: Any, image: Any, rows: Any, columns: Any, x: Any) -> Any:
+    """columns[k, x] = k-th smallest of image[row, x] for the five lines in `rows`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = _Access(context, builder, signature.args[0], args[0])
         target = _Access(context, builder, signature.args[2], args[2])
-        values = [source.load("image", args[1], k, args[3]) for k in range(5)]
+        values = [source.load("image", row, 0, args[3]) for row in cgutils.unpack_tuple(builder, args[1])]
         _compare(builder, values, _SORT_5)
         for k in range(5):
-            target.store("scratch", ir.Constant(args[1].type, 0), k, args[3], values[k])
+            target.store("scratch", ir.Constant(args[3].type, 0), k, args[3], values[k])
         return context.get_dummy_value()
 
-    return types.void(image, types.uint64, columns, types.uint64), codegen
+    return types.void(image, types.UniTuple(types.uint64, 5), columns, types.uint64), codegen
+
+
+@intrinsic
+def merge_columns(typing_context: Any, columns: Any, x: Any) -> Any:
+    """columns[5 + k, x] = k-th smallest of the ten values of the sorted columns x and x + 1."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        access, first = _Access(context, builder, signature.args[0], args[0]), ir.Constant(args[1].type, 0)
+        values = [access.load("scratch", first, k, args[1], shift) for shift in range(2) for k in range(5)]
+        comparators, order = _merge(range(5), range(5, 10))
+        _compare(builder, values, comparators)
+        for k, wire in enumerate(order):
+            access.store("scratch", first, 5 + k, args[1], values[wire])
+        return context.get_dummy_value()
+
+    return types.void(columns, types.uint64), codegen
 
 
 @intrinsic
 def median_25(typing_context: Any, columns: Any, x: Any) -> Any:
-    """Median of the five sorted columns x - 2 .. x + 2."""
+    """Median of the sorted columns x - 2 .. x + 2, of which the first two and the last two are merged.
+
+    It is the smallest of the 13th of those 20, and of each of the five of column x against the 12th, 11th, ... of the 20.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = _Access(context, builder, signature.args[0], args[0])
-        first = ir.Constant(args[1].type, 0)
-        values = [source.load("scratch", first, k, args[1], shift) for k in range(5) for shift in range(-2, 3)]
-        _compare(builder, values, _MEDIAN_25)
-        return values[_MEDIAN_WIRE]
+        access, first = _Access(context, builder, signature.args[0], args[0]), ir.Constant(args[1].type, 0)
+        outer = [access.load("scratch", first, 5 + k, args[1], shift) for shift in (-2, 1) for k in range(10)]
+        comparators, order = _merge(range(10), range(10, 20))
+        _compare(builder, outer, comparators)
+        median = outer[order[12]]
+        for k in range(5):
+            pair = [access.load("scratch", first, k, args[1]), outer[order[11 - k]]]
+            _compare(builder, pair, [(0, 1)])
+            pair[0] = median
+            _compare(builder, pair, [(0, 1)])
+            median = pair[0]
+        return median
 
     return types.float32(columns, types.uint64), codegen
 
 
-# --- texels
+# --- bicubic interpolation of one pixel
 
 
 @intrinsic
-def cubic_texel(
-    typing_context: Any, texels: Any, first: Any, row_length: Any, weights: Any, target: Any, line: Any, x: Any
-) -> Any:
-    """target[line, 4 x : 4 x + 4] = sum over j, i of weights[4 + j] weights[i] texels[first + j row_length + 4 i : + 4]."""
+def cubic_taps(typing_context: Any, image: Any, line: Any, plane: Any, step: Any, x: Any, weights: Any) -> Any:
+    """Sum over j, i of weights[4 + j] weights[i] image[line + plane + j step, x + i], i, j = 0 .. 3."""
+    if not (isinstance(plane, types.IntegerLiteral) and isinstance(step, types.IntegerLiteral)):
+        return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        out = _Access(context, builder, signature.args[4], args[4])
-        weights = cgutils.unpack_tuple(builder, args[3])
-        total = None  # down the four rows first, all four texels of a row in one vector, then along the row
+        access = _Access(context, builder, signature.args[0], args[0])
+        weights = cgutils.unpack_tuple(builder, args[5])
+        first = access.pointer(args[1], 0, args[4])
+        total = None  # down the four rows first, the taps of a row in one vector, then along the row
         for j in range(4):
-            start = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, j)))
-            row = builder.load(builder.bitcast(builder.gep(data, [start]), _vector(16).as_pointer()))
+            lines_below = ir.Constant(access.length.type, plane.literal_value + j * step.literal_value)
+            where = builder.gep(first, [builder.mul(access.length, lines_below)])
+            row = builder.load(builder.bitcast(where, _vector(4).as_pointer()))
             row.align = 4
-            product = builder.fmul(row, _spread(builder, [weights[4 + j]], 16), flags=("fast",))
+            product = builder.fmul(row, _spread(builder, [weights[4 + j]], 4), flags=("fast",))
             total = product if total is None else builder.fadd(total, product, flags=("fast",))
-        weighted = builder.fmul(total, _spread(builder, weights[:4], 4), flags=("fast",))
-        texel = _fold(builder, _fold(builder, weighted, 16), 8)
-        where = out.pointer(args[5], 0, builder.mul(args[6], ir.Constant(args[6].type, 4)))
-        builder.store(texel, builder.bitcast(where, _vector(4).as_pointer())).align = 4
-        return context.get_dummy_value()
+        weighted = builder.fmul(total, _spread(builder, weights[:4], 1), flags=("fast",))
+        halves = _fold(builder, _fold(builder, weighted, 4), 2)
+        return builder.extract_element(halves, ir.Constant(ir.IntType(32), 0))
 
-    weight_type = types.UniTuple(types.float32, 8)
-    u64 = types.uint64
-    return types.void(texels, u64, u64, weight_type, target, u64, u64), codegen
+    u64, weight_type = types.uint64, types.UniTuple(types.float32, 8)
+    return types.float32(image, u64, plane, step, u64, weight_type), codegen
 
 
 def _vector(size: int) -> Any:
