@@ -1,4 +1,4 @@
-"""The parts of a crop: the face, the part of it that expressions move least, the part that they move most.
+"""The parts of a crop: the face, the part of it that expressions move least, the skin without the eyes.
 
 Outlines come from landmarks; where there are none, an ellipse stands for the face.
 """
@@ -19,6 +19,8 @@ _ELLIPSE = (0.50, 0.47), (0.30, 0.40)
 """Centre and half axes, in crops, of the face where no landmarks are known."""
 _FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
 """How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
+_LID_MARGIN = 0.02
+"""How far, in crops, the skin stays off the openings of the eyes."""
 
 
 def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
@@ -54,22 +56,23 @@ def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> n
     return sampled((areas & FACE) > 0, openings > 0)
 
 
-def mobile_region(landmarks: Landmarks, transform: Transform, size: int) -> npt.NDArray[np.bool_]:
-    """Which pixels of a crop expressions move most: brows, eyes and mouth, and what lies close to them.
+def skin_region(areas: Regions, landmarks: Landmarks, transform: Transform) -> npt.NDArray[np.bool_]:
+    """Which pixels of a crop show the skin of the face: all of it without the eyes, which blinks hide.
 
     Parameters
     ----------
-    landmarks, transform, size
+    areas : (size, size) uint8
         As of `regions`.
+    landmarks, transform
+        As of `regions`; unless all outlines are given, the eyes are kept.
 
     Returns
     -------
     (size, size) bool
-        Unless all outlines are given, the fixed ellipse.
     """
+    face: npt.NDArray[np.bool_] = (areas & FACE) > 0
     outlines = _outlines(landmarks, transform)
-    region: npt.NDArray[np.bool_] = (_mobile(outlines, size) if outlines else _ellipse(size)) > 0
-    return region
+    return face & ~(_grown(_filled(outlines[2:4], len(areas)), _LID_MARGIN * len(areas)) > 0) if outlines else face
 
 
 def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
