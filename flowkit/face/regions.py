@@ -19,8 +19,8 @@ _ELLIPSE = (0.50, 0.47), (0.30, 0.40)
 """Centre and half axes, in crops, of the face where no landmarks are known."""
 _FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
 """How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
-_LID_MARGIN = 0.02
-"""How far, in crops, the skin stays off the openings of the eyes."""
+_SKIN_MARGIN, _LID_MARGIN = 0.045, 0.02
+"""How far, in crops, the skin stays off the face's outline and off the openings of the eyes."""
 
 
 def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
@@ -57,22 +57,28 @@ def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> n
 
 
 def skin_region(areas: Regions, landmarks: Landmarks, transform: Transform) -> npt.NDArray[np.bool_]:
-    """Which pixels of a crop show the skin of the face: all of it without the eyes, which blinks hide.
+    """Which pixels of a crop show the skin of the face, away from its outline, and not the eyes, which blinks hide.
+
+    At the outline a head that turns shows and hides what lies behind it, and no fit of motion holds.
 
     Parameters
     ----------
     areas : (size, size) uint8
         As of `regions`.
     landmarks, transform
-        As of `regions`; unless all outlines are given, the eyes are kept.
+        As of `regions`; unless all outlines are given, the fixed ellipse is kept as it is.
 
     Returns
     -------
     (size, size) bool
     """
+    size = len(areas)
     face: npt.NDArray[np.bool_] = (areas & FACE) > 0
     outlines = _outlines(landmarks, transform)
-    return face & ~(_grown(_filled(outlines[2:4], len(areas)), _LID_MARGIN * len(areas)) > 0) if outlines else face
+    if not outlines:
+        return face
+    outside = _grown((~face).astype(np.uint8), _SKIN_MARGIN * size)
+    return (outside | _grown(_filled(outlines[2:4], size), _LID_MARGIN * size)) == 0
 
 
 def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
