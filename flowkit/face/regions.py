@@ -56,7 +56,7 @@ def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> n
     return sampled((areas & FACE) > 0, openings > 0)
 
 
-def skin_region(areas: Regions, landmarks: Landmarks, transform: Transform) -> npt.NDArray[np.bool_]:
+def skin_region(areas: Regions, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which pixels of a crop show the skin of the face, away from its outline, and not the eyes, which blinks hide.
 
     At the outline a head that turns shows and hides what lies behind it, and no fit of motion holds.
@@ -65,23 +65,22 @@ def skin_region(areas: Regions, landmarks: Landmarks, transform: Transform) -> n
     ----------
     areas : (size, size) uint8
         As of `regions`.
-    landmarks, transform
-        As of `regions`; unless all outlines are given, the fixed ellipse is kept as it is.
+    points : (468 or more, 2) float64
+        Where the landmarks lie, px of the crop; those of a usual face where none are known.
 
     Returns
     -------
     (size, size) bool
     """
     size = len(areas)
-    face: npt.NDArray[np.bool_] = (areas & FACE) > 0
-    outlines = _outlines(landmarks, transform)
-    if not outlines:
-        return face
-    outside = _grown((~face).astype(np.uint8), _SKIN_MARGIN * size)
-    return (outside | _grown(_filled(outlines[2:4], size), _LID_MARGIN * size)) == 0
+    oval, _, *eyes_and_brows = _outlines(points, np.eye(2, 3))
+    inside = ((areas & FACE) > 0) & (_filled([oval], size, hull=True) > 0)
+    outside = _grown((~inside).astype(np.uint8), _SKIN_MARGIN * size)
+    eyes = _grown(_filled(eyes_and_brows[:2], size), _LID_MARGIN * size)
+    return np.asarray((outside | eyes) == 0)
 
 
-def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
+def _outlines(landmarks: npt.NDArray[np.floating], transform: Transform) -> list[npt.NDArray[np.float64]]:
     """Oval, lips, eyes and brows in crop px, or nothing where some point of them is not given."""
     points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
     outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]

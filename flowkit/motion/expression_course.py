@@ -113,7 +113,7 @@ class ExpressionFit:
             Of one picture, grey levels of 0 to 255.
         """
         size = len(anchor.onset)
-        region = skin_region(anchor.regions, anchor.landmarks, anchor.transform)
+        region = skin_region(anchor.regions, (anchor.shape.points[:, :2] + 0.5) * (size / NOMINAL_PX) - 0.5)
         units = _fields(anchor, size)
         smooth = cv2.GaussianBlur(picture * np.float32(_GREY), (0, 0), 0.7)
         down, right = np.gradient(smooth.astype(np.float64))

@@ -189,9 +189,12 @@ class _Frames:
             """In 16 bits: a frame of 8 bits is kept to an eighth of a grey level."""
             return face_crop(grey, wide, round(FINER * (SIZE + 2 * MARGIN))).astype(np.float16)
 
+        # The onset takes the same way as the other frames: what is the same stays the same.
+        frame = kept(sequence.onset_grey).astype(np.float32)
         self._anchor: Anchor = dataclasses.replace(
             anchor,
-            frame=kept(sequence.onset_grey).astype(np.float32),
+            frame=frame,
+            onset=face_crop(frame, invert(_WIDE), SIZE),
             transform=invert(_WIDE),
             landmarks=mapped(wide, anchor.landmarks.T).T,
         )
