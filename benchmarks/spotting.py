@@ -49,13 +49,14 @@ from flowkit.face.align import Aligner
 from flowkit.face.crops import face_crop
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence
-from flowkit.motion.spotting import SIZE, Spotted, spot_sequence
+from flowkit.motion.spotting import SIZE, spot_sequence
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.head import SKIN
 from flowkit.synthetic.scenes import SynthConfig, make_scene, make_subject
 
-NOISE = (1.0, 2.0, 3.0, 6.0)
+NOISE, NOISE_NONE = (1.0, 2.0, 3.0, 6.0), (1.0, 2.0, 6.0)
+"""Of clips with a movement, and of those without."""
 JUDGED = 2.0
 """Noise at which the bars are."""
 LONG_NOISE = 1.0
@@ -86,9 +87,8 @@ def tasks(people: str, faces: dict[str, str]) -> Iterator[Task]:
     found = scene_sets.read("spotting")
     groups = tuple(found["groups"])
     moving, slight = groups[1:], groups[1:2]
-    plan = [(kind, groups, NOISE) for kind in ("usual", "none")]
-    plan += [(kind, moving, (JUDGED,)) for kind in ("faint", "uneven")] + [("none, blinking", slight, (JUDGED,))]
-    plan += [("long", slight, (LONG_NOISE,))]
+    plan = [("usual", groups, NOISE), ("none", groups, NOISE_NONE), ("faint", slight, (JUDGED,))]
+    plan += [("uneven", moving[1:], (JUDGED,)), ("none, blinking", slight, (JUDGED,)), ("long", slight, (LONG_NOISE,))]
     for face, path in faces.items():
         chosen = plan if face == "ours" else [(kind, moving, (JUDGED,)) for kind in ("usual", "none")]
         for kind, chosen_groups, noises in chosen:
@@ -114,6 +114,7 @@ def measured(task: Task, scene: Any, aligner: Aligner) -> Iterator[Record]:
     clean = render(scene, task.kind == "uneven")
     onset = task.config.rest_frames
     truth = {"onset": onset, "apex": onset + scene.draw.apex, "offset": onset + scene.draw.offset}
+    furthest = largest_motion(scene)
     for noise in task.noises:
         frames = noisy(clean, noise, scene.draw.noise_seed)
         clip = as_clip(scene, frames)
@@ -125,14 +126,9 @@ def measured(task: Task, scene: Any, aligner: Aligner) -> Iterator[Record]:
         if task.kind == "long":
             yield record | {"errors": {name: abs((getattr(found, name) or 0) - true) for name, true in truth.items()}}
         else:
-            guesses = guessed(found, scene, frames, aligner, clip)
+            guesses = found.apex, scene.draw.offset // 2, largest_difference(frames, aligner, clip), furthest
             errors = [abs(guess - truth["apex"]) for guess in guesses]
             yield record | {"errors": dict(zip(METHODS, errors, strict=True))}
-
-
-def guessed(found: Spotted, scene: Any, frames: list[Grey], aligner: Aligner, clip: Clip) -> tuple[int, ...]:
-    """The apex by each of the methods."""
-    return found.apex, scene.draw.offset // 2, largest_difference(frames, aligner, clip), largest_motion(scene)
 
 
 def write_landmarks(clips: list[Any], file: Path) -> Path:
