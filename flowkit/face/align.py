@@ -294,8 +294,8 @@ class Aligner:
         for k, name in enumerate(("apex", "offset")):
             picture, record = pixels[-1], records[-1]
             if valid[k]:
-                motion = track.similarity[k], track.turn[k]
-                picture, record = self.place(anchor, shape, frames[k], *motion, f"{where}: {name}")
+                pose = track.similarity[k], track.turn[k]
+                picture, record = self.place(anchor, shape, frames[k], pose, f"{where}: {name}")
             pixels.append(picture)
             records.append(record)
         # Cubic resampling and a gain can leave [0, 1] by a little.
@@ -372,37 +372,24 @@ class Aligner:
         return HeadTrack(np.stack(moved), track.turn, track.depth_cm)
 
     def place(
-        self,
-        anchor: Anchor,
-        shape: HeadShape,
-        grey: Image,
-        similarity: Transform,
-        turn: npt.NDArray[np.float64],
-        where: str,
+        self, anchor: Anchor, shape: HeadShape, grey: Image, pose: tuple[Transform, npt.NDArray[np.float64]], where: str
     ) -> tuple[Image, Record]:
         """Put one frame, in which the pose of the head is known, on the grid of the onset and apply all steps to it.
 
         Parameters
         ----------
-        anchor : Anchor
+        anchor, grey, where
+            As of `carry`.
         shape : HeadShape
-            The face at the onset; that of the anchor, or the same with its depth corrected.
-        grey : (H, W) float32
-            Of the onset's size.
-        similarity : (2, 3) float64
-            As a row of `Face.registration`.
-        turn : (2,) float64
-            Yaw and pitch of the head, radians.
-        where : str
-            What messages call the frame.
+            That of the anchor, or the same with its depth corrected.
+        pose : (2, 3) and (2,) float64
+            As rows of `Face.registration` and `Face.turn`, the latter in radians.
 
         Returns
         -------
-        picture : (N, N) float32
-            Not clipped.
-        record : mapping of str to sequence of float
-            What the steps recorded of it.
+        (N, N) float32, not clipped, and what the steps recorded
         """
+        similarity, turn = pose
         picture = _undone(anchor, shape, grey, similarity, turn)
         if not self._steps:
             return picture, self._at_rest

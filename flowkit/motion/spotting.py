@@ -224,7 +224,7 @@ class _Frames:
         """What the fit needs of a frame, the head's motion undone: from a pose near the true one, by Gauss-Newton steps."""
         for _ in range(MOST_STEPS):
             picture, _ = self._aligner.place(
-                self._anchor, shape, self._grey(number), similarity, turn, self._named(number)
+                self._anchor, shape, self._grey(number), (similarity, turn), self._named(number)
             )
             reading = fit.reading(picture)
             motion = fit.head(reading)

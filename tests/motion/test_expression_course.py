@@ -134,7 +134,7 @@ def test_strengths_say_which_action_units_moved(aligner: Aligner) -> None:
     frames = frames_of(made)
     clip = Clip("clip", "clip", 0, None, len(frames) - 1, "s", "made", "none")
     anchor = aligner.anchor(clip, frames[0], RGB, 128)
-    pictures = [aligner.place(anchor, anchor.shape, grey, np.eye(2, 3), np.zeros(2), "")[0] for grey in frames]
+    pictures = [aligner.place(anchor, anchor.shape, grey, (np.eye(2, 3), np.zeros(2)), "")[0] for grey in frames]
     fit = ExpressionFit.of(anchor, anchor.onset, 0.5)
     course = fit.course({number: fit.reading(picture) for number, picture in enumerate(pictures)})
     names = [name for name in ACTION_UNITS if name not in ("45L", "45R")]
@@ -143,7 +143,9 @@ def test_strengths_say_which_action_units_moved(aligner: Aligner) -> None:
     assert min(at_apex[name] for name in ("1L", "1R", "2L", "2R")) > 0.02
     assert find_peak(course.weighted, course.numbers).place == pytest.approx(made.draw.apex, abs=1)
     assert course.motion_px(course.strength_cm)[0] == 0
-    shifted = aligner.place(anchor, anchor.shape, frames[0], np.array([[1, 0, -0.2], [0, 1, 0.0]]), np.zeros(2), "")[0]
+    shifted = aligner.place(anchor, anchor.shape, frames[0], (np.array([[1, 0, -0.2], [0, 1, 0.0]]), np.zeros(2)), "")[
+        0
+    ]
     x, y, *others = fit.head(fit.reading(shifted))
     assert x == pytest.approx(0.2 * 224 / 128, rel=0.25)
     assert abs(y) < 0.1
