@@ -130,7 +130,7 @@ def test_where_nothing_moves_confidence_is_near_0(tmp_path: Path, seed: int) -> 
     found = found_in(tmp_path / "clips.csv", NONE, clip)
     assert clip.onset < found.apex < 39
     assert found.confidence < 0.05
-    assert max(found.curve) < 0.06, "noise"
+    assert max(found.curve) < 0.12, "noise"
     long = found_in(tmp_path / "clips.csv", NONE, clip, ends=True)
     assert long.onset < long.apex <= long.offset
     assert long.confidence < 0.2
