@@ -158,9 +158,9 @@ def check_command(
 def spot_command(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> None:
     """Find the apex of each clip of MANIFEST whose apex is empty, and write the completed manifest to --out.
 
-    The apex is where brows, eyes and mouth have moved most since the onset, the head's own motion taken out. MANIFEST itself is not
-    touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found. The confidence is
-    the share of the motion that goes back after the apex; whether anything moved at all, the curve tells (--json).
+    The apex is where the rise of the action units ends and their fall begins, the head's own motion taken out. MANIFEST itself is
+    not touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found. The confidence
+    is from 0 to 1: low where nothing but the head, the light or the lids moved, high where the face did.
 
     Exit codes: 0 all done; 1 written, but some clips failed and have no apex yet; 2 usage, settings or manifest; 3 environment;
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.

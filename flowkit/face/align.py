@@ -320,8 +320,8 @@ class Aligner:
         for k, name in enumerate(("apex", "offset")):
             picture, record = pixels[-1], records[-1]
             if valid[k]:
-                still = _undone(anchor, shape, frames[k], track.similarity[k], track.turn[k])
-                picture, record = self._finished(anchor, still, track.turn[k], f"{where}: {name}")
+                pose = track.similarity[k], track.turn[k]
+                picture, record = self.place(anchor, shape, frames[k], pose, f"{where}: {name}")
             pixels.append(picture)
             records.append(record)
         # Cubic resampling and a gain can leave [0, 1] by a little.
@@ -399,10 +399,26 @@ class Aligner:
         moved = [compose(*pair) for pair in zip(similarity, small, strict=True)]
         return HeadTrack(np.stack(moved), track.turn, track.depth_cm)
 
-    def _finished(
-        self, anchor: Anchor, picture: Image, turn: npt.NDArray[np.float64], where: str
+    def place(
+        self, anchor: Anchor, shape: HeadShape, grey: Image, pose: tuple[Transform, npt.NDArray[np.float64]], where: str
     ) -> tuple[Image, Record]:
-        """A picture with all steps applied, and what they recorded of it."""
+        """Put one frame, in which the pose of the head is known, on the grid of the onset and apply all steps to it.
+
+        Parameters
+        ----------
+        anchor, grey, where
+            As of `carry`.
+        shape : HeadShape
+            That of the anchor, or the same with its depth corrected.
+        pose : (2, 3) and (2,) float64
+            As rows of `Face.registration` and `Face.turn`, the latter in radians.
+
+        Returns
+        -------
+        (N, N) float32, not clipped, and what the steps recorded
+        """
+        similarity, turn = pose
+        picture = _undone(anchor, shape, grey, similarity, turn)
         if not self._steps:
             return picture, self._at_rest
         face = (anchor.regions & FACE) > 0

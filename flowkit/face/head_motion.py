@@ -33,7 +33,7 @@ Flow = npt.NDArray[np.float32]
 
 POSE = 6
 """Shift right and down in px, roll in radians (clockwise), logarithm of the size, yaw and pitch in radians."""
-_HUNDREDTHS = np.array([1, 1, 100, 100, 100, 100])
+HUNDREDTHS = np.array([1, 1, 100, 100, 100, 100])
 """What one radian or one unit of size is in units of the fit."""
 
 _SHIFT_SD, _TURN_SD, _EXPRESSION_SD_CM, _DEPTH_SD_CM = 3.0, 2.0, 0.08, 0.5
@@ -184,7 +184,7 @@ def tell_apart(
     for _ in range(_ITERATIONS - rough):
         fit.step()
     return HeadFit(
-        motion=fit.motion / _HUNDREDTHS,
+        motion=fit.motion / HUNDREDTHS,
         moved_px=np.hypot(*np.einsum("pk,pkcn->cpn", fit.motion, samples.head)).mean(axis=1),
         turn=fit.turned / 100,
         depth_cm=fit.solution[2 * POSE : _FREE],

@@ -1,4 +1,4 @@
-"""The parts of a crop: the face, the part of it that expressions move least, the part that they move most.
+"""The parts of a crop: the face, the part of it that expressions move least, the skin without the eyes.
 
 Outlines come from landmarks; where there are none, an ellipse stands for the face.
 """
@@ -19,6 +19,8 @@ _ELLIPSE = (0.50, 0.47), (0.30, 0.40)
 """Centre and half axes, in crops, of the face where no landmarks are known."""
 _FACE_MARGIN, _EYE_MARGIN, _LIP_MARGIN = 0.03, 0.045, 0.07
 """How far, in crops, the rigid part stays off the face's outline, off eyes and brows, and off the lips."""
+_SKIN_MARGIN, _LID_MARGIN = 0.045, 0.02
+"""How far, in crops, the skin stays off the face's outline and off the openings of the eyes."""
 
 
 def regions(landmarks: Landmarks, transform: Transform, size: int) -> Regions:
@@ -54,25 +56,31 @@ def fit_samples(areas: Regions, landmarks: Landmarks, transform: Transform) -> n
     return sampled((areas & FACE) > 0, openings > 0)
 
 
-def mobile_region(landmarks: Landmarks, transform: Transform, size: int) -> npt.NDArray[np.bool_]:
-    """Which pixels of a crop expressions move most: brows, eyes and mouth, and what lies close to them.
+def skin_region(areas: Regions, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which pixels of a crop show the skin of the face, away from its outline, and not the eyes, which blinks hide.
+
+    At the outline a head that turns shows and hides what lies behind it, and no fit of motion holds.
 
     Parameters
     ----------
-    landmarks, transform, size
+    areas : (size, size) uint8
         As of `regions`.
+    points : (468 or more, 2) float64
+        Where the landmarks lie, px of the crop; those of a usual face where none are known.
 
     Returns
     -------
     (size, size) bool
-        Unless all outlines are given, the fixed ellipse.
     """
-    outlines = _outlines(landmarks, transform)
-    region: npt.NDArray[np.bool_] = (_mobile(outlines, size) if outlines else _ellipse(size)) > 0
-    return region
+    size = len(areas)
+    oval, _, *eyes_and_brows = _outlines(points, np.eye(2, 3))
+    inside = ((areas & FACE) > 0) & (_filled([oval], size, hull=True) > 0)
+    outside = _grown((~inside).astype(np.uint8), _SKIN_MARGIN * size)
+    eyes = _grown(_filled(eyes_and_brows[:2], size), _LID_MARGIN * size)
+    return np.asarray((outside | eyes) == 0)
 
 
-def _outlines(landmarks: Landmarks, transform: Transform) -> list[npt.NDArray[np.float64]]:
+def _outlines(landmarks: npt.NDArray[np.floating], transform: Transform) -> list[npt.NDArray[np.float64]]:
     """Oval, lips, eyes and brows in crop px, or nothing where some point of them is not given."""
     points = landmarks.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
     outlines = [points[list(outline)] for outline in (FACE_OVAL, LIPS, *EYES, *BROWS)]

@@ -1,15 +1,14 @@
-"""The apex of a clip that has none, and the movement in a clip that is longer than its expression: found by optical flow.
+"""The apex of a clip that has none, and the movement in a clip that is longer than its expression.
 
-Motion is the root mean square of the flow from the onset, in px of a crop of 128, over brows, eyes and mouth (without
-outlines: over the ellipse of `align`), after the alignment that extraction does: one crop by the onset's landmarks, the head's
-motion taken out of the pictures and again of the flow, light matched. The square weighs what moves above the noise.
-`peak_search.find_peak` says at which frames it is computed.
+All frames are aligned as extraction does: one crop by the onset's landmarks, the head's motion undone, light matched. The head is
+looked for in a frame every `KEY_S`; in the frames between, a few Gauss-Newton steps find its pose from those next to them. Then
+`expression_course.py` says how strongly each frame shows each action unit, and `peak_search.py` at which frame the rise ends and
+the fall begins. No flow is computed.
 
-About the highest value every frame is then looked at, without a flow: how far it has gone the way to that frame, which is the
-projection of its difference to the onset upon the one that the flow there makes. Along one known way noise counts for little.
-
-TV-L1 has its default parameters here, sees the crops as they are and runs on the CPU, whatever computes the flow that is stored.
-The measures, the search and the confidence are ours.
+The confidence is the product of two numbers between 0 and 1: how much of the course of the action units is one rise and one fall,
+less what noise would give (adjusted R^2), and m^2 / (m^2 + STILL_PX^2), where m is the motion of the rise. The first is low where
+there is noise and no movement, the second where an error of the alignment rises and falls. Both are high where a face moves. The
+closing of the eyes counts as no movement.
 """
 
 from __future__ import annotations
@@ -27,28 +26,41 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.config import AlignConfig, FrameConfig
-from flowkit.errors import ClipError
 from flowkit.face.align import Aligner, Anchor, Face
-from flowkit.face.contrast import UNMATCHED
 from flowkit.face.crops import face_crop
-from flowkit.face.regions import mobile_region
-from flowkit.face.registration import Image, compose, mapped
+from flowkit.face.head_motion import similarity_of
+from flowkit.face.head_shape import HeadShape
+from flowkit.face.registration import Image, Transform, compose, invert, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence, nothing_to_search, open_sequence
-from flowkit.motion.flow import dual_phase_flow
-from flowkit.motion.peak_search import Curve, find_movement, find_peak, refine
-from flowkit_kernels import TVL1Params
+from flowkit.motion.expression_course import ExpressionCourse, ExpressionFit
+from flowkit.motion.peak_search import changes, find_movement, find_peak
 
 SIZE = 128
 """Side of the crop, px."""
 MARGIN = SIZE // 4
 """What is kept about the crop of each frame, px: registration seldom finds a head that moved further."""
-STEP_S = 0.1
-"""Distance of the first values in a clip that is longer than its expression: half the shortest ones."""
-LONGEST_S = 2.0
-"""What lasts longer is no expression that is looked for."""
+FINER = 1.5
+"""What is kept has so many px to one of the crop. At 1, resampling it once more blurs each frame by as much as its shift asks for,
+and that looks like motion: the error of the apex doubles."""
+_WIDE = np.array([[FINER, 0.0, FINER * (MARGIN + 0.5) - 0.5], [0.0, FINER, FINER * (MARGIN + 0.5) - 0.5]])
+KEY_S = 0.05
+"""Time between the frames in which the head is looked for."""
+SHORTEST_S, LONGEST_S = 0.1, 2.0
+"""What is shorter or longer is no expression that is looked for in a long clip."""
 USUAL_FPS = 30.0
-"""Assumed where the frame rate is unknown: a low one costs flows and misses nothing."""
+"""Assumed where the frame rate is unknown: a low one costs time and misses nothing."""
+STILL_PX = 0.04
+"""Motion that alignment leaves where a head drifts and nothing else moves, root mean square over the skin, px of the crop."""
+MOST_STEPS, NEAR_PX = 3, 0.1
+"""Gauss-Newton steps of the pose of the head in each frame, and what one must move it by for another: less is left to the fit,
+which is linear."""
+FACE_PX = 50.0
+"""Radius of a face, px of the crop."""
+MOST_VALUES = 100
+"""Of the curve that is kept."""
+
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +72,12 @@ class Spotted:
     onset, apex, offset : int
         Frame numbers: onset and offset are the clip's, unless they were looked for; then `offset` is never None.
     confidence : float
-        0 to 1; see `peak_search.Peak`.
+        0 to 1: low where nothing moved, high where the face moved and the apex is well seen; see the module.
     frames : tuple of int
-        Where motion was computed, in order.
+        Some frames, in order: all of a short clip, at most about `MOST_VALUES` of a long one.
     curve : tuple of float
-        Motion there, px of a crop of `SIZE`; against the onset or, where that was looked for, the first frame of the clip.
-    flows : int
-        How many flows it took.
+        Motion there: root mean square over the skin of the face, px of a crop of `SIZE`; against the onset or, where that was
+        looked for, the first frame of the clip.
     """
 
     onset: int
@@ -75,7 +86,6 @@ class Spotted:
     confidence: float
     frames: tuple[int, ...]
     curve: tuple[float, ...]
-    flows: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -83,7 +93,7 @@ class Spotted:
 
 
 def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends: bool = False) -> Spotted:
-    """The frame of a clip in which the face has moved most.
+    """Find the frame of a clip in which the face has moved most: where its rise ends.
 
     Parameters
     ----------
@@ -93,7 +103,8 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
         The folder that the clip's path starts from.
     frames : FrameConfig
     aligner : Aligner
-        Its method and stabilisation are those used; its size is not.
+        Its method, light and steps are those used; its size is not. Whatever its stabilisation is, the head's motion counts for
+        none of the face's.
     ends : bool
         Whether the clip is longer than its expression: onset and offset, too, are looked for between those given. The first frame
         should show a face at rest.
@@ -101,21 +112,21 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
     Returns
     -------
     Spotted
-        The apex lies behind the onset, and before the last frame unless there is no other. Where nothing moves it lies anywhere:
-        look at the curve.
+        The apex lies behind the onset, and before the last frame unless there is no other. Where nothing moves it lies anywhere,
+        and the confidence is low.
 
     Raises
     ------
     ClipError
-        What `open_sequence` and `Aligner.align` raise, FLOW_RANGE, or APEX_MISSING: no frame lies behind the onset. A frame that
-        is looked at and cannot be used fails the clip: remove it, and its neighbours are looked at instead.
+        What `open_sequence` and `Aligner.align` raise, or APEX_MISSING: no frame lies behind the onset. A frame that cannot be used
+        fails the clip: remove it, and its neighbours are enough.
 
     Examples
     --------
     >>> with Aligner(AlignConfig()) as aligner:  # doctest: +SKIP
     ...     found = spot(clip, root, FrameConfig(), aligner)
-    >>> found.apex, found.confidence, found.flows  # doctest: +SKIP
-    (59, 0.71, 10)
+    >>> found.apex, found.confidence  # doctest: +SKIP
+    (59, 0.71)
     """
     with open_sequence(clip, root, frames) as sequence:
         return spot_sequence(clip, sequence, aligner, ends=ends)
@@ -123,21 +134,29 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
 
 def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: bool = False) -> Spotted:
     """As `spot`, of frames that are open already."""
-    motion = _Motion(aligner, clip, sequence)
-    numbers, onset, offset = motion.numbers, clip.onset, clip.offset
-    if len(numbers) < 2:
+    frames = _Frames(aligner, clip, sequence)
+    if len(frames.numbers) < 2:
         raise nothing_to_search(clip)
-    curve = Curve(motion, numbers[0])
+    fps = USUAL_FPS if math.isnan(sequence.fps) else sequence.fps
+    in_frames = {seconds: max(1, round(seconds * fps)) for seconds in (KEY_S, SHORTEST_S, LONGEST_S)}
+    course = frames.course(in_frames[KEY_S])
+    onset, offset, begin, end = clip.onset, clip.offset, 0, len(course.numbers) - 1
     if ends:
-        fps = USUAL_FPS if math.isnan(sequence.fps) else sequence.fps
-        step, longest = (max(1, round(seconds * fps)) for seconds in (STEP_S, LONGEST_S))
-        onset, offset = find_movement(curve, numbers, step, longest)
-        numbers = [number for number in numbers if onset <= number <= offset]
-    peak = find_peak(curve, numbers)
-    apex = refine(motion.way_to(peak.number), numbers, peak.number) if curve[peak.number] > 0 else peak.number
-    sampled = tuple(sorted(curve))
-    values = tuple(round(curve[number], 4) for number in sampled)
-    return Spotted(onset, apex, offset, round(peak.confidence, 4), sampled, values, motion.flows)
+        begin, end = find_movement(course.weighted, course.numbers, in_frames[SHORTEST_S], in_frames[LONGEST_S])
+        onset, offset = course.numbers[begin], course.numbers[end]
+    part, numbers = slice(begin, end + 1), course.numbers[begin : end + 1]
+    peak = find_peak(course.weighted[part], numbers)
+    rise_px = float(course.motion_px(changes(course.strength_cm[part], numbers, peak)[0]))
+    apex = begin + peak.place
+    shown = sorted({*range(0, len(course.numbers), math.ceil(len(course.numbers) / MOST_VALUES)), begin, apex, end})
+    return Spotted(
+        onset=onset,
+        apex=course.numbers[apex],
+        offset=offset,
+        confidence=round(peak.explained * rise_px**2 / (rise_px**2 + STILL_PX**2), 4),
+        frames=tuple(course.numbers[place] for place in shown),
+        curve=tuple(np.round(course.motion_px(course.strength_cm[shown]), 4).tolist()),
+    )
 
 
 @contextmanager
@@ -154,66 +173,79 @@ def spotter(root: Path, frames: FrameConfig, align: AlignConfig, ends: bool) -> 
         yield lambda clip: spot(clip, root, frames, aligner, ends=ends)
 
 
-class _Motion:
-    """Motion of the face from one frame to others, of a sequence that is open.
+class _Frames:
+    """The frames of a sequence that is open, each on the grid of the onset when it is asked for.
 
-    Of each frame only the crop with its surroundings is kept, in the onset's place: 72 kB, however large the frames are.
+    Of each only the crop with its surroundings is kept, in the onset's place: 166 kB, however large the frames are.
     """
 
     def __init__(self, aligner: Aligner, clip: Clip, sequence: Sequence) -> None:
         anchor = aligner.anchor(clip, sequence.onset_grey, sequence.onset_rgb, SIZE)
-        wide = compose(_shift(MARGIN), anchor.transform)
+        wide = compose(_WIDE, anchor.transform)
         self._aligner = aligner
         self._where = clip.where
-        self._region = mobile_region(anchor.landmarks, anchor.transform, SIZE)
 
         def kept(grey: Image) -> npt.NDArray[np.float16]:
             """In 16 bits: a frame of 8 bits is kept to an eighth of a grey level."""
-            return face_crop(grey, wide, SIZE + 2 * MARGIN).astype(np.float16)
+            return face_crop(grey, wide, round(FINER * (SIZE + 2 * MARGIN))).astype(np.float16)
 
+        # The onset takes the same way as the other frames: what is the same stays the same.
+        frame = kept(sequence.onset_grey).astype(np.float32)
         self._anchor: Anchor = dataclasses.replace(
             anchor,
-            frame=kept(sequence.onset_grey).astype(np.float32),
-            transform=_shift(-MARGIN),
+            frame=frame,
+            onset=face_crop(frame, invert(_WIDE), SIZE),
+            transform=invert(_WIDE),
             landmarks=mapped(wide, anchor.landmarks.T).T,
         )
         self._crops: Mapping[int, Any] = sequence.later(kept)
         self.numbers = [sequence.onset, *self._crops]
-        self.flows = 0
-        self._rises: dict[int, npt.NDArray[np.float64]] = {}
 
-    def __call__(self, number: int) -> float:
-        """Motion in a frame, px of the crop."""
-        where, stabilise = f"{self._where}, frame {number}", self._aligner.config.stabilise
-        face = self._face(number)
-        (flow,) = dual_phase_flow([face], [(True, False)], TVL1Params(), "cpu", stabilise, 1, [where])
-        if isinstance(flow, ClipError):
-            raise flow
-        self.flows += 1
-        rise = self._rises[number] = flow.flow[0][:, self._region].astype(np.float64)
-        return float(np.sqrt(np.mean(np.sum(rise * rise, axis=0))))
+    def course(self, step: int) -> ExpressionCourse:
+        """Strengths of the action units in all frames; the pose of the head is looked for in every `step`-th and in the last."""
+        places = [*range(step, len(self.numbers) - 1, step), len(self.numbers) - 1]
+        keys = [self.numbers[place] for place in places]
+        faces = [self._carried(number) for number in keys]
+        poses = np.array([np.zeros(8), *(_pose(face) for face in faces)])
+        poses[0, :6] = np.eye(2, 3).ravel()
+        depth_cm = np.mean([face.depth_cm for face in faces], axis=0)
+        shape = self._anchor.shape.corrected(depth_cm)
+        mean = np.stack([self._anchor.onset, *(face.pixels[1] for face in faces)]).mean(axis=0, dtype=np.float32)
+        fit = ExpressionFit.of(self._anchor, mean, float(np.median([face.signal.noise for face in faces])))
+        readings = {self.numbers[0]: fit.reading(self._anchor.onset)}
+        for number in self.numbers[1:]:
+            pose = np.array([np.interp(number, [self.numbers[0], *keys], values) for values in poses.T])
+            readings[number] = self._reading(number, fit, shape, pose[:6].reshape(2, 3), pose[6:])
+        return fit.course(readings)
 
-    def way_to(self, number: int) -> Callable[[int], float]:
-        """How far other frames have gone the way from the onset to one whose motion was computed: 0 at the onset, 1 there."""
-        onset, region = self._anchor.onset, self._region
-        down, right = np.gradient(cv2.GaussianBlur(onset, (0, 0), 1.0).astype(np.float64))
-        u, v = self._rises[number]
-        way = -(u * right[region] + v * down[region])  # how grey values change when they move along
-        length = max(float(np.sum(way * way)), 1e-12)
+    def _reading(
+        self, number: int, fit: ExpressionFit, shape: HeadShape, similarity: Transform, turn: Numbers
+    ) -> Numbers:
+        """What the fit needs of a frame, the head's motion undone: from a pose near the true one, by Gauss-Newton steps."""
+        for _ in range(MOST_STEPS):
+            picture, _ = self._aligner.place(
+                self._anchor, shape, self._grey(number), (similarity, turn), self._named(number)
+            )
+            reading = fit.reading(picture)
+            motion = fit.head(reading)
+            if np.abs(motion[:2]).max() + FACE_PX * np.abs(motion[2:]).max() < NEAR_PX:
+                break
+            similarity = compose(similarity, np.eye(2, 3) + similarity_of(motion, shape, SIZE))
+            turn = turn + motion[4:]
+        return reading
 
-        def gone(other: int) -> float:
-            change = cv2.GaussianBlur(self._face(other).pixels[1] - onset, (0, 0), 1.0)
-            return float(np.sum(way * change[region])) / length
+    def _carried(self, number: int) -> Face:
+        """Onset and another frame, aligned as extraction does."""
+        grey = self._grey(number)
+        return self._aligner.carry(self._anchor, (grey, grey), (True, False), self._named(number))
 
-        return gone
+    def _grey(self, number: int) -> Image:
+        return np.asarray(self._crops[number].astype(np.float32))
 
-    def _face(self, number: int) -> Face:
-        """Onset and another frame, aligned."""
-        grey = self._crops[number].astype(np.float32)
-        face = self._aligner.carry(self._anchor, (grey, grey), (True, False), f"{self._where}, frame {number}")
-        # All frames of a curve are seen in one way. To match contrast frame by frame was tried: no better at noise 1 to 6.
-        return dataclasses.replace(face, signal=UNMATCHED)
+    def _named(self, number: int) -> str:
+        return f"{self._where}, frame {number}"
 
 
-def _shift(px: float) -> Any:
-    return np.array([[1.0, 0.0, px], [0.0, 1.0, px]])
+def _pose(face: Face) -> Numbers:
+    """Similarity and turn (radians) of the first of two frames, (8,)."""
+    return np.concatenate([face.registration[0].ravel(), np.radians(face.turn[0])])

@@ -79,8 +79,8 @@ def test_the_apex_is_found_where_the_head_drifts(whole: Path, method: str) -> No
         found = found_in(whole, AlignConfig(method=method, landmarks=given), clip)
         assert abs(found.apex - clip.apex) <= 2
         assert (found.onset, found.offset) == (clip.onset, clip.offset)
-        assert found.flows <= 12
-        assert len(found.frames) == len(found.curve) == found.flows + 1
+        assert found.frames == tuple(range(clip.onset, clip.offset + 1))
+        assert len(found.curve) == len(found.frames)
         assert found.frames[0] == clip.onset
         assert found.curve[0] == 0
         assert found.confidence > 0.3
@@ -129,18 +129,18 @@ def test_where_nothing_moves_confidence_is_near_0(tmp_path: Path, seed: int) -> 
     clip = still(tmp_path / "still", 40, seed)
     found = found_in(tmp_path / "clips.csv", NONE, clip)
     assert clip.onset < found.apex < 39
-    assert found.confidence < 0.35, "the curve is noise, and any curve has a highest value"
-    assert max(found.curve) < 0.04
+    assert found.confidence < 0.05
+    assert max(found.curve) < 0.12, "noise"
     long = found_in(tmp_path / "clips.csv", NONE, clip, ends=True)
     assert long.onset < long.apex <= long.offset
-    assert long.confidence < 0.3
+    assert long.confidence < 0.35, "of all stretches of noise, the one that is most like a movement"
 
 
 @pytest.mark.parametrize(("count", "apex"), [(3, 1), (2, 1)])
 def test_the_shortest_clips_have_one_choice(tmp_path: Path, count: int, apex: int) -> None:
     found = found_in(tmp_path / "clips.csv", NONE, still(tmp_path / "short", count, 1))
     assert found.apex == apex
-    assert found.flows == count - 1
+    assert found.confidence == 0, "of so few frames nothing can be said"
 
 
 def test_without_an_offset_the_search_goes_on_to_the_last_frame(cropped: Path, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_spot_tells_programs_the_curve_and_goes_on_after_bad_clips(cropped: Path
     assert (found["clips"], found["with_apex"]) == (2, 0)
     assert [(one["clip_id"], one["code"]) for one in found["failed"]] == [(rows[0]["clip_id"], "FRAME_MISSING")]
     spotted = found["spotted"][rows[1]["clip_id"]]
-    assert len(spotted["frames"]) == len(spotted["curve"]) == spotted["flows"] + 1
+    assert len(spotted["frames"]) == len(spotted["curve"])
     written = read_rows(out)
     assert (written[0]["apex"], written[0]["apex_source"], written[0]["apex_confidence"]) == ("", "", "")
     assert int(written[1]["apex"]) == spotted["apex"]

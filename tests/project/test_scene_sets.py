@@ -33,7 +33,7 @@ def seeds(scenes: dict[str, Any]) -> list[int]:
 
 
 def test_there_are_scenes_for_every_benchmark() -> None:
-    assert {"accuracy", "recognition", "recordings"} <= set(NAMES)
+    assert {"accuracy", "recognition", "recordings", "spotting"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
