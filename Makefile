@@ -71,6 +71,8 @@ python-bare:
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tvl1_cpu.py --out benchmarks/results/tvl1_cpu.json
+	$(BIN)/python benchmarks/solver.py --out benchmarks/results/solver.json
+	$(BIN)/python benchmarks/solver.py --people tuning --grid --out benchmarks/results/solver-grid.json
 	$(BIN)/python benchmarks/accuracy.py --out benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/neighbours.py --out benchmarks/results/neighbours.json
 	$(BIN)/python benchmarks/synthetic.py --out benchmarks/results/synthetic.json

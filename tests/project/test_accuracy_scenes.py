@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from flowkit.config import AlignConfig
 from flowkit.face.align import Aligner, Anchor
+from flowkit.face.contrast import Signal
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene
 from flowkit.synthetic.scene_settings import Truth
@@ -264,6 +266,36 @@ def test_the_docs_hold_the_stored_figures(accuracy: ModuleType) -> None:
         for name in ("no flow", stored["default"], "oracle"):
             both = "; ".join(f"{stored['faces'][face][group]['epe_px'][name]:.3f}" for face in ("ours", "face3d"))
             assert both in row, (group, name)
+
+
+@pytest.mark.parametrize("name", ["solver", "neighbours"])
+def test_the_docs_hold_the_stored_tables(accuracy: ModuleType, name: str) -> None:
+    module, page = importlib.import_module(name), BENCHMARKS.parent / "docs" / "accuracy.md"
+    stored = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text(encoding="utf-8"))["results"]
+    assert stored["people"] == "judging"
+    table = module.tables(stored) if name == "solver" else module.of_bars(stored["faces"])
+    assert table in page.read_text(encoding="utf-8")
+
+
+def test_the_grid_of_solvers_lies_about_the_default(accuracy: ModuleType) -> None:
+    import solver
+
+    micro, grid = solver.presets()["micro"], solver.grid()
+    assert len(grid) > 20
+    pictures = np.linspace(0.3, 0.7, 64) + 4 / 255 * np.random.default_rng(0).standard_normal((3, 64, 64))
+    signal = Signal.of(pictures.astype(np.float32), np.ones((64, 64), np.bool_))
+    assert solver.weighed()(signal) == signal
+    for name, one in grid.items():
+        assert (one.params, one.seen(signal)) != (micro.params, signal), name
+
+
+def test_each_group_of_solver_scenes_has_its_bar(accuracy: ModuleType) -> None:
+    import solver
+
+    groups = solver.scene_sets.read("solver")["groups"]
+    strict = {group for group in groups if solver.bar_of(group) == 1}
+    assert strict == {"usual, noise 1", "usual, noise 2"}
+    assert {solver.bar_of(group) for group in groups} == {1, 1.05}
 
 
 def test_what_was_asked_for_stands_in_the_docs_as_it_was_reached(accuracy: ModuleType) -> None:
