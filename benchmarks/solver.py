@@ -1,7 +1,7 @@
 """Which schedule the solver needs: accuracy and work of the presets, and the grid that the default was chosen from.
 
 python benchmarks/solver.py --out benchmarks/results/solver.json     # the presets, on people that chose nothing
-python benchmarks/solver.py --people tuning --grid --out grid.json   # the grid, on the people that it was chosen on
+python benchmarks/solver.py --people tuning --grid --out grid.json   # the neighbours of the default, on people for tuning
 
 **Scenes** (scenes/solver.toml): faint, usual and strong motion (peaks of 0.1 to 0.5, 0.5 to 2 and 2 to 6 px) at noise of 1, 2 and 4
 grey levels. "Ours" and "face3d" move whole expressions (broad motion), "bumps" moves round spots of a photograph (local motion, up

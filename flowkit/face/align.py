@@ -15,14 +15,14 @@ import numpy.typing as npt
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.contrast import Signal
-from flowkit.face.crops import canonical_crop, crop_scale, face_crop, shown, whole_frame
+from flowkit.face.crops import canonical_crop, check_regions, crop_scale, face_crop, shown, whole_frame
 from flowkit.face.face_finder import FaceFinder, check_finder, no_face
 from flowkit.face.head_shape import HeadShape
 from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, pose_between, rescaled, scaling, turned
 from flowkit.face.landmarks import Landmarks
 from flowkit.face.neighbours import NOTHING_BESIDE, Beside, average_each
 from flowkit.face.picture_steps import Record, View, applied, at_rest, steps_of
-from flowkit.face.regions import Regions, fit_samples, regions
+from flowkit.face.regions import fit_samples, regions
 from flowkit.face.registration import (
     LOST_BELOW,
     Image,
@@ -38,8 +38,6 @@ from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames
 from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID
 
-_MIN_RIGID = 0.01
-"""Least share of the crop that the rigid part must cover."""
 LANDMARKS_BELOW = 0.95
 """Quality of a registration below which the frame's own landmarks are looked for: a detection costs as much as all the rest."""
 
@@ -273,7 +271,7 @@ class Aligner:
         cropped = self.config.method == "none"
         transform = whole_frame(clip, onset, size) if cropped else canonical_crop(clip, onset, landmarks, size)
         areas = regions(landmarks, transform, size) * shown(onset, transform, size)
-        _check_regions(clip, areas)
+        check_regions(clip, areas)
         return Anchor(onset, face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
 
     def carry(
@@ -444,16 +442,5 @@ def _check_sizes(frames: Frames) -> None:
         raise ClipError(
             FailureCode.SIZE_MISMATCH,
             f"{clip.where}: the three frames must have one size; got {', '.join(sizes)}. Use frames of one recording.",
-            clip.path,
-        )
-
-
-def _check_regions(clip: Clip, areas: Regions) -> None:
-    share = float(np.mean((areas & RIGID) > 0))
-    if share < _MIN_RIGID:
-        raise ClipError(
-            FailureCode.LANDMARKS_MISSING,
-            f"{clip.where}: face without eyes, brows and lips must cover at least {_MIN_RIGID:.0%} of the crop; got {share:.2%}. "
-            "Check the outlines in the landmarks.",
             clip.path,
         )

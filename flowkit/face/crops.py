@@ -10,9 +10,12 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE, Landmarks
 from flowkit.face.registration import Image, Transform, compose, fit_similarity, invert, mapped
 from flowkit.inputs.clip import Clip
+from flowkit.storage.schema import RIGID
 
 MIN_EYE_DISTANCE_PX = 12.0
 """Outer eye corners closer than this: a tenth of a pixel of motion in the crop would be a hundredth in the frame."""
+_MIN_RIGID = 0.01
+"""Least share of the crop that the rigid part must cover."""
 _CUBIC_REACH_PX = 3
 
 
@@ -128,3 +131,15 @@ def canonical_crop(clip: Clip, onset: Image, landmarks: Landmarks, size: int) ->
             clip.path,
         )
     return transform
+
+
+def check_regions(clip: Clip, areas: npt.NDArray[np.uint8]) -> None:
+    """Refuse a face that hardly shows: `areas` as of `regions.regions`."""
+    share = float(np.mean((areas & RIGID) > 0))
+    if share < _MIN_RIGID:
+        raise ClipError(
+            FailureCode.LANDMARKS_MISSING,
+            f"{clip.where}: face without eyes, brows and lips must cover at least {_MIN_RIGID:.0%} of the crop; got {share:.2%}. "
+            "Check the outlines in the landmarks.",
+            clip.path,
+        )

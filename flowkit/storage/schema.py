@@ -40,6 +40,8 @@ SIZE: Final = -1
 TEXT: Final = "text"
 """Fixed-length UTF-8, as long as the longest value of the shard."""
 MAX_TEXT_BYTES: Final = 1 << 16
+FACES: Final = "faces"
+"""The optional column that takes space."""
 SPOTTED: Final = ("apex_confidence", "apex_curve")
 """What the column `extra` says of an apex that was found, beside the further columns of the manifest."""
 UNITS: Final = ("px", "minmax")
@@ -83,7 +85,7 @@ COLUMNS: Final = (
     Column("mmcof", (3, SIZE, SIZE), "<f2", "M' cos a, M' sin a, M'", True),
     Column("regions", (SIZE, SIZE), "|u1", "bit 1: face; bit 2: the part that expressions move least", True),
     Column(
-        "faces", (3, SIZE, SIZE), "<f2", "grey onset, apex, offset in [0, 1]; only with shard.keep_faces", True, True
+        FACES, (3, SIZE, SIZE), "<f2", "grey onset, apex, offset in [0, 1]; only with shard.keep_faces", True, True
     ),
     Column("clip_id", (), TEXT, "as in the manifest"),
     Column("dataset", (), TEXT, "as in the manifest"),
@@ -194,7 +196,7 @@ def sample_bytes(size: int, keep_faces: bool) -> int:
         Side of the crop in pixels.
     keep_faces : bool
     """
-    columns = [c for c in COLUMNS if c.dtype != TEXT and (keep_faces or not c.optional)]
+    columns = [c for c in COLUMNS if c.dtype != TEXT and (keep_faces or c.name != FACES)]
     return sum(np.dtype(c.dtype).itemsize * int(np.prod(sized(c.shape, size))) for c in columns)
 
 

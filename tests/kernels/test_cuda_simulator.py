@@ -43,7 +43,7 @@ def simulated(*arguments: str) -> int:
 
 
 def test_each_kernel_holds_in_the_simulator() -> None:
-    assert simulated(str(FOLDER / "test_kernel_operations.py"), "-k", OPERATIONS) == 13
+    assert simulated(str(FOLDER / "test_kernel_operations.py"), "-k", OPERATIONS) == 15
 
 
 @pytest.mark.slow
