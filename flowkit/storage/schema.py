@@ -84,9 +84,7 @@ COLUMNS: Final = (
     Column("flow", (2, 2, SIZE, SIZE), "<f2", "phase (rise, fall), component (u right, v down); px of the crop", True),
     Column("mmcof", (3, SIZE, SIZE), "<f2", "M' cos a, M' sin a, M'", True),
     Column("regions", (SIZE, SIZE), "|u1", "bit 1: face; bit 2: the part that expressions move least", True),
-    Column(
-        FACES, (3, SIZE, SIZE), "<f2", "grey onset, apex, offset in [0, 1]; only with shard.keep_faces", True, True
-    ),
+    Column(FACES, (3, SIZE, SIZE), "<f2", "grey onset, apex, offset in [0, 1]; only with shard.keep_faces", True, True),
     Column("clip_id", (), TEXT, "as in the manifest"),
     Column("dataset", (), TEXT, "as in the manifest"),
     Column("subject", (), TEXT, "as in the manifest; unique only together with dataset"),

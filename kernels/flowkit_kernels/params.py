@@ -83,7 +83,7 @@ class TVL1Params:
         ----------
         name : {"micro", "fixed", "opencv"}
             "micro", the default: as little work as aligned faces need, chosen by `benchmarks/solver.py`; motion of more than
-            10 px needs more scales. "fixed", the default of version 0.1: OpenCV's pyramid and warps, 20 iterations per warp.
+            12 px needs more scales. "fixed", the default of version 0.1: OpenCV's pyramid and warps, 20 iterations per warp.
             Both run a fixed number of iterations, so that the answer is a smooth function of the images.
             "opencv": what `cv2.optflow.DualTVL1OpticalFlow_create()` does, which stops early.
 
