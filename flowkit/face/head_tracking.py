@@ -60,10 +60,11 @@ def turned(shape: HeadShape, turn: Array, size: int) -> Places:
 
     A turn about the middle of the face, seen by a camera at `CAMERA_CM`.
     """
-    across, down = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    across = np.arange(size, dtype=np.float32)
+    down = across[:, None]
     if not turn.any():
-        return np.stack([across, down])
-    return _turned(np.stack([across, down, shape.depth(size)]), shape, turn.astype(np.float32), size)
+        return np.array(np.broadcast_arrays(across, down))
+    return _turned((across, down, shape.depth(size)), shape, turn.astype(np.float32), size)
 
 
 def pose_between(onset: HeadShape, frame: HeadShape, size: int, turns: bool = True) -> tuple[Transform, Array]:
@@ -86,12 +87,15 @@ def pose_between(onset: HeadShape, frame: HeadShape, size: int, turns: bool = Tr
     """
     turn = _yaw_and_pitch(frame.rotation @ onset.rotation.T) if turns else np.zeros(2)
     before, after = (np.array(shape.points[list(STEADY)]) for shape in (onset, frame))
-    there = _turned(before.T.astype(np.float32), onset, turn.astype(np.float32), NOMINAL_PX)
+    x, y, z = before.T.astype(np.float32)
+    there = _turned((x, y, z), onset, turn.astype(np.float32), NOMINAL_PX)
     return rescaled(fit_similarity(there.T, after[:, :2]), size / NOMINAL_PX), turn
 
 
-def _turned(points: Places, shape: HeadShape, turn: npt.NDArray[np.float32], size: int) -> Places:
-    """Points (3, ...) in px of a crop after a turn, (2, ...): yaw first, then pitch."""
+def _turned(
+    points: tuple[Places, Places, Places], shape: HeadShape, turn: npt.NDArray[np.float32], size: int
+) -> Places:
+    """Points x, y and z in px of a crop, of shapes that go together, after a turn, (2, ...): yaw first, then pitch."""
     scale = size / NOMINAL_PX
     centre = ((shape.centre + 0.5) * scale - 0.5).astype(np.float32)
     x, y, z = points[0] - centre[0], points[1] - centre[1], points[2]
@@ -100,7 +104,11 @@ def _turned(points: Places, shape: HeadShape, turn: npt.NDArray[np.float32], siz
     down, ahead = cosine_pitch * y + sine_pitch * ahead, cosine_pitch * ahead - sine_pitch * y
     near = np.float32(1 / (CAMERA_CM * shape.px_per_cm * scale))
     nearer = (1 - near * z) / (1 - near * ahead)
-    return np.stack([across * nearer + centre[0], down * nearer + centre[1]])
+    result = np.empty((2, *nearer.shape), np.float32)
+    for line, place, middle in zip(result, (across, down), centre, strict=True):
+        np.multiply(place, nearer, out=line)
+        line += middle
+    return result
 
 
 def _yaw_and_pitch(rotation: Array) -> Array:

@@ -1,6 +1,7 @@
 """Weighted least squares with some unknowns that must not be negative: the fit of head motion and expression to a flow.
 
-`normal_equations` sums outer products of rows, `partly_nonnegative` solves what they lead to. All are plain loops, compiled by
+`normal_equations` sums outer products of rows, `add_signed` adds them up where unknowns share columns, `partly_nonnegative` solves
+what they lead to. All are plain loops, compiled by
 Numba, so that the result depends on no number of threads.
 """
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from flowkit_kernels.cpu.simd import njit
 
 Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 AT_ONCE = 4
 """Columns that are multiplied with another one in one pass: fetching it takes longer than the sums."""
@@ -55,6 +57,31 @@ def normal_equations(columns: Doubles, targets: Doubles, weights: Doubles, matri
     for i in range(unknowns):
         for j in range(i):
             matrix[i, j] = matrix[j, i]
+
+
+@njit
+def add_signed(
+    gram: Doubles, target: Doubles, columns: Indices, places: Indices, signs: Doubles, matrix: Doubles, vector: Doubles
+) -> None:
+    """Add the normal equations of columns to those of the unknowns that the columns belong to.
+
+    Parameters
+    ----------
+    gram : (k, k) float64
+    target : (k,) float64
+        As of `normal_equations`.
+    columns, places : (m,) intp
+        Columns, each as often as unknowns share it, and the place of the unknown among all.
+    signs : (m,) float64
+        Sign with which the unknown multiplies the column.
+    matrix : (n, n) float64
+    vector : (n,) float64
+        What is added to.
+    """
+    for i in range(len(columns)):
+        vector[places[i]] += signs[i] * target[columns[i]]
+        for j in range(len(columns)):
+            matrix[places[i], places[j]] += signs[i] * signs[j] * gram[columns[i], columns[j]]
 
 
 @njit
