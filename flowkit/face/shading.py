@@ -78,10 +78,11 @@ def _fitted(columns: Array, target: Array, spread: float) -> Array:
     share = _INDEPENDENT / len(target) / _NOISE**2
     prior = np.eye(len(columns)) / spread**2
     weights, numbers = np.ones_like(target), np.zeros(len(columns))
-    for _ in range(_ITERATIONS):
+    for iteration in range(_ITERATIONS):
+        if iteration:
+            left = np.abs(target - np.einsum("k,kn->n", numbers, columns))
+            weights = 1 / np.maximum(1, left / (_HUBER * median(left) + 1e-6))
         weighted = share * weights * columns
         matrix = np.einsum("in,jn->ij", weighted, columns) + prior
         numbers = np.linalg.solve(matrix, np.einsum("in,n->i", weighted, target))
-        left = np.abs(target - np.einsum("k,kn->n", numbers, columns))
-        weights = 1 / np.maximum(1, left / (_HUBER * median(left) + 1e-6))
     return numbers
