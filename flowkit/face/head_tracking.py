@@ -155,9 +155,7 @@ def follow(
     for _ in range(_ROUNDS):
         pictures = [onset]
         for crop, moved, angles in zip(crops, similarity, turn, strict=True):
-            places = mapped(moved, turned(shape, angles, COARSE)) + np.float32(MARGIN)
-            picture = cv2.remap(crop, places[0], places[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-            pictures.append(match_light(onset, picture, face)[0])
+            pictures.append(match_light(onset, _undone(crop, shape, moved, angles), face)[0])
         frames = np.clip(np.stack([_evenly_lit(p) for p in pictures]), 0, 1)[None]
         flow = flowkit_kernels.phase_flow(frames, _SOLVER, valid=np.array([valid]), backend="cpu", threads=1)[0]
         fit = tell_apart(flow, shape, inside, valid, turn, rough=True)
@@ -169,6 +167,14 @@ def follow(
         if fit.moved_px.max() < _CONVERGED_PX:
             break
     return HeadTrack(similarity, turn, depth_cm)
+
+
+def _undone(crop: Image, shape: HeadShape, similarity: Transform, turn: Array) -> Image:
+    """What a crop shows inside its margin, with the head's motion undone."""
+    if not turn.any() and np.array_equal(similarity, np.eye(2, 3)):
+        return crop[MARGIN:-MARGIN, MARGIN:-MARGIN]  # to the last bit what resampling gives
+    across, down = mapped(similarity, turned(shape, turn, COARSE)) + np.float32(MARGIN)
+    return np.asarray(cv2.remap(crop, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _evenly_lit(picture: Image) -> Image:

@@ -136,13 +136,16 @@ def partly_nonnegative(matrix: Doubles, vector: Doubles, free: int, solution: Do
     """
     unknowns = len(vector)
     left, right = matrix.copy(), vector.copy()
-    for p in range(free):
-        for i in range(p + 1, unknowns):
-            share = left[i, p] / left[p, p]
+    for i in range(1, unknowns):
+        for p in range(min(i, free)):
+            share = left[p, i] / left[p, p]
             if share != 0:
                 right[i] -= share * right[p]
-                for j in range(p, unknowns):
+                for j in range(i, unknowns):  # the other half follows by symmetry
                     left[i, j] -= share * left[p, j]
+    for i in range(free, unknowns):
+        for j in range(free, i):
+            left[i, j] = left[j, i]
     nonnegative(left[free:, free:].copy(), right[free:].copy(), solution[free:], sweeps)
     for p in range(free - 1, -1, -1):
         total = right[p]
