@@ -88,16 +88,15 @@ def part_seen(
     """
     inverse = invert(transform)
     seen = corners @ inverse[:, :2].T + inverse[:, 2]
-    columns, rows = (
-        slice(
-            low := min(max(math.floor(least - margin_px), 0), limit - 1),
-            min(max(math.ceil(most + margin_px), low + 1), limit),
-        )
-        for least, most, limit in zip(
-            seen.min(axis=0).tolist(), seen.max(axis=0).tolist(), grey.shape[::-1], strict=True
-        )
-    )
+    low, high = seen.min(axis=0) - margin_px, seen.max(axis=0) + margin_px
+    columns, rows = map(_within, low.tolist(), high.tolist(), grey.shape[::-1])
     return grey[rows, columns], np.array([columns.start, rows.start], np.float64)
+
+
+def _within(low: float, high: float, limit: int) -> slice:
+    """Pixels from a place to another as far as there are any, at least one."""
+    begin = min(max(math.floor(low), 0), limit - 1)
+    return slice(begin, min(max(math.ceil(high), begin + 1), limit))
 
 
 def whole_frame(clip: Clip, onset: Image, size: int) -> Transform:
