@@ -28,6 +28,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from flowkit.face.statistics import median
+
 CONTRAST = 25.0
 """Contrast at which the data weight is 1, grey levels of 0 to 255: that of a usual face at full exposure."""
 BLUR_PX = 0.6
@@ -188,7 +190,7 @@ def _noise(difference: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], s
     chosen = second[inside[step:-step:_STRIDE, step:-step:_STRIDE]]
     if not chosen.size:
         return 0.0
-    return float(np.median(np.abs(chosen))) * _NORMAL / _DIFFERENCE_OF_NOISE * _GREY
+    return median(np.abs(chosen)) * _NORMAL / _DIFFERENCE_OF_NOISE * _GREY
 
 
 def _second_difference(plane: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +63,8 @@ def shown(grey: Image, transform: Transform, size: int) -> npt.NDArray[np.uint8]
 
 def crop_scale(transform: Transform) -> float:
     """Crop px per frame px."""
-    return float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    (a, b, _), (c, d, _) = transform.tolist()
+    return math.sqrt(abs(a * d - b * c))
 
 
 def part_seen(
@@ -88,10 +91,15 @@ def part_seen(
     """
     inverse = invert(transform)
     seen = corners @ inverse[:, :2].T + inverse[:, 2]
-    limits = np.array(grey.shape[::-1])
-    low = np.clip(np.floor(seen.min(axis=0) - margin_px), 0, limits - 1).astype(int)
-    high = np.clip(np.ceil(seen.max(axis=0) + margin_px), low + 1, limits).astype(int)
-    return grey[low[1] : high[1], low[0] : high[0]], low.astype(np.float64)
+    low, high = seen.min(axis=0) - margin_px, seen.max(axis=0) + margin_px
+    columns, rows = map(_within, low.tolist(), high.tolist(), grey.shape[::-1])
+    return grey[rows, columns], np.array([columns.start, rows.start], np.float64)
+
+
+def _within(low: float, high: float, limit: int) -> slice:
+    """Pixels from a place to another as far as there are any, at least one."""
+    begin = min(max(math.floor(low), 0), limit - 1)
+    return slice(begin, min(max(math.ceil(high), begin + 1), limit))
 
 
 def whole_frame(clip: Clip, onset: Image, size: int) -> Transform:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -97,7 +98,7 @@ class FaceFinder:
         if self._landmarker is None:
             return []
         levels = np.asarray(np.rint(np.clip(grey, 0, 1) * 255), np.uint8)
-        faces = self._landmarker.detect(np.repeat(levels[..., None], 3, axis=2))
+        faces = self._landmarker.detect(np.asarray(cv2.cvtColor(levels, cv2.COLOR_GRAY2RGB)))
         apart = [float(np.linalg.norm((points - landmarks)[list(STEADY)].mean(axis=0))) for points in faces]
         return [faces[int(np.argmin(apart))]] if faces else []
 

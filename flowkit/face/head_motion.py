@@ -18,6 +18,7 @@ Units inside the fit: px of a crop of 224, hundredths of a radian, hundredths of
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from flowkit.face.head_shape import CAMERA_CM, GRID, NOMINAL_PX, HeadShape
 from flowkit.face.registration import Transform
+from flowkit.face.statistics import median
 from flowkit.storage.schema import DEPTH_MODES
 
 Array = npt.NDArray[np.float64]
@@ -123,20 +125,19 @@ def head_fields(
         Yaw and pitch, radians, that the head has turned by already: what turns on grows narrower, too.
     """
     height, width = depth.shape
-    x = ((np.arange(width) + 0.5) * scale - 0.5 - shape.centre[0])[None] + 0 * depth
-    y = ((np.arange(height) + 0.5) * scale - 0.5 - shape.centre[1])[:, None] + 0 * depth
+    place = np.empty((3, height, width))  # x, y, depth
+    place[0] = (np.arange(width) + 0.5) * scale - 0.5 - shape.centre[0]
+    place[1] = ((np.arange(height) + 0.5) * scale - 0.5 - shape.centre[1])[:, None]
+    place[2] = depth
     near = 1 / (CAMERA_CM * shape.px_per_cm)
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    by_yaw, by_pitch = np.einsum("aij,jhw->aihw", _turning(turn), np.stack([x, y, depth]))
-    fields = [
-        (100 * one, zero),
-        (zero, 100 * one),
-        (-y, x),
-        (x * (1 + near * depth), y * (1 + near * depth)),
-        by_yaw - [x * x * near, x * y * near],
-        by_pitch - [x * y * near, y * y * near],
-    ]
-    return np.array(fields) / 100
+    fields = np.zeros((POSE, 2, height, width))
+    fields[0, 0] = fields[1, 1] = 100
+    fields[2] = -place[1], place[0]
+    np.multiply(place[:2], 1 + near * depth, out=fields[3])
+    np.einsum("aij,jhw->aihw", _turning(turn), place, out=fields[4:])
+    fields[4:] -= place[:2, None] * place[:2] * near
+    fields /= 100
+    return fields
 
 
 def _turning(turn: Array) -> Array:
@@ -233,18 +234,22 @@ def motion_of(motion: Array, turn: Array, depth_cm: Array, shape: HeadShape, siz
     pixels = np.arange(size, dtype=np.float32)
     x, y = (pixels - np.float32((centre + 0.5) * scale - 0.5) for centre in shape.centre)
     y = y[:, None]
+    nearer, grown = np.empty_like(depth), np.empty_like(depth)
     near = np.float32(1 / (CAMERA_CM * shape.px_per_cm * scale))
     undone = np.cumsum(turn - motion[:, 4:], axis=0)
     result = np.empty((2, 2, size, size), np.float32)
     for phase, numbers in enumerate(motion):
         right, down, roll, growth, yaw, pitch = (numbers * [scale, scale, 1, 1, 1, 1]).astype(np.float32)
-        larger = growth + near * (growth * depth - yaw * x - pitch * y)  # what comes nearer grows
+        np.multiply(near * growth, depth, out=nearer)  # what comes nearer grows
+        nearer += (growth - near * yaw * x) - near * pitch * y
         slopes = np.einsum("a,aij->ij", numbers[4:], _turning(undone[phase]))
         slopes += np.array([[0, -roll, 0], [roll, 0, 0]])
-        for axis, (shift, grown) in enumerate(((right, x * larger), (down, y * larger))):
+        for axis, (shift, place) in enumerate(((right, x), (down, y))):
             by_x, by_y, by_depth = slopes[axis].astype(np.float32)
-            moved = (shift + by_y * y) + by_x * x + grown + by_depth * depth
-            result[phase, axis] = moved + np.float32(turn[phase, axis]) * deeper
+            moved = result[phase, axis]
+            np.add(shift + by_y * y, by_x * x, out=moved)
+            for factor, field in ((place, nearer), (by_depth, depth), (np.float32(turn[phase, axis]), deeper)):
+                moved += np.multiply(factor, field, out=grown)
     return result
 
 
@@ -260,14 +265,34 @@ def similarity_of(motion: Array, shape: HeadShape, size: int) -> Transform:
 # --- the fit
 
 
+@functools.cache
+def _prior(units: int) -> Array:
+    """Diagonal of the normal equations before any flow is seen, (12 + M + 3 K,)."""
+    pose = [_SHIFT_SD] * 4 + [_TURN_SD] * 2
+    strengths = [_ONSET_SD_CM] * units + [_EXPRESSION_SD_CM] * (2 * units)
+    return np.asarray(1 / np.square([*pose, *pose, *[_DEPTH_SD_CM] * DEPTH_MODES, *strengths]))
+
+
+@functools.cache
+def _unknowns(phase: int, units: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Array]:
+    """What makes the motion of a phase: columns, the unknown that each belongs to, and the sign with which it does."""
+    known, strengths = np.arange(POSE + DEPTH_MODES), np.arange(units)
+    begin = _FREE + phase * units + strengths
+    columns = np.concatenate([known, POSE + DEPTH_MODES + strengths, POSE + DEPTH_MODES + strengths])
+    places = np.concatenate([POSE * phase + np.arange(POSE), np.arange(2 * POSE, _FREE), begin, begin + units])
+    signs = np.ones(len(columns))
+    signs[len(known) : len(known) + units] = -1
+    return columns, places, signs
+
+
 def _samples(flow: Flow, shape: HeadShape, inside: npt.NDArray[np.bool_], turn: Array) -> _Samples:
     grid = shape.grid
     scale = NOMINAL_PX / flow.shape[-1]
     small = np.stack([[_shrunk(component) for component in phase] for phase in flow]) * np.float32(scale)
     fields = np.stack([head_fields(grid.depth, shape, NOMINAL_PX / GRID, angles) for angles in turn])
-    inside = np.logical_and.reduce([inside, *(_seen(shape, angles) for angles in turn)])
-    found = (fields[..., inside], grid.modes[:, inside], grid.action_units[..., inside], small[..., inside])
-    return _Samples(*(np.asarray(values, np.float64) for values in found))
+    places = np.flatnonzero(inside & _seen(shape, turn[0]) & _seen(shape, turn[1]))
+    found = (values.reshape(*values.shape[:-2], -1) for values in (fields, grid.modes, grid.action_units, small))
+    return _Samples(*(values.take(places, axis=-1).astype(np.float64, copy=False) for values in found))
 
 
 def _seen(shape: HeadShape, turn: Array) -> npt.NDArray[np.bool_]:
@@ -318,8 +343,9 @@ class _Fit:
     def of(cls, samples: _Samples, undone: Array, valid: tuple[bool, bool]) -> _Fit:
         """Begin with equal weights."""
         count, units = samples.flow.shape[-1], len(samples.units)
-        both = [np.concatenate([head, np.zeros((DEPTH_MODES, 2, count)), samples.units]) for head in samples.head]
-        columns = np.stack([fields.reshape(len(fields), -1) for fields in both])
+        columns = np.zeros((2, POSE + DEPTH_MODES + units, 2 * count))
+        columns[:, :POSE] = samples.head.reshape(2, POSE, -1)
+        columns[:, POSE + DEPTH_MODES :] = samples.units.reshape(units, -1)
         unknowns = _FREE + 3 * units
         weights = np.repeat(np.array(valid, np.float64)[:, None], count, axis=1)
         empty = np.zeros(unknowns), np.empty((unknowns, unknowns)), np.zeros(2)
@@ -345,12 +371,10 @@ class _Fit:
         # Numba takes a third of a second to load, and a process that only plans needs none.
         from flowkit_kernels.cpu import least_squares
 
-        count, modes = self.samples.flow.shape[-1], slice(POSE, POSE + DEPTH_MODES)
+        by_mode = self.columns[:, POSE : POSE + DEPTH_MODES]
         for phase, turn in enumerate(self.turned / 100):
-            for component in (0, 1):
-                self.columns[phase, modes, component * count : (component + 1) * count] = (
-                    turn[component] * self.samples.modes
-                )
+            for half, angle in zip(np.split(by_mode[phase], 2, axis=1), turn, strict=True):
+                np.multiply(angle, self.samples.modes, out=half)
         vector = self._set_up()
         least_squares.partly_nonnegative(self.matrix, vector, _FREE, self.solution, _SWEEPS)
         for phase in (0, 1):
@@ -362,26 +386,16 @@ class _Fit:
         from flowkit_kernels.cpu import least_squares
 
         units, share = len(self.samples.units), _INDEPENDENT / self.weights.shape[1] / _NOISE_PX**2
-        pose = [_SHIFT_SD] * 4 + [_TURN_SD] * 2
-        strengths = [_ONSET_SD_CM] * units + [_EXPRESSION_SD_CM] * (2 * units)
-        deviations = [*pose, *pose, *[_DEPTH_SD_CM] * DEPTH_MODES, *strengths]
-        self.matrix[:] = np.diag(1 / np.square(deviations))
+        self.matrix[:] = 0
+        np.fill_diagonal(self.matrix, _prior(units))
         vector, width = np.zeros(len(self.matrix)), self.columns.shape[1]
         gram, target = np.empty((width, width)), np.empty(width)
-        onset, apex, offset = (slice(_FREE + k * units, _FREE + (k + 1) * units) for k in range(3))
         for phase in (0, 1):
-            if not self.valid[phase]:
-                continue
-            weights = share * np.tile(self.weights[phase], 2)
-            least_squares.normal_equations(self.columns[phase], self.samples.flow[phase].ravel(), weights, gram, target)
-            head, modes = slice(POSE * phase, POSE * (phase + 1)), slice(2 * POSE, _FREE)
-            signed = [(onset, -1.0), (apex, 1.0)] if phase == 0 else [(apex, -1.0), (offset, 1.0)]
-            parts = [(head, slice(0, POSE), 1.0), (modes, slice(POSE, POSE + DEPTH_MODES), 1.0)]
-            parts += [(at, slice(POSE + DEPTH_MODES, width), sign) for at, sign in signed]
-            for at, columns, sign in parts:
-                vector[at] += sign * target[columns]
-                for other, other_columns, other_sign in parts:
-                    self.matrix[at, other] += sign * other_sign * gram[columns, other_columns]
+            if self.valid[phase]:
+                weights = share * np.tile(self.weights[phase], 2)
+                flow = self.samples.flow[phase].ravel()
+                least_squares.normal_equations(self.columns[phase], flow, weights, gram, target)
+                least_squares.add_signed(gram, target, *_unknowns(phase, units), self.matrix, vector)
         return vector
 
     def _weigh(self, phase: int) -> None:
@@ -393,8 +407,8 @@ class _Fit:
         length = np.hypot(*(self.samples.flow[phase].ravel() - explained).reshape(2, -1))
         trusted = 1 / (1 + (_MISFIT / _NOISE_PX) ** 2 * np.square(expression.reshape(2, -1)).sum(axis=0))
         scaled = length * np.sqrt(trusted)
-        self.left[phase] = np.median(length)
-        self.weights[phase] = trusted / np.maximum(1, scaled / (_HUBER * np.median(scaled) + 1e-6))
+        self.left[phase] = median(length)
+        self.weights[phase] = trusted / np.maximum(1, scaled / (_HUBER * median(scaled) + 1e-6))
 
     def separation(self) -> Array:
         """Standard deviation of the head's motion that the fit leaves open, mean over the samples, (2,)."""
@@ -405,7 +419,7 @@ class _Fit:
             at = slice(POSE * phase, POSE * (phase + 1))
             head = self.samples.head[phase]
             spread = np.einsum("ij,jcn->icn", covariance[at, at], head)
-            deviation = np.sqrt((spread * head).sum(axis=(0, 1)))
+            deviation = np.sqrt(np.einsum("icn,icn->n", spread, head))
             # Rayleigh: the median length of noise in two components is 1.18 standard deviations.
             found.append(float(deviation.mean()) * max(1.0, float(self.left[phase]) / (1.18 * _NOISE_PX)))
         return np.array(found)

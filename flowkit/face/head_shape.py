@@ -231,8 +231,8 @@ def _turned(points: Array, flat: Array) -> tuple[float, Array]:
     there = (flat - flat.mean(axis=0)) * [1, -1]
     linear = np.linalg.lstsq(points - points.mean(axis=0), there, rcond=None)[0].T
     left, scales, right = np.linalg.svd(linear, full_matrices=False)
-    first, second = left @ right
-    return float(scales.mean()), np.stack([first, second, np.cross(first, second)])
+    (a, b, c), (d, e, f) = rows = (left @ right).tolist()
+    return float(scales.mean()), np.array([*rows, [b * f - c * e, c * d - a * f, a * e - b * d]])
 
 
 @functools.cache

@@ -60,10 +60,11 @@ def turned(shape: HeadShape, turn: Array, size: int) -> Places:
 
     A turn about the middle of the face, seen by a camera at `CAMERA_CM`.
     """
-    across, down = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    across = np.arange(size, dtype=np.float32)
+    down = across[:, None]
     if not turn.any():
-        return np.stack([across, down])
-    return _turned(np.stack([across, down, shape.depth(size)]), shape, turn.astype(np.float32), size)
+        return np.array(np.broadcast_arrays(across, down))
+    return _turned((across, down, shape.depth(size)), shape, turn.astype(np.float32), size)
 
 
 def pose_between(onset: HeadShape, frame: HeadShape, size: int, turns: bool = True) -> tuple[Transform, Array]:
@@ -86,12 +87,15 @@ def pose_between(onset: HeadShape, frame: HeadShape, size: int, turns: bool = Tr
     """
     turn = _yaw_and_pitch(frame.rotation @ onset.rotation.T) if turns else np.zeros(2)
     before, after = (np.array(shape.points[list(STEADY)]) for shape in (onset, frame))
-    there = _turned(before.T.astype(np.float32), onset, turn.astype(np.float32), NOMINAL_PX)
+    x, y, z = before.T.astype(np.float32)
+    there = _turned((x, y, z), onset, turn.astype(np.float32), NOMINAL_PX)
     return rescaled(fit_similarity(there.T, after[:, :2]), size / NOMINAL_PX), turn
 
 
-def _turned(points: Places, shape: HeadShape, turn: npt.NDArray[np.float32], size: int) -> Places:
-    """Points (3, ...) in px of a crop after a turn, (2, ...): yaw first, then pitch."""
+def _turned(
+    points: tuple[Places, Places, Places], shape: HeadShape, turn: npt.NDArray[np.float32], size: int
+) -> Places:
+    """Points x, y and z in px of a crop, of shapes that go together, after a turn, (2, ...): yaw first, then pitch."""
     scale = size / NOMINAL_PX
     centre = ((shape.centre + 0.5) * scale - 0.5).astype(np.float32)
     x, y, z = points[0] - centre[0], points[1] - centre[1], points[2]
@@ -100,7 +104,11 @@ def _turned(points: Places, shape: HeadShape, turn: npt.NDArray[np.float32], siz
     down, ahead = cosine_pitch * y + sine_pitch * ahead, cosine_pitch * ahead - sine_pitch * y
     near = np.float32(1 / (CAMERA_CM * shape.px_per_cm * scale))
     nearer = (1 - near * z) / (1 - near * ahead)
-    return np.stack([across * nearer + centre[0], down * nearer + centre[1]])
+    result = np.empty((2, *nearer.shape), np.float32)
+    for line, place, middle in zip(result, (across, down), centre, strict=True):
+        np.multiply(place, nearer, out=line)
+        line += middle
+    return result
 
 
 def _yaw_and_pitch(rotation: Array) -> Array:
@@ -147,9 +155,7 @@ def follow(
     for _ in range(_ROUNDS):
         pictures = [onset]
         for crop, moved, angles in zip(crops, similarity, turn, strict=True):
-            places = mapped(moved, turned(shape, angles, COARSE)) + np.float32(MARGIN)
-            picture = cv2.remap(crop, places[0], places[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-            pictures.append(match_light(onset, picture, face)[0])
+            pictures.append(match_light(onset, _undone(crop, shape, moved, angles), face)[0])
         frames = np.clip(np.stack([_evenly_lit(p) for p in pictures]), 0, 1)[None]
         flow = flowkit_kernels.phase_flow(frames, _SOLVER, valid=np.array([valid]), backend="cpu", threads=1)[0]
         fit = tell_apart(flow, shape, inside, valid, turn, rough=True)
@@ -161,6 +167,14 @@ def follow(
         if fit.moved_px.max() < _CONVERGED_PX:
             break
     return HeadTrack(similarity, turn, depth_cm)
+
+
+def _undone(crop: Image, shape: HeadShape, similarity: Transform, turn: Array) -> Image:
+    """What a crop shows inside its margin, with the head's motion undone."""
+    if not turn.any() and np.array_equal(similarity, np.eye(2, 3)):
+        return crop[MARGIN:-MARGIN, MARGIN:-MARGIN]  # to the last bit what resampling gives
+    across, down = mapped(similarity, turned(shape, turn, COARSE)) + np.float32(MARGIN)
+    return np.asarray(cv2.remap(crop, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _evenly_lit(picture: Image) -> Image:

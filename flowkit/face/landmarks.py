@@ -129,7 +129,7 @@ class FaceLandmarker:
         )
         size = np.array(rgb.shape[1::-1], np.float32)
         found = self._landmarker.detect(image).face_landmarks
-        faces = [np.array([(point.x, point.y) for point in face], np.float32) * size for face in found]
+        faces = [np.array([[p.x for p in face], [p.y for p in face]], np.float32).T.copy() * size for face in found]
         return sorted(faces, key=lambda points: -float(np.prod(np.ptp(points, axis=0))))
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from flowkit.face.crops import part_seen
 from flowkit.face.registration import Image, Transform, compose
+from flowkit.face.statistics import median
 
 FLASH = 0.03
 """Relative change of the face's brightness above which a frame is refused."""
@@ -220,7 +221,7 @@ class _Window:
         gain, offset = solution[-2:].tolist()
         left = difference - np.einsum("i,ip->p", solution.astype(np.float32), self._model)
         spread = math.sqrt(float(np.einsum("p,p->", left, left, dtype=np.float64)) / left.size)
-        bulk = max(_NORMAL * float(np.median(np.abs(left))), _FLOOR)
+        bulk = max(_NORMAL * median(np.abs(left)), _FLOOR)
         mean = max(float(self._grey.mean(dtype=np.float64)), _FLOOR)
         contrast = float(self._grey.std(dtype=np.float64))
         return abs(gain + offset / mean) <= FLASH and spread <= min(

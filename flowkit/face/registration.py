@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ClipError, FailureCode
+from flowkit.face.statistics import median
 from flowkit.storage.quality import BLANK_STD
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def fit_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Transform:
 
 def compose(outer: Transform, inner: Transform) -> Transform:
     """The transform that applies `inner` first and `outer` to what comes out."""
-    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+    both: Transform = outer[:, :2] @ inner
+    both[:, 2] += outer[:, 2]
+    return both
 
 
 def invert(transform: Transform) -> Transform:
@@ -71,9 +74,13 @@ def invert(transform: Transform) -> Transform:
 
 def mapped(transform: Transform, places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Places x and y, (2, ...), after a transform."""
-    (a, b, c), (d, e, f) = transform.astype(np.float32)
     x, y = places
-    return np.stack([a * x + b * y + c, d * x + e * y + f])
+    result = np.empty_like(places)
+    for (by_x, by_y, shift), line in zip(transform.astype(np.float32), result, strict=True):
+        np.multiply(by_x, x, out=line)
+        line += by_y * y
+        line += shift
+    return result
 
 
 class Registration(NamedTuple):
@@ -234,7 +241,7 @@ def remove_motion(
 
 def residual_px(flow: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:
     """Median length of the flow (2, N, N) inside the mask, px."""
-    return float(np.median(np.hypot(flow[0][mask], flow[1][mask])))
+    return median(np.hypot(flow[0][mask], flow[1][mask]))
 
 
 def _level(picture: Image, mask: npt.NDArray[np.bool_], step: int) -> Level | None:
@@ -264,7 +271,7 @@ def _smooth(picture: Image, step: int) -> tuple[Image, int]:
 def _tukey(residuals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Weights in [0, 1]; zero beyond the cut-off."""
     size = np.abs(residuals)
-    scaled = size / (_TUKEY_FLOW * (1.4826 * np.median(size) + 1e-3))
+    scaled = size / (_TUKEY_FLOW * (1.4826 * median(size) + 1e-3))
     weights: npt.NDArray[np.float64] = np.square(np.maximum(1 - scaled * scaled, 0))
     return weights
 

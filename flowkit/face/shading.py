@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from flowkit.face.head_shape import GRID, HeadShape
 from flowkit.face.registration import Image
+from flowkit.face.statistics import median
 
 Array = npt.NDArray[np.float64]
 
@@ -77,10 +78,11 @@ def _fitted(columns: Array, target: Array, spread: float) -> Array:
     share = _INDEPENDENT / len(target) / _NOISE**2
     prior = np.eye(len(columns)) / spread**2
     weights, numbers = np.ones_like(target), np.zeros(len(columns))
-    for _ in range(_ITERATIONS):
+    for iteration in range(_ITERATIONS):
+        if iteration:
+            left = np.abs(target - np.einsum("k,kn->n", numbers, columns))
+            weights = 1 / np.maximum(1, left / (_HUBER * median(left) + 1e-6))
         weighted = share * weights * columns
         matrix = np.einsum("in,jn->ij", weighted, columns) + prior
         numbers = np.linalg.solve(matrix, np.einsum("in,n->i", weighted, target))
-        left = np.abs(target - np.einsum("k,kn->n", numbers, columns))
-        weights = 1 / np.maximum(1, left / (_HUBER * np.median(left) + 1e-6))
     return numbers

@@ -222,7 +222,7 @@ def rgb(picture: Picture, full: int) -> npt.NDArray[np.uint8]:
     pixels = picture.pixels
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels * (255.0 / _scale(picture, full))).astype(np.uint8)
-    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+    return np.ascontiguousarray(pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
 
 
 def _scale(picture: Picture, full: int) -> int:

@@ -149,6 +149,8 @@ def check_flow(flow: npt.NDArray[np.float32], where: str) -> None:
     ClipError
         FLOW_NONFINITE, or FLOW_RANGE: a displacement longer than the crop is wide.
     """
+    if max(-flow.min(), flow.max()) * 2**0.5 <= flow.shape[-1]:  # never of what is not finite
+        return
     if not np.isfinite(flow).all():
         raise ClipError(
             FailureCode.FLOW_NONFINITE,
@@ -170,9 +172,9 @@ def _without_head(raw: npt.NDArray[np.float32], face: Face, valid: tuple[bool, b
     fitted = face.comparable(valid)
     fit = tell_apart(raw, shape, samples, fitted, np.radians(face.turn))
     motion = motion_of(fit.motion, fit.turn, fit.depth_cm, shape, size)
-    flow = raw - motion * np.reshape(fitted, (2, 1, 1, 1))
+    motion[~np.array(fitted)] = 0
     return Flow(
-        flow=flow,
+        flow=raw - motion,
         removed=np.stack([similarity_of(motion, shape, size) for motion in fit.motion]),
         residual=np.asarray(fit.left_px * size / NOMINAL_PX, np.float32),
         removed_turn=np.degrees(fit.motion[:, 4:]),

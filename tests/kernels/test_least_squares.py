@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowkit_kernels.cpu.least_squares import nonnegative, normal_equations, partly_nonnegative
+from flowkit_kernels.cpu.least_squares import add_signed, nonnegative, normal_equations, partly_nonnegative
 
 Array = npt.NDArray[np.float64]
 
@@ -52,6 +52,20 @@ def test_normal_equations_are_sums_of_outer_products(count: int, unknowns: int) 
     np.testing.assert_allclose(matrix, columns * weights @ columns.T, atol=1e-12)
     np.testing.assert_allclose(vector, columns * weights @ targets, atol=1e-12)
     assert np.array_equal(matrix, matrix.T)
+
+
+def test_unknowns_that_share_a_column_get_its_equations_with_their_signs() -> None:
+    rng = np.random.default_rng(0)
+    columns, targets, weights = rng.normal(size=(4, 30)), rng.normal(size=30), rng.random(30)
+    gram, target = np.empty((4, 4)), np.empty(4)
+    normal_equations(columns, targets, weights, gram, target)
+    shared, places, signs = np.array([0, 1, 2, 3, 2, 3]), np.array([6, 0, 1, 2, 3, 4]), np.array([1.0, 1, -1, -1, 1, 1])
+    matrix, vector = np.eye(7), np.ones(7)
+    add_signed(gram, target, shared, places, signs, matrix, vector)
+    wide = np.zeros((7, 30))
+    wide[places] = signs[:, None] * columns[shared]
+    np.testing.assert_allclose(matrix, np.eye(7) + wide * weights @ wide.T, atol=1e-12)
+    np.testing.assert_allclose(vector, 1 + wide * weights @ targets, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -53,6 +53,8 @@ def fit() -> bytes:
     columns, matrix, vector, solution = rng.normal(size=(5, 12)), np.zeros((5, 5)), np.zeros(5), np.zeros(5)
     least_squares.normal_equations(columns, rng.normal(size=12), rng.random(12), matrix, vector)
     least_squares.partly_nonnegative(matrix + np.eye(5), vector, 2, solution, 20)
+    places, signs = np.arange(5)[::-1].copy(), np.array([1.0, -1, 1, -1, 1])
+    least_squares.add_signed(matrix.copy(), vector.copy(), places, places, signs, matrix, vector)
     return matrix.tobytes() + vector.tobytes() + solution.tobytes()
 
 

@@ -1,6 +1,7 @@
 """Weighted least squares with some unknowns that must not be negative: the fit of head motion and expression to a flow.
 
-`normal_equations` sums outer products of rows, `partly_nonnegative` solves what they lead to. All are plain loops, compiled by
+`normal_equations` sums outer products of rows, `add_signed` adds them up where unknowns share columns, `partly_nonnegative` solves
+what they lead to. All are plain loops, compiled by
 Numba, so that the result depends on no number of threads.
 """
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from flowkit_kernels.cpu.simd import njit
 
 Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 AT_ONCE = 4
 """Columns that are multiplied with another one in one pass: fetching it takes longer than the sums."""
@@ -55,6 +57,31 @@ def normal_equations(columns: Doubles, targets: Doubles, weights: Doubles, matri
     for i in range(unknowns):
         for j in range(i):
             matrix[i, j] = matrix[j, i]
+
+
+@njit
+def add_signed(
+    gram: Doubles, target: Doubles, columns: Indices, places: Indices, signs: Doubles, matrix: Doubles, vector: Doubles
+) -> None:
+    """Add the normal equations of columns to those of the unknowns that the columns belong to.
+
+    Parameters
+    ----------
+    gram : (k, k) float64
+    target : (k,) float64
+        As of `normal_equations`.
+    columns, places : (m,) intp
+        Columns, each as often as unknowns share it, and the place of the unknown among all.
+    signs : (m,) float64
+        Sign with which the unknown multiplies the column.
+    matrix : (n, n) float64
+    vector : (n,) float64
+        What is added to.
+    """
+    for i in range(len(columns)):
+        vector[places[i]] += signs[i] * target[columns[i]]
+        for j in range(len(columns)):
+            matrix[places[i], places[j]] += signs[i] * signs[j] * gram[columns[i], columns[j]]
 
 
 @njit
@@ -109,13 +136,16 @@ def partly_nonnegative(matrix: Doubles, vector: Doubles, free: int, solution: Do
     """
     unknowns = len(vector)
     left, right = matrix.copy(), vector.copy()
-    for p in range(free):
-        for i in range(p + 1, unknowns):
-            share = left[i, p] / left[p, p]
+    for i in range(1, unknowns):
+        for p in range(min(i, free)):
+            share = left[p, i] / left[p, p]
             if share != 0:
                 right[i] -= share * right[p]
-                for j in range(p, unknowns):
+                for j in range(i, unknowns):  # the other half follows by symmetry
                     left[i, j] -= share * left[p, j]
+    for i in range(free, unknowns):
+        for j in range(free, i):
+            left[i, j] = left[j, i]
     nonnegative(left[free:, free:].copy(), right[free:].copy(), solution[free:], sweeps)
     for p in range(free - 1, -1, -1):
         total = right[p]

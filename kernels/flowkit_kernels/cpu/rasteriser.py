@@ -59,16 +59,32 @@ def rasterise(points: Floats, triangles: Ints, hit: Ints, inside: Floats, depth:
         z0, z1, z2 = points[a, 2], points[b, 2], points[c, 2]
         share = np.float32(1) / area
         for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
+            begin, end = _span(x0, y0, x1, y1, x2, y2, share, y, left, right)
+            for x in range(begin, end + 1):
                 w0 = ((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) * share
                 w1 = ((x2 - x) * (y0 - y) - (x0 - x) * (y2 - y)) * share
                 w2 = np.float32(1) - w0 - w1
-                if w0 < 0 or w1 < 0 or w2 < 0:
+                if min(w0, w1, w2) < 0:  # one branch: the processor cannot foresee any of three
                     continue
                 z = w0 * z0 + w1 * z1 + w2 * z2
                 if z > depth[y, x]:
                     depth[y, x], hit[y, x] = z, t
                     inside[y, x, 0], inside[y, x, 1] = w0, w1
+
+
+@inlined
+def _span(x0: Any, y0: Any, x1: Any, y1: Any, x2: Any, y2: Any, share: Any, y: int, left: int, right: int) -> Any:
+    """First and last pixel of a row, from `left` to `right`, that may lie in a triangle: half of those around it do not."""
+    w0 = ((x1 - left) * (y2 - y) - (x2 - left) * (y1 - y)) * share
+    w1 = ((x2 - left) * (y0 - y) - (x0 - left) * (y2 - y)) * share
+    by_0, by_1 = (np.float64(y1) - y2) * share, (np.float64(y2) - y0) * share  # what one pixel to the right adds
+    begin, end = np.float64(left), np.float64(right)
+    for weight, by in ((w0, by_0), (w1, by_1), (1 - w0 - w1, -by_0 - by_1)):
+        if by > 0:
+            begin = min(max(begin, left - weight / by), np.float64(right + 1))
+        elif by < 0:
+            end = max(min(end, left - weight / by), np.float64(left - 1))
+    return math.floor(begin), math.ceil(end)
 
 
 @njit
@@ -78,8 +94,13 @@ def interpolate(hit: Ints, inside: Floats, triangles: Ints, carried: Floats, res
     for y in range(height):
         for x in range(width):
             t = hit[y, x]
+            if t < 0:
+                for k in range(carried.shape[1]):
+                    result[k, y, x] = 0
+                continue
+            corners, weights = (triangles[t, 0], triangles[t, 1], triangles[t, 2]), (inside[y, x, 0], inside[y, x, 1])
             for k in range(carried.shape[1]):
-                result[k, y, x] = 0 if t < 0 else _at(triangles[t], inside[y, x], carried, k)
+                result[k, y, x] = _at(corners, weights, carried, k)
 
 
 @njit
@@ -135,7 +156,7 @@ def normals(points: Floats, triangles: Ints, result: Floats) -> None:
 
 
 @inlined
-def _at(corners: Ints, weights: Floats, carried: Floats, k: int) -> Any:
+def _at(corners: Any, weights: Any, carried: Floats, k: int) -> Any:
     """Value `k` at one place of a triangle."""
     w0, w1 = weights[0], weights[1]
     return w0 * carried[corners[0], k] + w1 * carried[corners[1], k] + (1 - w0 - w1) * carried[corners[2], k]
