@@ -118,7 +118,7 @@ def grid() -> dict[str, Solver]:
     """Return the neighbours of the default."""
     base = TVL1Params.preset("micro")
     changes: list[dict[str, Any]] = [
-        *({"scales": scales} for scales in (1, 2, 4)),
+        *({"scales": scales} for scales in (1, 2, 3)),
         {"scale_step": 0.8, "scales": 2},
         {"scale_step": 0.8},
         *({"warps": warps} for warps in (1, 3)),
@@ -204,7 +204,7 @@ def solved(face: Face, solver: Solver) -> tuple[Array, float]:
 def reach() -> dict[str, dict[str, float]]:
     """Return the EPE of large motion, px, by solver and length of the motion."""
     params = {name: solver.params for name, solver in presets().items() if name in ("micro", "fixed")}
-    params["micro, scales 4"] = dataclasses.replace(params["micro"], scales=4)
+    params["micro, scales 3"] = dataclasses.replace(params["micro"], scales=3)
     config = SynthConfig(width=SIZE, height=SIZE, cropped=True, noise=0.0, seed=1)
     onsets = [grey(make_scene("clip", make_subject(f"s{i:02d}", config), "fear", config).render(0)) for i in range(4)]
     return {

@@ -56,7 +56,7 @@ class TVL1Params:
     tau: float = 0.25
     lambda_: float = 0.15
     theta: float = 0.15
-    scales: int = 3
+    scales: int = 5
     scale_step: float = 0.5
     warps: int = 2
     outer_iterations: int = 1
@@ -82,8 +82,8 @@ class TVL1Params:
         Parameters
         ----------
         name : {"micro", "fixed", "opencv"}
-            "micro", the default: as little work as aligned faces need, chosen by `benchmarks/solver.py`; motion of more than
-            12 px needs more scales. "fixed", the default of version 0.1: OpenCV's pyramid and warps, 20 iterations per warp.
+            "micro", the default: as little work as aligned faces need, chosen by `benchmarks/solver.py`.
+            "fixed", the default of version 0.1: OpenCV's pyramid and warps, 20 iterations per warp.
             Both run a fixed number of iterations, so that the answer is a smooth function of the images.
             "opencv": what `cv2.optflow.DualTVL1OpticalFlow_create()` does, which stops early.
 
@@ -94,7 +94,7 @@ class TVL1Params:
         checks.choice("TVL1Params.preset", "name", name, PRESETS)
         if name == "micro":
             return cls()
-        fixed = cls(theta=0.3, scales=5, scale_step=0.8, warps=5, inner_iterations=20)
+        fixed = cls(theta=0.3, scale_step=0.8, warps=5, inner_iterations=20)
         return fixed if name == "fixed" else replace(fixed, outer_iterations=10, inner_iterations=30, epsilon=0.01)
 
 

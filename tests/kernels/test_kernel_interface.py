@@ -120,7 +120,7 @@ def test_parameters_out_of_range_are_refused_in_words(make: Any, message: str) -
 
 def test_the_default_is_the_preset_micro_and_the_others_are_what_they_were() -> None:
     assert TVL1Params() == TVL1Params.preset("micro")
-    fixed = TVL1Params(theta=0.3, scales=5, scale_step=0.8, warps=5, inner_iterations=20)
+    fixed = TVL1Params(theta=0.3, scale_step=0.8, warps=5, inner_iterations=20)
     assert TVL1Params.preset("fixed") == fixed
     assert TVL1Params.preset("opencv") == replace(fixed, outer_iterations=10, inner_iterations=30, epsilon=0.01)
 
