@@ -167,14 +167,14 @@ BITS = """
 import hashlib, sys
 import numpy as np
 from flowkit_kernels import mmcof, tvl1_flow
-from flowkit_kernels.cpu import pyramid, tvl1
+from flowkit_kernels.cpu import tvl1, warp
 
 operation, how = sys.argv[1:]
 random = np.random.default_rng(0)
 if operation == "tvl1":
     if how == "parts":  # compiled on its own before the entry that calls it
-        tvl1.shrinkage(np.float32(1), np.float32(2), np.float32(3))
-        pyramid.resize(np.zeros((32, 32), np.float32), (64, 64), 0.5, 0.5)
+        tvl1.shrinkage(np.float32(1), np.float32(2))
+        warp.cubic_weights(np.float32(0.5))
     y, x = np.mgrid[:96, :96].astype(np.float32)
     image = 0.5 + 0.2 * np.sin(x / 3) * np.cos(y / 5) + 0.1 * random.random((96, 96), np.float32)
     found = tvl1_flow(image[None], np.roll(image, 1, axis=1)[None], backend="cpu")
