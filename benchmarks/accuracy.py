@@ -145,16 +145,19 @@ def start() -> None:
 
 def measured(task: Task) -> list[Found]:
     """Every method on every clip of one person."""
-    subject = make_subject(f"s{task.person:02d}", task.config)
-    found = []
+    return [measured_clip(scene, task) for scene in scenes_of(task.person, task.config)]
+
+
+def scenes_of(person: int, config: SynthConfig) -> Iterator[FaceScene]:
+    """Yield the clips of one person, one of each expression."""
+    subject = make_subject(f"s{person:02d}", config)
     for label in LABELS["faces"]:
-        scene = make_scene(f"{subject.name}_{label}", subject, label, task.config)
+        scene = make_scene(f"{subject.name}_{label}", subject, label, config)
         if not isinstance(scene, FaceScene):
             raise TypeError(
-                f"{task.group}: scenes must be faces; got {type(scene).__name__}. Correct scenes/accuracy.toml."
+                f"{scene.clip_id}: scenes must be faces; got {type(scene).__name__}. Correct the file in scenes/."
             )
-        found.append(measured_clip(scene, task))
-    return found
+        yield scene
 
 
 def measured_clip(scene: FaceScene, task: Task) -> Found:

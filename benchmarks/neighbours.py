@@ -40,7 +40,7 @@ from flowkit.inputs.key_frames import KeyFrames
 from flowkit.motion.flow import solve
 from flowkit.synthetic.camera import photographed
 from flowkit.synthetic.face_scenes import FaceScene
-from flowkit.synthetic.scenes import LABELS, SynthConfig, Truth, make_scene, make_subject
+from flowkit.synthetic.scenes import SynthConfig, Truth
 
 SCENES = "neighbours"
 AVERAGES: dict[str, Any] = {"off": "off", "3": 3, "5": 5, "auto": "auto"}
@@ -97,14 +97,8 @@ def start() -> None:
 
 def measured(task: Task) -> list[Found]:
     """Every expression of one person at every noise."""
-    subject = make_subject(f"s{task.person:02d}", task.config)
     found = []
-    for label in LABELS["faces"]:
-        scene = make_scene(f"{subject.name}_{label}", subject, label, task.config)
-        if not isinstance(scene, FaceScene):
-            raise TypeError(
-                f"{task.group}: scenes must be faces; got {type(scene).__name__}. Correct scenes/{SCENES}.toml."
-            )
+    for scene in accuracy.scenes_of(task.person, task.config):
         clean, truth = functools.cache(scene.clean), scene.truth()
         for noise in task.noises:
             config = dataclasses.replace(task.config, noise=noise)

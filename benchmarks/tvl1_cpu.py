@@ -32,16 +32,12 @@ import numpy.typing as npt
 import machine
 from flowkit.synthetic.scenes import SynthConfig, scenes
 from flowkit_kernels import TVL1Params, tvl1_flow
+from flowkit_kernels.params import opencv_settings
 
 Images = npt.NDArray[np.float32]
 SCENES = (("face", 224), ("texture", 224), ("texture", 128))
-FIXED_SCHEDULE = {"Epsilon": 0, "InnerIterations": 20, "OuterIterations": 1}
-PRESETS: dict[str, tuple[TVL1Params, dict[str, float]]] = {
-    "micro": (TVL1Params.preset("micro"), FIXED_SCHEDULE),
-    "fixed": (TVL1Params.preset("fixed"), FIXED_SCHEDULE),
-    "opencv": (TVL1Params.preset("opencv"), {}),
-}
-"""Our parameters, and OpenCV's that they are held against: "micro" does less than the schedule that it is held against."""
+PRESETS = {"micro": "fixed", "fixed": "fixed", "opencv": "opencv"}
+"""Our preset, and that of OpenCV which it is held against: "micro" does less than the schedule that it is held against."""
 ROUNDS = 15
 BATCH = 8
 """Pairs of ours for each of OpenCV's, which takes one at a time: so both are watched for as long."""
@@ -103,7 +99,7 @@ MAKERS = {"face": smiling_face, "texture": moving_texture}
 def opencv_flow(reference: Images, moving: Images, preset: str) -> Images:
     """(2, H, W) from a fresh solver: a used one keeps state that changes its answer."""
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
-    for name, value in PRESETS[preset][1].items():
+    for name, value in opencv_settings(TVL1Params.preset(PRESETS[preset])).items():
         getattr(solver, f"set{name}")(value)
     flow: Images = solver.calc(reference[0], moving[0], None).transpose(2, 0, 1)
     return flow
@@ -127,7 +123,7 @@ def alternate(
 def speed(scene: str, size: int, preset: str, rounds: int) -> dict[str, Any]:
     """One pair, one thread, ours and OpenCV's."""
     reference, moving = MAKERS[scene](size)
-    params = PRESETS[preset][0]
+    params = TVL1Params.preset(preset)
     difference = abs(tvl1_flow(reference, moving, params, backend="cpu")[0] - opencv_flow(reference, moving, preset))
     batch = [np.repeat(images, BATCH, axis=0) for images in (reference, moving)]
     seconds, theirs = alternate(

@@ -48,6 +48,7 @@ from flowkit.bench.result import heading
 from flowkit.synthetic.scenes import Scene, SynthConfig, scenes
 from flowkit_kernels import TVL1Params, mmcof, reference, tvl1_flow, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.params import opencv_settings
 from flowkit_kernels.timing import Spread, Stopwatch, Timing, copy_bandwidth, stopwatch, time_call
 
 TWIN_PIXELS = 128 * 128
@@ -55,19 +56,6 @@ TWIN_PIXELS = 128 * 128
 MANY_PIXELS = 2**16
 """Largest image of which a batch holds scenes of both labels: the right answer of each takes its time."""
 BORDER_PX = 8
-OPENCV_NAMES = {
-    "tau": "Tau",
-    "lambda_": "Lambda",
-    "theta": "Theta",
-    "scales": "ScalesNumber",
-    "scale_step": "ScaleStep",
-    "warps": "WarpingsNumber",
-    "outer_iterations": "OuterIterations",
-    "inner_iterations": "InnerIterations",
-    "epsilon": "Epsilon",
-    "median_filtering": "MedianFiltering",
-}
-"""What OpenCV's solver calls each of our parameters."""
 TVL1_BYTES, MMCOF_BYTES = 64, 29
 
 
@@ -348,8 +336,8 @@ def opencv_flow(onset: Array, apex: Array, preset: str) -> Array:
     flows = []
     for pair in zip(onset, apex, strict=True):
         solver = optflow.DualTVL1OpticalFlow_create()
-        for setting, name in OPENCV_NAMES.items():
-            getattr(solver, f"set{name}")(getattr(params, setting))
+        for name, value in opencv_settings(params).items():
+            getattr(solver, f"set{name}")(value)
         flows.append(solver.calc(*pair, None).transpose(2, 0, 1))
     return np.stack(flows)
 

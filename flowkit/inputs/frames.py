@@ -79,7 +79,7 @@ def verify_neighbours(source: Source, content_hash: str) -> None:
         path = source.clip.path
         raise ClipError(
             FailureCode.SOURCE_CHECKSUM,
-            f"{path}: frames beside the key frames must have the hash {content_hash or 'of none'}; got "
+            f"{path}: frames beside the key frames must be those of the extraction, hash {content_hash or 'none'}; got "
             f"{source.neighbours_hash or 'none'}. Restore the files.",
             path,
         )

@@ -98,6 +98,31 @@ class TVL1Params:
         return fixed if name == "fixed" else replace(fixed, outer_iterations=10, inner_iterations=30, epsilon=0.01)
 
 
+_OPENCV_NAMES = {
+    "tau": "Tau",
+    "lambda_": "Lambda",
+    "theta": "Theta",
+    "scales": "ScalesNumber",
+    "scale_step": "ScaleStep",
+    "warps": "WarpingsNumber",
+    "outer_iterations": "OuterIterations",
+    "inner_iterations": "InnerIterations",
+    "epsilon": "Epsilon",
+    "median_filtering": "MedianFiltering",
+}
+
+
+def opencv_settings(params: TVL1Params) -> dict[str, float]:
+    """Return the same parameters for the setters of `cv2.optflow.DualTVL1OpticalFlow`, by their names without "set".
+
+    Examples
+    --------
+    >>> opencv_settings(TVL1Params.preset("fixed"))["WarpingsNumber"]
+    5
+    """
+    return {name: getattr(params, ours) for ours, name in _OPENCV_NAMES.items()}
+
+
 def level_shapes(shape: tuple[int, ...], params: TVL1Params) -> list[tuple[int, int]]:
     """Return the height and width of each level of a pyramid, finest first; no level is smaller than 16 px."""
     shapes = [(shape[0], shape[1])]

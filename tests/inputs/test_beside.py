@@ -216,7 +216,7 @@ def test_a_changed_neighbour_has_another_hash_and_a_key_frame_has_none_of_its_ow
     after = read(tmp_path, clip("grey")).source
     assert after.source_hash == before.source_hash
     with pytest.raises(
-        ClipError, match=f"must have the hash {before.neighbours_hash}; got {after.neighbours_hash}"
+        ClipError, match=f"extraction, hash {before.neighbours_hash}; got {after.neighbours_hash}"
     ) as caught:
         verify_neighbours(after, before.neighbours_hash)
     assert caught.value.code == FailureCode.SOURCE_CHECKSUM

@@ -13,6 +13,7 @@ import pytest
 
 from flowkit_kernels import TVL1Params, reference
 from flowkit_kernels.backend import GPU_BACKENDS
+from flowkit_kernels.params import opencv_settings
 from flowkit_kernels.probing import obstacles
 
 Images = npt.NDArray[np.float32]
@@ -47,18 +48,6 @@ def scene(height: int, width: int, seed: int = 0) -> Scene:
     return Scene(reference[None].clip(0, 1), moving[None].copy(), flow)
 
 
-OPENCV_NAMES = {
-    "lambda_": "Lambda",
-    "theta": "Theta",
-    "scales": "ScalesNumber",
-    "scale_step": "ScaleStep",
-    "warps": "WarpingsNumber",
-    "outer_iterations": "OuterIterations",
-    "inner_iterations": "InnerIterations",
-    "epsilon": "Epsilon",
-}
-
-
 def opencv_flow(reference_image: Images, moving: Images, params: TVL1Params) -> Images:
     """(2, H, W) from a fresh solver: a used one keeps state that changes its answer.
 
@@ -68,8 +57,8 @@ def opencv_flow(reference_image: Images, moving: Images, params: TVL1Params) -> 
     if not hasattr(cv2, "optflow"):
         return reference.solve(reference_image[0].astype(np.float64), moving[0].astype(np.float64), params)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
-    for setting, name in OPENCV_NAMES.items():
-        getattr(solver, f"set{name}")(getattr(params, setting))
+    for name, value in opencv_settings(params).items():
+        getattr(solver, f"set{name}")(value)
     return solver.calc(reference_image[0], moving[0], None).transpose(2, 0, 1)
 
 
