@@ -72,6 +72,8 @@ class Face:
         Faces found in the onset image; 0 if none was looked for.
     signal : Signal
         Noise and contrast of the crops, and how the solver sees them.
+    shape : HeadShape
+        The face as a surface over the crop, its depth corrected.
     averaged : three int
         How many frames each picture is the mean of.
     neighbour_refused : bool
@@ -86,16 +88,12 @@ class Face:
     landmarks: npt.NDArray[np.float32]
     n_faces: int
     signal: Signal
+    shape: HeadShape
     turn: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     depth_cm: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(DEPTH_MODES))
     landmark_start: bool = False
     averaged: tuple[int, ...] = (1, 1, 1)
     neighbour_refused: bool = False
-
-    @property
-    def shape(self) -> HeadShape:
-        """The face as a surface over the crop, its depth corrected."""
-        return HeadShape.of(self.landmarks, self.transform, self.pixels.shape[-1]).corrected(self.depth_cm)
 
     @property
     def is_blank(self) -> npt.NDArray[np.bool_]:
@@ -334,6 +332,7 @@ class Aligner:
             landmarks=anchor.landmarks,
             n_faces=anchor.n_faces,
             signal=Signal.of(clipped, face, valid, crop_scale(anchor.transform), self.config.match_contrast),
+            shape=shape,
             turn=np.degrees(track.turn),
             depth_cm=track.depth_cm,
             landmark_start=any(start.from_landmarks for start in starts),

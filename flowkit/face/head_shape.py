@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,9 +104,45 @@ _Surface = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 """What each pixel shows: see `rasteriser.rasterise`."""
 
 
+class _Laid:
+    """What a face has in common with its corrections: where each pixel lies on it, and its fields on the grid.
+
+    Parameters
+    ----------
+    points : (P, 3) float64
+        Before any correction.
+    """
+
+    def __init__(self, points: Array) -> None:
+        self._points = points
+        self._surfaces: dict[int, _Surface] = {}
+        self.fields: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave to the process that needs them what would be larger than the pictures."""
+        return {**self.__dict__, "_surfaces": {size: found for size, found in self._surfaces.items() if size == GRID}}
+
+    def interpolated(self, carried: Array, size: int) -> npt.NDArray[np.float32]:
+        """What the points carry, (P, K), at each pixel of a crop of a size, (K, size, size); 0 where nothing is known."""
+        # Numba takes a third of a second to load, and a process that only plans needs none.
+        from flowkit_kernels.cpu import rasteriser
+
+        triangles = _mesh().triangles
+        if size not in self._surfaces:
+            scale = size / NOMINAL_PX
+            points = np.column_stack([(self._points[:, :2] + 0.5) * scale - 0.5, self._points[:, 2] * scale])
+            hit, inside = np.empty((size, size), np.int32), np.empty((size, size, 2), np.float32)
+            depth = np.empty((size, size), np.float32)
+            rasteriser.rasterise(points.astype(np.float32), triangles, hit, inside, depth)
+            self._surfaces[size] = hit, inside
+        result = np.empty((carried.shape[1], size, size), np.float32)
+        rasteriser.interpolate(*self._surfaces[size], triangles, carried.astype(np.float32), result)
+        return result
+
+
 @dataclass(frozen=True, eq=False)
 class HeadShape:
-    """A face over its crop.
+    """A face over its crop. Costly parts are made when they are asked for, kept, and go along to another process.
 
     Attributes
     ----------
@@ -122,8 +159,8 @@ class HeadShape:
     centre: Array
     px_per_cm: float
     rotation: Array
+    _laid: _Laid = field(repr=False)
     _depths: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict, repr=False)
-    _surfaces: dict[int, _Surface] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, landmarks: Landmarks, transform: Transform, size: int) -> HeadShape:
@@ -145,8 +182,8 @@ class HeadShape:
             flat = _canonical_places()
         scale, rotation = _turned(mesh.points[list(STEADY)], flat[list(STEADY)])
         depth = scale * (mesh.points @ rotation[2])
-        points = np.column_stack([flat, depth - depth[list(STEADY)].mean()])
-        return cls(_with_rings(points), flat[list(STEADY)].mean(axis=0), scale, rotation)
+        points = _with_rings(np.column_stack([flat, depth - depth[list(STEADY)].mean()]))
+        return cls(points, flat[list(STEADY)].mean(axis=0), scale, rotation, _Laid(points))
 
     def corrected(self, depth_cm: Array) -> HeadShape:
         """The same with its depth corrected by weights (DEPTH_MODES,) of the modes; each pixel shows the same place of it."""
@@ -154,30 +191,13 @@ class HeadShape:
             return self
         points = self.points.copy()
         points[:, 2] += self.px_per_cm * np.einsum("m,mp->p", depth_cm, _mesh().modes)
-        return HeadShape(points, self.centre, self.px_per_cm, self.rotation, _surfaces=self._surfaces)
+        return HeadShape(points, self.centre, self.px_per_cm, self.rotation, self._laid)
 
     def depth(self, size: int) -> npt.NDArray[np.float32]:
         """Depth at each pixel of a crop of another size, (size, size), in px of that crop; 0 where nothing is known."""
         if size not in self._depths:
-            self._depths[size] = self._interpolated(self.points[:, 2:] * (size / NOMINAL_PX), size)[0]
+            self._depths[size] = self._laid.interpolated(self.points[:, 2:] * (size / NOMINAL_PX), size)[0]
         return self._depths[size]
-
-    def _interpolated(self, carried: Array, size: int) -> npt.NDArray[np.float32]:
-        """What the points carry, (P, K), at each pixel of a crop of another size, (K, size, size); 0 where nothing is known."""
-        # Numba takes a third of a second to load, and a process that only plans needs none.
-        from flowkit_kernels.cpu import rasteriser
-
-        triangles = _mesh().triangles
-        if size not in self._surfaces:
-            scale = size / NOMINAL_PX
-            points = np.column_stack([(self.points[:, :2] + 0.5) * scale - 0.5, self.points[:, 2] * scale])
-            hit, inside = np.empty((size, size), np.int32), np.empty((size, size, 2), np.float32)
-            depth = np.empty((size, size), np.float32)
-            rasteriser.rasterise(points.astype(np.float32), triangles, hit, inside, depth)
-            self._surfaces[size] = hit, inside
-        result = np.empty((carried.shape[1], size, size), np.float32)
-        rasteriser.interpolate(*self._surfaces[size], triangles, carried.astype(np.float32), result)
-        return result
 
     def deeper(self, depth_cm: Array, size: int) -> npt.NDArray[np.float32]:
         """How much deeper `corrected` is at each pixel of a crop, (size, size), in px of that crop."""
@@ -189,16 +209,17 @@ class HeadShape:
     @functools.cached_property
     def grid(self) -> Grid:
         """Depth and fields on the grid of the fit."""
-        mesh = _mesh()
-        seen = self.px_per_cm * self.rotation[:2] * [[1], [-1]]
-        right, below = np.einsum("ai,im->am", seen, mesh.action_units.reshape(3, -1)).reshape(2, len(self.points), -1)
-        result = self._interpolated(
-            np.concatenate([right, below, mesh.modes.T * self.px_per_cm, self.points[:, 2:]], axis=1), GRID
-        )
-        units = right.shape[1]
-        return Grid(
-            result[: 2 * units].reshape(2, units, GRID, GRID).swapaxes(0, 1), result[2 * units : -1], result[-1]
-        )
+        if self._laid.fields is None:
+            mesh = _mesh()
+            seen = self.px_per_cm * self.rotation[:2] * [[1], [-1]]
+            moved = np.einsum("ai,im->am", seen, mesh.action_units.reshape(3, -1)).reshape(2, len(self.points), -1)
+            result = self._laid.interpolated(np.concatenate([*moved, mesh.modes.T * self.px_per_cm], axis=1), GRID)
+            units = moved.shape[2]
+            self._laid.fields = (
+                result[: 2 * units].reshape(2, units, GRID, GRID).swapaxes(0, 1),
+                result[2 * units :],
+            )
+        return Grid(*self._laid.fields, self._laid.interpolated(self.points[:, 2:], GRID)[0])
 
     @functools.cached_property
     def slopes(self) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -126,6 +128,18 @@ def test_a_corrected_depth_is_deeper_by_what_is_said(person: HeadShape, size: in
     assert np.abs(change[inside]).mean() > 0.005 * size
     assert np.abs(change - said)[inside].mean() < 0.06 * np.abs(change)[inside].mean()
     np.testing.assert_allclose(person.deeper(2 * weights, size), 2 * said, atol=1e-4 * size)
+
+
+def test_another_process_gets_the_same_face_and_no_more_than_it_needs(person: HeadShape) -> None:
+    shape = person.corrected(np.full(DEPTH_MODES, 0.1))
+    expected = shape.depth(224), shape.grid.depth, shape.grid.action_units, shape.grid.modes
+    sent = pickle.dumps(shape)
+    assert len(sent) < 3 * expected[0].nbytes
+    there = pickle.loads(sent)
+    found = there.depth(224), there.grid.depth, there.grid.action_units, there.grid.modes
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(there.depth(64), shape.depth(64))
 
 
 def test_no_correction_changes_nothing(person: HeadShape) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_the_face_grows_on_the_side_that_comes_nearer(person: HeadShape) -> None
     """Yaw brings the image's left side of the face to the camera, pitch its upper side back: both as in `face_scenes`."""
     flat = np.full_like(person.points, 0.0)
     flat[:, :2] = person.points[:, :2]
-    sheet = HeadShape(flat, person.centre, person.px_per_cm, person.rotation)
+    sheet = dataclasses.replace(person, points=flat, _depths={})
     yawed, pitched = (turned(sheet, np.array(turn), NOMINAL_PX) - pixels(NOMINAL_PX) for turn in ((0.2, 0), (0, 0.2)))
     middle, row = int(person.centre[0]), int(person.centre[1])
     left, right = (np.abs(yawed[1][200, middle + dx]) * np.sign(yawed[1][200, middle + dx]) for dx in (-60, 60))

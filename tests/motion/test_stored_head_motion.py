@@ -11,6 +11,7 @@ import pytest
 from flowkit.face.align import Face
 from flowkit.face.contrast import UNMATCHED
 from flowkit.face.head_motion import motion_of
+from flowkit.face.head_shape import HeadShape
 from flowkit.face.landmarks import POINTS
 from flowkit.face.regions import regions
 from flowkit.motion.flow import Flow, stabilised
@@ -25,6 +26,7 @@ SHIFTS_PX = ((2.0, -1.0), (5.0, 0.5))
 def face() -> Face:
     """A face without landmarks that moved and turned before the pictures were made."""
     landmarks, transform = np.full((POINTS, 2), np.nan, np.float32), np.eye(2, 3)
+    depth_cm = np.linspace(-0.3, 0.3, DEPTH_MODES)
     return Face(
         pixels=np.random.default_rng(0).random((3, SIZE, SIZE), np.float32),
         regions=regions(landmarks, transform, SIZE),
@@ -35,7 +37,8 @@ def face() -> Face:
         n_faces=0,
         signal=UNMATCHED,
         turn=TURN_DEG,
-        depth_cm=np.linspace(-0.3, 0.3, DEPTH_MODES),
+        shape=HeadShape.of(landmarks, transform, SIZE).corrected(depth_cm),
+        depth_cm=depth_cm,
     )
 
 

@@ -13,6 +13,7 @@ from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.task import _quality, _sample
 from flowkit.face.align import Face
 from flowkit.face.contrast import Signal
+from flowkit.face.head_shape import HeadShape
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Source
 from flowkit.inputs.key_frames import KeyFrames
@@ -41,6 +42,7 @@ def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]
         points,
         1,
         Signal(1.0, 30.0),
+        HeadShape.of(points, identity, SIDE),
     )
     motion = draw.random((2, 2, SIDE, SIDE), np.float32)
     found = Flow(motion, np.zeros((2, 2, 3)), np.zeros(2, np.float32))
