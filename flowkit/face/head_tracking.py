@@ -152,11 +152,12 @@ def follow(
         Its similarities are relative to the crops, in their px.
     """
     similarity, turn, depth_cm = np.stack([np.eye(2, 3)] * 2), turn.copy(), np.zeros(DEPTH_MODES)
+    pictures = [_evenly_lit(onset)] * 3
     for _ in range(_ROUNDS):
-        pictures = [onset]
-        for crop, moved, angles in zip(crops, similarity, turn, strict=True):
-            pictures.append(match_light(onset, _undone(crop, shape, moved, angles), face)[0])
-        frames = np.clip(np.stack([_evenly_lit(p) for p in pictures]), 0, 1)[None]
+        for k, crop in enumerate(crops):
+            picture = _undone(crop, shape, similarity[k], turn[k])
+            pictures[1 + k] = _evenly_lit(match_light(onset, picture, face)[0])
+        frames = np.clip(np.stack(pictures), 0, 1)[None]
         flow = flowkit_kernels.phase_flow(frames, _SOLVER, valid=np.array([valid]), backend="cpu", threads=1)[0]
         fit = tell_apart(flow, shape, inside, valid, turn, rough=True)
         steps = np.cumsum(fit.motion, axis=0)
