@@ -4,16 +4,17 @@ TV-L1 weighs differences of grey values against the smoothness of the flow. Half
 motion would come out shorter in a dark recording, or on dark skin. So the solver sees the pictures of each clip blurred and
 multiplied:
 
-    blur        = BLUR_PX
+    blur        = BLUR_PX noise / contrast, within MIN_BLUR_PX and MAX_BLUR_PX
     data weight = CONTRAST / contrast / (1 + (noise / (NOISIEST contrast))^4)
 
 CONTRAST / contrast makes the weight independent of contrast. That amplifies noise, and where noise is much of what there is, the
-weight falls, so that amplified noise is not taken for motion. The blur takes away what is finer than motion can be found from:
-noise, and detail that a motion of a fraction of its width already turns over. The constants of the weight were
-chosen on synthetic people at exposures of 0.06 to 1 and with noise of 0.6 to 4 grey levels; the blur together with the solver's
-preset "micro", at peaks of 0.1 to 6 px (benchmarks/solver.py): little weight costs length where motion is strong, much weight
-turns noise into motion where it is faint.
-A blur that grows with the noise was tried: it is no better, and it makes the length depend on exposure.
+weight falls, so that amplified noise is not taken for motion. Noise also shortens the flow; the blur grows with it and takes some
+of it away. Some blur helps in any case: detail that is finer than the motion misleads.
+
+The constants were chosen on synthetic people together with the solver's preset "micro": at peaks of 0.1 to 6 px, with noise of 1 to
+4 grey levels and at exposures of 0.25 to 1 (benchmarks/solver.py, exposure.py). Little weight costs length where motion is strong,
+much weight turns noise into motion where it is faint. To the solver a quarter of the exposure is four times the noise: what keeps
+the length there costs some accuracy of faint motion in noisy recordings.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from flowkit.face.statistics import median
 
 CONTRAST = 25.0
 """Contrast at which the data weight is 1, grey levels of 0 to 255: that of a usual face at full exposure."""
-BLUR_PX = 0.6
-"""Standard deviation of the blur."""
-NOISIEST = 0.22
+BLUR_PX = 9.0
+"""Standard deviation of the blur for noise of the strength of the contrast."""
+MIN_BLUR_PX, MAX_BLUR_PX = 0.5, 0.9
+NOISIEST = 0.2
 """Noise relative to contrast at which the data weight is halved."""
 DARKEST = 0.17
 """Noise relative to contrast above which the length of the flow cannot be trusted: at most 0.15 at full exposure and noise 2."""
@@ -114,7 +116,8 @@ class Signal:
         contrast = math.sqrt(max(spread**2 - noise**2, 0.0))
         if not match:
             return cls(noise, contrast)
-        return cls(noise, contrast, data_weight(noise, contrast), BLUR_PX)
+        blur_px = min(max(BLUR_PX * _noise_share(noise, contrast), MIN_BLUR_PX), MAX_BLUR_PX)
+        return cls(noise, contrast, data_weight(noise, contrast), blur_px)
 
     @property
     def is_dark(self) -> bool:
