@@ -282,11 +282,12 @@ def test_the_grid_of_solvers_lies_about_the_default(accuracy: ModuleType) -> Non
 
     micro, grid = solver.presets()["micro"], solver.grid()
     assert len(grid) > 20
-    pictures = np.linspace(0.3, 0.7, 64) + 4 / 255 * np.random.default_rng(0).standard_normal((3, 64, 64))
-    signal = Signal.of(pictures.astype(np.float32), np.ones((64, 64), np.bool_))
-    assert solver.weighed()(signal) == signal
+    noise = np.random.default_rng(0).standard_normal((3, 64, 64)) / 255
+    pictures = [(np.linspace(0.3, 0.7, 64) + levels * noise).astype(np.float32) for levels in (0.5, 2.0, 4.0)]
+    signals = [Signal.of(one, np.ones((64, 64), np.bool_)) for one in pictures]
+    assert [solver.weighed()(signal) for signal in signals] == signals
     for name, one in grid.items():
-        assert (one.params, one.seen(signal)) != (micro.params, signal), name
+        assert (one.params, [one.seen(signal) for signal in signals]) != (micro.params, signals), name
 
 
 def test_each_group_of_solver_scenes_has_its_bar(accuracy: ModuleType) -> None:
