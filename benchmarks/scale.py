@@ -5,7 +5,7 @@
 
 The manifest, the plan and the commit records are real; the shard files are of the recorded length and hold nothing, so they
 take no room. Each step is a process of its own: its time is that of the whole process where the name says "command", else
-that of the step, the start of Python left out; its peak memory is always that of the whole process.
+that of the step, the start of Python left out, and its CPU time likewise; its peak memory is always that of the whole process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -131,73 +131,86 @@ def _sample(clip: Clip) -> dict[str, Any]:
 # --- steps: what is timed in a process of its own
 
 
-def _prepare(manifest: Path, out: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """All that an extraction does before its first task; reading the manifest is timed apart."""
+class Spent(NamedTuple):
+    """Seconds by the clock and on the CPU."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def until_now(cls) -> Spent:
+        """Since the process began, or near it: for differences."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, began: Spent) -> Spent:
+        """What lies between two readings."""
+        return Spent(self.wall - began.wall, self.cpu - began.cpu)
+
+
+def _prepare(manifest: Path, out: Path) -> tuple[Spent, Spent, dict[str, Any]]:
+    """All that an extraction does before its first task: reading the manifest, what comes after it, and what it found."""
     from flowkit.execution.progress import Silent
     from flowkit.extraction.options import RunOptions
     from flowkit.extraction.pipeline import _Run
 
-    clocks = [(time.perf_counter(), time.process_time())]
+    began = Spent.until_now()
     run = _Run(manifest, out, CONFIG, RunOptions(), Silent(), None, Here())
-    clocks.append((time.perf_counter(), time.process_time()))
+    read = Spent.until_now()
     with no_garbage_collection():
         plan = run._prepare()
-    clocks.append((time.perf_counter(), time.process_time()))
-    (began, began_cpu), (read, read_cpu), (done, done_cpu) = clocks
-    seconds = {"manifest": read - began, "prepare": done - read}
-    cpu = {"manifest_cpu": read_cpu - began_cpu, "prepare_cpu": done_cpu - read_cpu}
-    found = {"pending": len(plan.pending), "ok": len(plan.ok), "failed": len(plan.failed), **cpu}
-    return seconds, found
+    reading, preparing = read.since(began), Spent.until_now().since(read)
+    found = {"pending": len(plan.pending), "ok": len(plan.ok), "failed": len(plan.failed)}
+    return reading, preparing, {**found, "parts": {"manifest": reading, "prepare": preparing}}
 
 
-def step_plan(manifest: Path, out: Path) -> tuple[float, dict[str, Any]]:
+def step_plan(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """Read the manifest, plan, publish the plan in a new folder."""
-    seconds, found = _prepare(manifest, out)
-    return sum(seconds.values()), {**found, "parts": seconds}
+    reading, preparing, found = _prepare(manifest, out)
+    return Spent(reading.wall + preparing.wall, reading.cpu + preparing.cpu), found
 
 
-def step_resume(manifest: Path, out: Path) -> tuple[float, dict[str, Any]]:
+def step_resume(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """Take a folder up again: what comes after reading the manifest."""
-    seconds, found = _prepare(manifest, out)
-    return seconds["prepare"], {**found, "parts": seconds}
+    _, preparing, found = _prepare(manifest, out)
+    return preparing, found
 
 
-def step_finalise(manifest: Path, out: Path) -> tuple[float, dict[str, Any]]:
+def step_finalise(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """What an extraction does after its last task, the report apart."""
-    began = time.perf_counter()
+    began = Spent.until_now()
     index = finalise(out)
-    return time.perf_counter() - began, {"clips": len(index), "index_bytes": (out / INDEX_FILE).stat().st_size}
+    return Spent.until_now().since(began), {"clips": len(index), "index_bytes": (out / INDEX_FILE).stat().st_size}
 
 
-def step_load(manifest: Path, out: Path) -> tuple[float, dict[str, Any]]:
+def step_load(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """Load the index; an index that is not current ends the benchmark."""
-    began = time.perf_counter()
+    began = Spent.until_now()
     index = Index.load(out, _refuse)
-    return time.perf_counter() - began, {"clips": len(index)}
+    return Spent.until_now().since(began), {"clips": len(index)}
 
 
-def step_loso(manifest: Path, out: Path) -> tuple[float, dict[str, Any]]:
+def step_loso(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """Which clips are a subject's and which are not; with the ids of the held-out ones."""
     index = Index.load(out, _refuse)
-    began = time.perf_counter()
+    began = Spent.until_now()
     held_out = index.of_person(*PERSON)
     ids, others = index.clip_ids(held_out), np.flatnonzero(~held_out)
-    seconds = time.perf_counter() - began
-    return seconds, {"held_out": len(ids), "others": len(others), "persons": len(index.persons())}
+    spent = Spent.until_now().since(began)
+    return spent, {"held_out": len(ids), "others": len(others), "persons": len(index.persons())}
 
 
 def _refuse(note: str) -> None:
     raise SystemExit(f"scale: the index must be current; got: {note}")
 
 
-def step_build(manifest: Path, out: Path, tasks: str) -> tuple[float, dict[str, Any]]:
+def step_build(manifest: Path, out: Path, tasks: str) -> tuple[Spent, dict[str, Any]]:
     """Make a folder in which so many tasks are committed."""
-    began = time.perf_counter()
+    began = Spent.until_now()
     build(manifest, out, int(tasks))
-    return time.perf_counter() - began, {}
+    return Spent.until_now().since(began), {}
 
 
-STEPS: dict[str, Callable[..., tuple[float, dict[str, Any]]]] = {
+STEPS: dict[str, Callable[..., tuple[Spent, dict[str, Any]]]] = {
     "build": step_build,
     "plan": step_plan,
     "resume": step_resume,
@@ -240,8 +253,8 @@ def command(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> dict[str, 
 def step(name: str, manifest: Path, out: Path, *more: int) -> dict[str, Any]:
     """A step, in a process of its own."""
     found = measure([sys.executable, __file__, "--step", name, "--in", *map(str, (manifest, out, *more))])
-    seconds, printed = found["printed"]
-    return found | {"process_seconds": found["seconds"], "seconds": seconds, "printed": printed}
+    (seconds, cpu_seconds), printed = found["printed"]
+    return found | {"seconds": seconds, "cpu_seconds": cpu_seconds, "printed": printed}
 
 
 def measured(clips: int, folder: Path, repeats: int) -> dict[str, Any]:
