@@ -360,6 +360,34 @@ def test_every_item_comes_back_with_its_outcome(client: Client, tmp_path: Path) 
     assert isinstance(outcomes[-1].error, ConfigError)
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_work_that_a_stop_ends_is_stopped_and_not_lost(client: Client, tmp_path: Path, stopped: bool) -> None:
+    """Ctrl-C in a terminal also reaches the cluster: what it ends may come back before the run looks whether it was stopped."""
+    stop = Stop()
+
+    def ended_by_something_else() -> None:
+        stop.check()
+        client.cancel(list(submission._running), force=True)
+        if stopped:
+            stop.request(Interrupted)
+
+    with ClusterPool(client, slow_squares, expected=expected(tmp_path), timeout_s=60) as pool:
+        submission = pool.submit([1])
+        with pytest.raises(Interrupted if stopped else ClusterLost):
+            list(submission.outcomes(ended_by_something_else))
+
+
+@contextlib.contextmanager
+def slow_squares() -> Iterator[Callable[[int], int]]:
+    """A crew that is still at work when it is cancelled."""
+
+    def square(number: int) -> int:
+        time.sleep(2)
+        return number * number
+
+    yield square
+
+
 def test_a_worker_that_sees_other_files_is_refused(client: Client, tmp_path: Path) -> None:
     """The file changes after the client looked: to the worker it is another one, as on a machine with a disk of its own."""
     pool = ClusterPool(client, squares, expected=expected(tmp_path), timeout_s=60)
