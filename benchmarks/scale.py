@@ -4,8 +4,8 @@
     python benchmarks/scale.py --capacity
 
 The manifest, the plan and the commit records are real; the shard files are of the recorded length and hold nothing, so they
-take no room. Each step is a process of its own: its time is that of the whole process where the name says "command", else
-that of the step, the start of Python left out, and its CPU time likewise; its peak memory is always that of the whole process.
+take no room. Each step is a process of its own: its time and CPU time are those of the whole process where the name says "command",
+else those of the step, the start of Python left out; its peak memory is always that of the whole process.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class Spent(NamedTuple):
     cpu: float
 
     @classmethod
-    def until_now(cls) -> Spent:
-        """Since the process began, or near it: for differences."""
+    def now(cls) -> Spent:
+        """What both clocks show; only differences mean something."""
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, began: Spent) -> Spent:
@@ -153,14 +153,14 @@ def _prepare(manifest: Path, out: Path) -> tuple[Spent, Spent, dict[str, Any]]:
     from flowkit.extraction.options import RunOptions
     from flowkit.extraction.pipeline import _Run
 
-    began = Spent.until_now()
+    began = Spent.now()
     run = _Run(manifest, out, CONFIG, RunOptions(), Silent(), None, Here())
-    read = Spent.until_now()
+    read = Spent.now()
     with no_garbage_collection():
         plan = run._prepare()
-    reading, preparing = read.since(began), Spent.until_now().since(read)
+    reading, preparing = read.since(began), Spent.now().since(read)
     found = {"pending": len(plan.pending), "ok": len(plan.ok), "failed": len(plan.failed)}
-    return reading, preparing, {**found, "parts": {"manifest": reading, "prepare": preparing}}
+    return reading, preparing, {**found, "parts": {"manifest": reading._asdict(), "prepare": preparing._asdict()}}
 
 
 def step_plan(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
@@ -177,25 +177,25 @@ def step_resume(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
 
 def step_finalise(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """What an extraction does after its last task, the report apart."""
-    began = Spent.until_now()
+    began = Spent.now()
     index = finalise(out)
-    return Spent.until_now().since(began), {"clips": len(index), "index_bytes": (out / INDEX_FILE).stat().st_size}
+    return Spent.now().since(began), {"clips": len(index), "index_bytes": (out / INDEX_FILE).stat().st_size}
 
 
 def step_load(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """Load the index; an index that is not current ends the benchmark."""
-    began = Spent.until_now()
+    began = Spent.now()
     index = Index.load(out, _refuse)
-    return Spent.until_now().since(began), {"clips": len(index)}
+    return Spent.now().since(began), {"clips": len(index)}
 
 
 def step_loso(manifest: Path, out: Path) -> tuple[Spent, dict[str, Any]]:
     """Which clips are a subject's and which are not; with the ids of the held-out ones."""
     index = Index.load(out, _refuse)
-    began = Spent.until_now()
+    began = Spent.now()
     held_out = index.of_person(*PERSON)
     ids, others = index.clip_ids(held_out), np.flatnonzero(~held_out)
-    spent = Spent.until_now().since(began)
+    spent = Spent.now().since(began)
     return spent, {"held_out": len(ids), "others": len(others), "persons": len(index.persons())}
 
 
@@ -205,9 +205,9 @@ def _refuse(note: str) -> None:
 
 def step_build(manifest: Path, out: Path, tasks: str) -> tuple[Spent, dict[str, Any]]:
     """Make a folder in which so many tasks are committed."""
-    began = Spent.until_now()
+    began = Spent.now()
     build(manifest, out, int(tasks))
-    return Spent.until_now().since(began), {}
+    return Spent.now().since(began), {}
 
 
 STEPS: dict[str, Callable[..., tuple[Spent, dict[str, Any]]]] = {

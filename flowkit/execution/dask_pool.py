@@ -251,7 +251,7 @@ class ClusterSubmission:
                 self._dispatch()
                 future = _next(self._done, self._pool._client, poll)
                 item, losses = self._running.pop(future)
-                outcome = self._outcome(future, item, losses, poll)
+                outcome = self._outcome(future, item, losses)
                 if outcome is not None:
                     yield item, outcome
         finally:
@@ -266,14 +266,14 @@ class ClusterSubmission:
                 self._running[future] = item, losses
                 future.add_done_callback(self._done.put)
 
-    def _outcome(self, future: Any, item: Any, losses: int, poll: Callable[[], None]) -> Outcome[Any] | None:
+    def _outcome(self, future: Any, item: Any, losses: int) -> Outcome[Any] | None:
         """What became of an item; None if it waits again, for its worker was lost."""
         if future.status == "finished":
             reply: Reply = future.result()
             self._pool._hear(reply.differences)
             return reply.outcome
         if future.status != "error":
-            raise _scheduler_lost(poll)
+            raise _scheduler_lost()
         error = future.exception()
         if losses + 1 >= MAX_LOSSES:
             return Outcome("crashed", detail=f"{type(error).__name__}: {error}")
@@ -290,18 +290,23 @@ class ClusterSubmission:
 
 
 def _next(done: SimpleQueue[Any], client: Any, poll: Callable[[], None]) -> Any:
-    """The future that is done next."""
-    while True:
-        poll()
-        with suppress(Empty):
-            return done.get(timeout=POLL_S)
-        if client.status != "running":
-            raise _scheduler_lost(poll)
+    """The future that is done next.
 
-
-def _scheduler_lost(poll: Callable[[], None]) -> ClusterLost:
-    """The error that says so; where the run was stopped, `poll` raises that instead: Ctrl-C ends a cluster on this machine, too."""
+    Each wait is followed by `poll`: Ctrl-C also ends a cluster on this machine, and what it ended is stopped, not lost.
+    """
     poll()
+    while True:
+        future = None
+        with suppress(Empty):
+            future = done.get(timeout=POLL_S)
+        poll()
+        if future is not None:
+            return future
+        if client.status != "running":
+            raise _scheduler_lost()
+
+
+def _scheduler_lost() -> ClusterLost:
     return ClusterLost(
         "cluster: Dask's scheduler must answer until the run ends; got none. What was committed stays. Run the same command again "
         "to go on."
@@ -326,7 +331,7 @@ def ask(client: Any, function: Callable[[], Any], poll: Callable[[], None]) -> A
         if future.status == "finished":
             return future.result()
         if future.status != "error":
-            raise _scheduler_lost(poll)
+            raise _scheduler_lost()
         error = future.exception()
     finally:
         client.cancel([future], force=True)
