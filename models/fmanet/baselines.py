@@ -1,18 +1,24 @@
-"""Plain networks to measure FMANet against: a shallow one on three flow pictures, and a small CNN on one representation.
+"""Plain networks and classifiers to measure FMANet against.
 
-Both take what FMANet takes, mask what FMANet masks, average down to the same working grid, and leave out what lies outside the
-face, so a difference in score is a difference in representation or in network, and in nothing else.
+All take what FMANet takes, mask what FMANet masks, average down to a grid, and leave out what lies outside the face, so that a
+difference in score is a difference in representation or in classifier, and in nothing else.
+
+The last two are closed forms: `training.train` calls their `fit` in place of epochs. They choose their one number by inner folds of
+the training subjects.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flowkit.errors import EnvironmentMissing
 from fmanet.front_end import (
     LEAST_LENGTH,
     PHASES,
@@ -26,10 +32,25 @@ from fmanet.front_end import (
     strain,
     without_invalid,
 )
-from fmanet.model import Head, Stream
+from fmanet.model import Streams, relative, signed_flow
 from fmanet.settings import CHANNELS, NetworkConfig
+from fmanet.transforms import flip
+
+if TYPE_CHECKING:
+    from fmanet.dataset import Clips
 
 KERNELS: Final = (3, 5, 8)
+WIDER: Final = 3
+"""Times the width of one of FMANet's four streams: then the CNN has as many parameters as FMANet."""
+SIDE: Final = 14
+"""Of the pictures that the closed forms see."""
+SHRINKAGES: Final = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+USUAL_SHRINKAGE: Final = 0.6
+COSTS: Final = (0.3, 1.0, 3.0, 10.0, 30.0)
+USUAL_COST: Final = 3.0
+"""Where there are too few subjects for inner folds."""
+INNER_FOLDS: Final = 5
+MOST_VECTORS: Final = 1_000_000
 
 
 class ShallowStreams(nn.Module):
@@ -80,7 +101,7 @@ class ShallowStreams(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """One stream, as long as FMANet's and twice as wide, on one representation of the motion.
+    """One stream, as long as one of FMANet's and as large as all of them, on one representation of the motion.
 
     Parameters
     ----------
@@ -92,25 +113,230 @@ class SmallCNN(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        by_hand = dataclasses.replace(config, fusion=True, modulation=config.inputs == "mmcof", order="after")
+        by_hand = dataclasses.replace(config, fusion=True, modulation=config.inputs == "mmcof")
         self.front = FrontEnd(by_hand, learned=False)
         pictures = 2 if config.inputs == "both" else 1
-        self.stream = Stream(config.channels * pictures, 2 * config.width)
-        self.head = Head(2 * config.width, config)
+        self.stream = Streams(CHANNELS * pictures, 1, WIDER * config.width, config)
 
     def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
         """(B, 2, 2, H, W), (B, 2) bool, (B, H, W) bool -> (B, classes) float32; errors as in `FMANet.forward`."""
         check_input(flow, valid, region, self.config.working)
         seen = phases_seen(valid, self.config.inputs).any(1)
         pictures = self.pictures(self.front(flow, valid, region), region)
-        averaged = area_average(pictures, self.config.working, self.config.working)  # (B, channels or twice that, h, w)
-        features = torch.where(seen[:, None, None, None], self.stream(averaged), 0.0)
-        logits: Tensor = self.head(area_average(features, self.config.grid, self.config.grid))
+        averaged = area_average(pictures, self.config.working, self.config.working)  # (B, 3 or 6, h, w)
+        logits: Tensor = self.stream(averaged, seen[:, None])[:, 0]
         return logits
 
     def pictures(self, motion: Motion, region: Tensor) -> Tensor:
-        """What the stream looks at, (B, channels, H, W); twice as many channels for both phases."""
+        """Return what the stream looks at, (B, 3, H, W); twice as many channels for both phases."""
         if self.config.inputs in ("cof", "mmcof"):
             return picture_of_both(motion, region)
         seen = [p for p, phase in enumerate(PHASES) if self.config.inputs in ("both", phase)]
         return torch.cat([picture_of_phase(motion, p, region) for p in seen], dim=1)
+
+
+# --- closed forms
+
+
+class ClosedForm(nn.Module):
+    """What the closed forms have in common: signed flow of the phases, relative to a still face, as one row of numbers per clip."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.seen = [p for p, phase in enumerate(PHASES) if config.inputs in ("both", phase)]
+        self.features = len(self.seen) * 2 * SIDE**2
+
+    def rows(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
+        """(B, 2, 2, H, W), (B, 2) bool, (B, H, W) bool -> (B, features) float32; errors as in `FMANet.forward`."""
+        check_input(flow, valid, region, self.config.working)
+        signed, covered = signed_flow(flow, phases_seen(valid, self.config.inputs), region, self.config.working)
+        phases = relative(signed, covered, self.config.floor_px)[:, self.seen]
+        return area_average(phases, SIDE, SIDE).flatten(1)
+
+    def views(self, clips: Clips) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """Rows, in float64, of all clips and of their mirror images; their classes and subjects."""
+        given = (clips.flow, clips.valid, clips.region)
+        with torch.no_grad():
+            rows = torch.cat([self.rows(*given), self.rows(*flip(*given))]).double().cpu()
+        return rows, clips.target.repeat(2).cpu(), clips.subject * 2
+
+
+class LinearDiscriminant(ClosedForm):
+    """Linear discriminant analysis with one covariance, shrunk: (1 - s) S + s mean(diag S) I, equal priors; s by inner folds.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        `inputs` "both", "rise" or "fall"; `classes`, `working` and `floor_px`.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.linear = nn.Linear(self.features, config.classes)
+
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
+        """Return logits (B, classes) float32; arguments and errors as of `FMANet.forward`."""
+        logits: Tensor = self.linear(self.rows(flow, valid, region))
+        return logits.float()
+
+    def fit(self, clips: Clips, seed: int) -> None:
+        """Set the weights from training clips."""
+        rows, target, subjects = self.views(clips)
+        classes = self.config.classes
+
+        def answers(train: Tensor, test: Tensor) -> Tensor:
+            solved = [discriminant(rows[train], target[train], classes, s) for s in SHRINKAGES]
+            return torch.stack([(rows[test] @ weight.T + bias).argmax(1) for weight, bias in solved])
+
+        shrinkage = chosen(SHRINKAGES, USUAL_SHRINKAGE, target, subjects, classes, seed, answers)
+        weight, bias = discriminant(rows, target, classes, shrinkage)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight)
+            self.linear.bias.copy_(bias)
+
+
+def discriminant(rows: Tensor, target: Tensor, classes: int, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Return weights (classes, features) and biases (classes,) of shrunken linear discriminant analysis, float64."""
+    means = torch.stack([rows[target == number].mean(0) for number in range(classes)])
+    left = rows - means[target]
+    # (1 - s) R^T R / n + s t I is inverted by the rows, of which there are fewer than features or about as many.
+    variance = left.square().mean().clamp(min=1e-12)
+    ridge = shrinkage * variance
+    spread = left * ((1 - shrinkage) / len(rows)) ** 0.5
+    inner = spread @ spread.T + ridge * torch.eye(len(rows), dtype=rows.dtype)
+    weight = (means - torch.linalg.solve(inner, spread @ means.T).T @ spread) / ridge
+    return weight, -0.5 * (weight * means).sum(1)
+
+
+class SupportVectors(ClosedForm):
+    """A support vector machine for each class against the others, with a Gaussian kernel; its cost by inner folds.
+
+    The kernel is exp(-|x - y|^2 / (features x variance)). scikit-learn fits it.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        `inputs` "both", "rise" or "fall"; `classes`, `working` and `floor_px`.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self._take(torch.zeros(1, self.features), torch.zeros(config.classes, 1))
+        self.bias = nn.Parameter(torch.zeros(config.classes))
+        self.width = nn.Parameter(torch.ones(1))
+
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
+        """Return decision values (B, classes) float32; arguments and errors as of `FMANet.forward`."""
+        rows = self.rows(flow, valid, region)
+        logits: Tensor = kernel(rows, self.vectors, self.width) @ self.weight.T + self.bias
+        return logits.float()
+
+    def fit(self, clips: Clips, seed: int) -> None:
+        """Set the support vectors from training clips.
+
+        Raises
+        ------
+        EnvironmentMissing
+            scikit-learn is not installed.
+        """
+        rows, target, subjects = self.views(clips)
+        width = rows.shape[1] * rows.var().clamp(min=1e-12)
+        products, classes = kernel(rows, rows, width), self.config.classes
+
+        def answers(train: Tensor, test: Tensor) -> Tensor:
+            solved = [machines(products[train][:, train], target[train], classes, cost) for cost in COSTS]
+            return torch.stack([(products[test][:, train] @ weight.T + bias).argmax(1) for weight, bias in solved])
+
+        cost = chosen(COSTS, USUAL_COST, target, subjects, classes, seed, answers)
+        weight, bias = machines(products, target, classes, cost)
+        used = weight.any(0)
+        with torch.no_grad():
+            self._take(rows[used].float(), weight[:, used].float())
+            self.bias.copy_(bias)
+            self.width.copy_(width)
+
+    def sized_like(self, state: dict[str, Tensor]) -> None:
+        """Make room for as many vectors as stored weights hold, if they hold a number that may be."""
+        count = state["vectors"].shape[0] if "vectors" in state and state["vectors"].ndim else 0
+        if 0 < count <= MOST_VECTORS:
+            self._take(torch.zeros(count, self.features), torch.zeros(self.config.classes, count))
+
+    def _take(self, vectors: Tensor, weight: Tensor) -> None:
+        self.vectors, self.weight = nn.Parameter(vectors), nn.Parameter(weight)
+
+
+def kernel(rows: Tensor, others: Tensor, width: Tensor) -> Tensor:
+    """(N, F), (M, F) -> exp(-|x - y|^2 / width), (N, M)."""
+    apart = rows.square().sum(1)[:, None] - 2 * rows @ others.T + others.square().sum(1)
+    return torch.exp(-apart.clamp(min=0) / width)
+
+
+def machines(products: Tensor, target: Tensor, classes: int, cost: float) -> tuple[Tensor, Tensor]:
+    """Return weights (classes, N) and biases (classes,) of one machine for each class, from kernel values (N, N) of its clips.
+
+    Raises
+    ------
+    EnvironmentMissing
+    """
+    try:
+        from sklearn.svm import SVC  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise EnvironmentMissing(
+            f"train: scikit-learn must be installed for the network svm; got: {error}. Install the extra train: pip install "
+            "'flowkit-mer[train]'."
+        ) from error
+    weight, bias = torch.zeros(classes, len(products), dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
+    for number in range(classes):
+        machine: Any = SVC(C=cost, kernel="precomputed", class_weight="balanced")
+        machine.fit(products.numpy(), (target == number).numpy())
+        weight[number, torch.from_numpy(machine.support_).long()] = torch.from_numpy(machine.dual_coef_[0])
+        bias[number] = float(machine.intercept_[0])
+    return weight, bias
+
+
+def chosen(
+    values: Sequence[float],
+    usual: float,
+    target: Tensor,
+    subjects: Sequence[str],
+    classes: int,
+    seed: int,
+    answers: Callable[[Tensor, Tensor], Tensor],
+) -> float:
+    """Return the value with the best UF1 over inner folds by subject; `usual` where no inner fold can be trained.
+
+    Parameters
+    ----------
+    values : sequence of float
+    usual : float
+    target : (N,) int64
+    subjects : sequence of str
+    classes : int
+    seed : int
+        Deals the subjects to the folds.
+    answers : callable
+        Given rows to train on and rows to answer, both int64: the class of each, for each value, (values, rows).
+    """
+    right, said, truth = (torch.zeros(len(values), classes) for _ in range(3))
+    for train, test in inner_folds(subjects, seed):
+        if len(set(target[train].tolist())) < classes:
+            continue
+        for n, found in enumerate(answers(train, test)):
+            right[n] += torch.bincount(found[found == target[test]], minlength=classes)
+            said[n] += torch.bincount(found, minlength=classes)
+            truth[n] += torch.bincount(target[test], minlength=classes)
+    if not truth.any():
+        return usual
+    uf1 = (2 * right / (said + truth).clamp(min=1)).mean(1)
+    return values[int(uf1.argmax())]
+
+
+def inner_folds(subjects: Sequence[str], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows to train on and rows to answer, so that each subject is answered once."""
+    names = sorted(set(subjects), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    count = min(INNER_FOLDS, len(names))
+    for number in range(count if count > 1 else 0):
+        aside = set(names[number::count])
+        held = torch.tensor([subject in aside for subject in subjects])
+        yield held.logical_not().nonzero()[:, 0], held.nonzero()[:, 0]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowkit.errors import ConfigError
@@ -54,6 +54,18 @@ def _builder(network: Network) -> Callable[[NetworkConfig], nn.Module]:
             f"network {network.name}: {network.builder} must be importable where networks are built; got {error}. Install its "
             "package there, or add its folder to PYTHONPATH."
         ) from error
+
+
+def load_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a network its trained weights; one whose size depends on its training clips is brought to theirs first."""
+    make_room(network, state)
+    network.load_state_dict(state)
+
+
+def make_room(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Bring a network to the size of these weights, if it has a method `sized_like` for that."""
+    if callable(sized_like := getattr(network, "sized_like", None)):
+        sized_like(state)
 
 
 def start_at(network: nn.Module, seed: int) -> None:

@@ -147,13 +147,14 @@ def _filled(network: NetworkConfig, content: bytes, path: Path) -> nn.Module:
     import safetensors.torch
     import torch
 
-    from fmanet.building import build_network
+    from fmanet.building import build_network, make_room
 
     try:
         state = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:  # the last: a type that PyTorch has none of
         raise _refused(path, "be a safetensors file of numbers that PyTorch knows", str(error)) from error
     model = build_network(network, 0)
+    make_room(model, state)
     wanted, found = ({name: (v.dtype, v.shape) for name, v in some.items()} for some in (model.state_dict(), state))
     if wanted != found:
         names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))

@@ -155,8 +155,9 @@ def export_onnx(
     """
     reporter, stop = reporter or Silent(), stop or Stop("export")
     libraries = _libraries()
-    facts, settings, plan = run_folder.open_run(run)
-    keys = member_keys(plan, settings.fingerprint(), facts["clips"]["digest"])
+    facts, _, plan = run_folder.open_run(run)
+    run_folder.refuse_earlier(run, facts)
+    keys = member_keys(plan, facts["fingerprint"], facts["clips"]["digest"])
     chosen = _chosen(plan, fold, seed)
     untrained = [plan.title(member) for member in chosen if not run_folder.read_record(run, plan, member, keys[member])]
     if untrained:

@@ -18,7 +18,7 @@ import torch
 from flowkit.errors import EnvironmentMissing, ShardCorrupt
 from fmanet import checkpoint, run_folder
 from fmanet.batches import derived_seed
-from fmanet.building import build_network
+from fmanet.building import build_network, load_weights
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.flow_origin import alignments
 from fmanet.networks import Network, adopt
@@ -150,7 +150,7 @@ class _Watcher:
 
 def _predicted(settings: RunSettings, state: State, clips: Clips) -> npt.NDArray[np.float64]:
     model = build_network(settings.network, 0)
-    model.load_state_dict(state)
+    load_weights(model, state)
     return predict(model, clips, settings.train)
 
 

@@ -4,8 +4,8 @@
 
 It does with learned parameters what MM-COF does by hand. Symbols, as in MM-COF: Mn_p normalised magnitude of phase p; theta the
 weights of the phases; M_c = sum_p theta_p Mn_p; g = sigmoid(k (M_c - t)), t = mean + c std of M_c over the region;
-M' = clip(M_c (beta + (alpha - beta) g), 0, 1). With `order="after"` and the parameters at their start, `FrontEnd` gives the M' and
-the direction of `flowkit_kernels.mmcof`.
+M' = clip(M_c (beta + (alpha - beta) g), 0, 1). With its parameters at their start, `FrontEnd` gives the M' and the direction of
+`flowkit_kernels.mmcof`.
 
 Shapes: B clips, P phases (rise, fall), H x W as given.
 """
@@ -37,19 +37,17 @@ class Motion(NamedTuple):
     Attributes
     ----------
     phases : (B, 2, H, W)
-        Mn_p; with `order="before"` modulated. Outside the region it may leave 0..1; 0 where the phase is invalid.
+        Mn_p. Outside the region it may leave 0..1; 0 where the phase is invalid.
     directions : (B, 2 phases, 2, H, W)
         Unit vectors, the fall's turned round.
     phase_weights : (B, 2, H, W)
         Of rise and fall; they add up to 1.
-    gate : (B, 1 or 2, H, W)
-        g of the fused magnitude, or of each phase with `order="before"`; 1 without modulation.
+    gate : (B, 1, H, W)
+        g of the fused magnitude; 1 without modulation.
     motion : (B, H, W)
         M', in 0..1.
     direction : (B, 2, H, W)
         Of the combined motion: a unit vector; shorter where the combined motion is below `LEAST_COMBINED`.
-    strains : (B, 2, H, W), or None without `strain`
-        Optical strain of each phase; 1 at its largest inside the region, 0 where the phase has no motion.
     """
 
     phases: Tensor
@@ -58,7 +56,6 @@ class Motion(NamedTuple):
     gate: Tensor
     motion: Tensor
     direction: Tensor
-    strains: Tensor | None
 
 
 def check_input(flow: Tensor, valid: Tensor, region: Tensor, least: int) -> None:
@@ -144,18 +141,6 @@ def strain(flow: Tensor) -> Tensor:
     return squared.clamp(min=LEAST_LENGTH**2).sqrt().reshape(*flow.shape[:-3], *flow.shape[-2:])
 
 
-def normalised_strain(flow: Tensor, magnitudes: Tensor, region: Tensor) -> Tensor:
-    """Strain of each phase over its largest inside the region, (B, 2, H, W); 0 where `magnitudes` knows no motion.
-
-    0 too in pixels at the region's edge, whose differences would reach out of it.
-    """
-    edge = functional.max_pool2d((~region[:, None]).float(), 3, stride=1, padding=1) > 0  # (B, 1, H, W): or outside
-    found = torch.where(edge, 0.0, strain(flow))
-    largest = found.amax((-2, -1), keepdim=True)
-    moving = (magnitudes.amax((-2, -1), keepdim=True) > 0) & (largest > 0)
-    return torch.where(moving, found / torch.where(moving, largest, 1.0), 0.0)
-
-
 def phase_weights(magnitudes: Tensor, start: Tensor, kernel: Tensor) -> Tensor:
     """softmax(s + conv([Mn_1, Mn_2])) over the phases, (B, 2, H, W).
 
@@ -199,28 +184,20 @@ def unit(vector: Tensor) -> Tensor:
     return vector / length
 
 
-def picture(magnitude: Tensor, direction: Tensor, region: Tensor, strains: Tensor | None = None) -> Tensor:
-    """(B, H, W), (B, 2, H, W) -> (B, 3, H, W): magnitude times direction, and magnitude; nothing outside the region.
-
-    With strain (B, H, W) a fourth channel.
-    """
+def picture(magnitude: Tensor, direction: Tensor, region: Tensor) -> Tensor:
+    """(B, H, W), (B, 2, H, W) -> (B, 3, H, W): magnitude times direction, and magnitude; nothing outside the region."""
     bounded = magnitude.clamp(0.0, 1.0)[:, None] * region[:, None]  # the border of a flow has the largest errors
-    channels = [bounded * direction, bounded]
-    if strains is not None:
-        channels.append(strains.clamp(0.0, 1.0)[:, None] * region[:, None])
-    return torch.cat(channels, dim=1)
+    return torch.cat([bounded * direction, bounded], dim=1)
 
 
 def picture_of_phase(motion: Motion, p: int, region: Tensor) -> Tensor:
-    """What a stream sees of phase p, (B, 3 or 4, H, W)."""
-    strains = None if motion.strains is None else motion.strains[:, p]
-    return picture(motion.phases[:, p], motion.directions[:, p], region, strains)
+    """Return what a stream sees of phase p, (B, 3, H, W)."""
+    return picture(motion.phases[:, p], motion.directions[:, p], region)
 
 
 def picture_of_both(motion: Motion, region: Tensor) -> Tensor:
-    """What a stream sees of the combined motion, (B, 3 or 4, H, W); strain is weighed as the phases are."""
-    strains = None if motion.strains is None else (motion.phase_weights * motion.strains).sum(1)
-    return picture(motion.motion, motion.direction, region, strains)
+    """Return what a stream sees of the combined motion, (B, 3, H, W)."""
+    return picture(motion.motion, motion.direction, region)
 
 
 def area_average(maps: Tensor, height: int, width: int) -> Tensor:
@@ -243,18 +220,27 @@ def _shares(size: int, cells: int, like: Tensor) -> Tensor:
     return (overlap.clamp(min=0.0) / size).to(like.dtype)
 
 
+def bounded(start: float, offset: Tensor) -> Tensor:
+    """Return a positive number that training may move: `start` at an offset of 0, between a quarter and four times it."""
+    return start * 4.0 ** torch.tanh(offset)
+
+
 class FrontEnd(nn.Module):
     """Flow to `Motion`: the functions above, with their parameters.
+
+    Every parameter is an offset from its hand-set start: 0 is MM-COF. `alpha`, `beta` and `k` stay within a factor of four of their
+    start, `c` within two standard deviations of its own. Numbers without axes are trained at a rate of their own
+    (`TrainSettings.scalar_rate`); at the rate of the weights they hardly move.
 
     Parameters
     ----------
     config : NetworkConfig
-        `inputs`, `modulation`, `fusion`, `order`, `floor_px` and the start of the parameters.
+        `inputs`, `modulation`, `fusion`, `floor_px` and the start of the parameters.
     learned : bool
         False: the start stays as it is (buffers), as the baselines need it.
     """
 
-    start: Tensor
+    balance: Tensor
     kernel: Tensor
     alpha: Tensor
     beta: Tensor
@@ -266,10 +252,9 @@ class FrontEnd(nn.Module):
         self.config = config
         values: dict[str, Tensor] = {}
         if config.fusion:
-            values["start"] = torch.tensor([math.log(config.theta_1), math.log(1 - config.theta_1)])
-            values["kernel"] = torch.zeros(2, 2)
+            values |= {"balance": torch.tensor(0.0), "kernel": torch.zeros(2, 2)}
         if config.modulation:
-            values |= {name: torch.tensor(float(getattr(config, name))) for name in ("alpha", "beta", "k", "c")}
+            values |= {name: torch.tensor(0.0) for name in ("alpha", "beta", "k", "c")}
         for name, value in values.items():
             if learned:
                 self.register_parameter(name, nn.Parameter(value))
@@ -281,26 +266,24 @@ class FrontEnd(nn.Module):
         valid = phases_seen(valid, self.config.inputs)
         flow = without_invalid(flow, valid)
         phases, directions = normalised_magnitudes(flow, valid, region, self.config.floor_px)
-        strains = normalised_strain(flow, phases, region) if self.config.strain else None
         weights = self.weights(phases)
-        if self.config.order == "before":
-            phases, gate = self.modulated(phases, region)
         weighted = weights * phases  # (B, P, H, W)
-        combined = weighted.sum(1, keepdim=True)  # (B, 1, H, W)
-        if self.config.order == "after":
-            combined, gate = self.modulated(combined, region)
+        combined, gate = self.modulated(weighted.sum(1, keepdim=True), region)  # (B, 1, H, W)
         direction = unit((weighted[:, :, None] * directions).sum(1))  # (B, P, 2, H, W) -> (B, 2, H, W)
-        return Motion(phases, directions, weights, gate, combined[:, 0], direction, strains)
+        return Motion(phases, directions, weights, gate, combined[:, 0], direction)
 
     def weights(self, magnitudes: Tensor) -> Tensor:
-        """Weights of the phases, (B, 2, H, W)."""
+        """Return the weights of the phases, (B, 2, H, W)."""
         if not self.config.fusion:
             return torch.full_like(magnitudes, 0.5)
-        return phase_weights(magnitudes, self.start, self.kernel)
+        theta_1 = self.config.theta_1
+        start = torch.stack([math.log(theta_1) + self.balance, math.log(1 - theta_1) - self.balance])
+        return phase_weights(magnitudes, start, self.kernel)
 
     def modulated(self, magnitudes: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitudes (B, P, H, W) after modulation, in 0..1, and the gate."""
+        """Return magnitudes (B, P, H, W) after modulation, in 0..1, and the gate."""
         if not self.config.modulation:
             return magnitudes.clamp(0.0, 1.0), torch.ones_like(magnitudes)
-        modulated, gate = modulate(magnitudes, region, self.alpha, self.beta, self.k, self.c)
+        alpha, beta, k = (bounded(getattr(self.config, name), getattr(self, name)) for name in ("alpha", "beta", "k"))
+        modulated, gate = modulate(magnitudes, region, alpha, beta, k, self.config.c + 2 * torch.tanh(self.c))
         return modulated.clamp(0.0, 1.0), gate

@@ -49,7 +49,8 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignm
     FoldsMissing, CheckpointRefused, ShardCorrupt, ConfigError
     """
     facts, settings, plan = run_folder.open_run(run)
-    records = require_records(run, facts, settings, plan)
+    run_folder.refuse_earlier(run, facts)
+    records = require_records(run, facts, plan)
     clips = ShardDataset(shards, None, size=facts["clips"]["shape"][-1], mixed_alignment=True).clips()
     if clips.units != facts["clips"]["units"]:
         raise ConfigError(

@@ -1,29 +1,37 @@
-"""FMANet: flow of the rise and the fall in, class logits out; what MM-COF does by hand, done inside with learned parameters.
+"""FMANet: flow of the rise and the fall in, class logits out. Read from top to bottom; MM-COF itself is in `front_end`.
 
-`front_end` turns the flow into pictures of motion; here is the network behind it.
+    flow -> signed flow, relative to a still face -> modulate -> rise, fall, difference, lengths -.
+      '---> MM-COF with learned parameters (front_end), full resolution ----------------------------+-> attend -> streams -> logits
 
-    flow -> magnitudes, directions -> modulate, fuse -> pictures -> 28 x 28 -> streams -> attention -> dropout -> head
-           '---------- front end, full resolution, float32 ---------'
+- Dual-phase analysis: the fall is turned round (a fall is roughly the rise run backwards); a stream sees rise, fall and their
+  difference. The difference is what onset and offset disagree about; the noise of the apex, which is in both phases, is not in it.
+- Magnitude modulation: a learned, bounded power of the length of each vector, and the gate of MM-COF. Both start by hand.
+- Fusion: early. Both phases, their difference and MM-COF meet at each place in the first convolution.
+- Motion attention: a factor for each place, from how well both phases agree there, how strong the motion is, and which part of the
+  face it is. Starts at 1 everywhere.
+- Light streams: several small networks, each of which learns to answer alone; the answer is the mean of theirs.
 
-How sure we are of each part. The paper (arXiv 2510.07810) could be read in its abstract and in public summaries only.
-From the abstract: dual-phase analysis, magnitude modulation, adaptive fusion, focus on salient regions, all learned inside.
-From summaries: two streams that take flow directly; the formulas of the normalised and of the combined magnitude; that the
-modulation is threshold-based. Everything else is ours: the form of the gate and of the fusion weights, the turning round of
-the fall, the stream of the fused map, the attention, the streams' layers, the map kept to the end, every default value.
+How sure we are of each part. The paper (arXiv 2510.07810) could be read in its abstract and in public summaries only. From the
+abstract: dual-phase analysis, magnitude modulation, adaptive fusion, focus on salient regions, all learned inside. From summaries:
+streams that take flow directly; the formulas of MM-COF. Everything else is ours: the scale, the power, the turning round of the
+fall, the form of the attention, the streams, the heads, every default value. benchmarks/README.md says what each part is worth.
 
-Shapes: B clips, P phases (rise, fall), S streams, C features, H x W as given, h x w on the way to the G x G map.
-No operation looks at the values to decide what to do next, so `torch.func.functional_call` and `vmap` over stacked
-parameters work, and so does export.
+Shapes: B clips, P phases (rise, fall), C channels, K streams, H x W as given, h x w the working grid, G x G the map that is kept.
+No operation looks at the values to decide what to do next, so `torch.func.functional_call` and `vmap` over stacked parameters work,
+and so does export.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, cast
+import math
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fmanet.front_end import (
+    LEAST_LENGTH,
     PHASES,
     FrontEnd,
     Motion,
@@ -31,62 +39,231 @@ from fmanet.front_end import (
     check_input,
     phases_seen,
     picture_of_both,
-    picture_of_phase,
+    without_invalid,
 )
 from fmanet.settings import NetworkConfig
 
 GROUPS: Final = 4
-"""Of features that are normalised together."""
-REDUCTION: Final = 4
-"""Features for one hidden unit of the channel attention."""
+"""Of features of a stream that are normalised together."""
+LEAST_STRENGTH: Final = 0.01
+"""Below this, relative to the clip's motion, a power changes nothing more: its slope stays finite."""
+POWER_RANGE: Final = 0.75
+"""How far the power of modulation may go from 1, either way."""
+LEAST_AGREEMENT: Final = 0.05
+"""Product of two relative lengths below which phases neither agree nor disagree."""
+FEATURES_OF_A_PHASE: Final = 3
+"""Channels: right, down, length."""
+SHARE_HEARD: Final = 0.5
+"""Of the streams, that answer for a clip in training: each has to be right without the others."""
 
 
-class Stream(nn.Sequential):
-    """Two light convolutions: (B, channels, h, w) -> (B, width, about h / 4, about w / 4), never less than h // 4."""
+# --- signed flow
 
-    def __init__(self, channels: int, width: int) -> None:
-        # Strides instead of pooling: flow is smooth, and the second convolution at full stride cost as much as all the rest.
-        # Not BatchNorm: folds are small, and stacked networks must not share statistics.
-        super().__init__(
-            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),  # (B, width, h / 2, w / 2)
-            nn.GroupNorm(GROUPS, width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False),  # (B, width, h / 4, w / 4)
-            nn.GroupNorm(GROUPS, width),
-            nn.ReLU(),
-        )
+
+def signed_flow(flow: Tensor, valid: Tensor, region: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return rise and fall on the working grid, the fall turned round.
+
+    Parameters
+    ----------
+    flow : (B, 2, 2, H, W) float32
+    valid : (B, 2) bool
+        Phases that may be looked at; others become zero.
+    region : (B, H, W) bool
+        Inside the face; what lies outside is zero.
+    side : int
+        Of the grid, in its pixels; flow keeps its unit.
+
+    Returns
+    -------
+    (B, 2, 2, h, w) float32
+        Phase, component.
+    (B, 1, h, w) float32
+        Share of each place that lies inside the face.
+    """
+    inside = torch.where(region[:, None, None], without_invalid(flow, valid), 0.0)
+    turned = torch.stack([inside[:, 0], -inside[:, 1]], dim=1)
+    return area_average(turned, side, side), area_average(region[:, None].float(), side, side)
+
+
+def relative(signed: Tensor, covered: Tensor, floor: float) -> Tensor:
+    """Divide each phase by its root mean square inside the face and by `floor`, what a still face shows.
+
+    So a phase that is no stronger than `floor` stays weak, and a strong one comes out at 1 on average.
+
+    Parameters
+    ----------
+    signed : (B, P, 2, h, w) float32
+    covered : (B, 1, h, w) float32
+    floor : float, in the unit of the flow
+    """
+    count = covered.sum((-2, -1)).clamp(min=1.0)  # (B, 1)
+    mean = signed.square().sum((2, 3, 4)) / count  # (B, P)
+    scale = (mean + floor**2).clamp(min=LEAST_LENGTH**2).sqrt()
+    return signed / scale[:, :, None, None, None]
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """(..., 2, h, w) -> (..., h, w); slopes stay finite."""
+    return vectors.square().sum(-3).clamp(min=LEAST_STRENGTH**2).sqrt()
+
+
+class Modulation(nn.Module):
+    """v |v|^(power - 1): above 1 strong motion counts for more, below 1 weak motion does. The power is learned."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = math.atanh((start - 1) / POWER_RANGE)
+        self.offset = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, P, 2, h, w) relative flow -> the same, modulated."""
+        power = 1 + POWER_RANGE * torch.tanh(self.start + self.offset)
+        return vectors * lengths(vectors).unsqueeze(-3) ** (power - 1)
+
+
+# --- motion attention
 
 
 class MotionAttention(nn.Module):
-    """Channel, then spatial attention, each added to what comes in; both start at zero, so the whole starts at identity."""
+    """A factor from 0 to 2 for each place: 1 + tanh(agreement + strength + place), each with learned weights that start at zero.
 
-    def __init__(self, channels: int) -> None:
+    A face and its mirror image get mirrored factors.
+    """
+
+    def __init__(self, grid: int, phases: int) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(channels, channels // REDUCTION)
-        self.excite = nn.Linear(channels // REDUCTION, channels)
-        self.place = nn.Conv2d(2, 1, 3, padding=1)
-        for layer in (self.excite, self.place):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(cast(Tensor, layer.bias))
+        if phases == 2:
+            self.agreement = nn.Parameter(torch.tensor(0.0))
+        self.strength = nn.Parameter(torch.tensor(0.0))
+        self.place = nn.Parameter(torch.zeros(grid, (grid + 1) // 2))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, G, G) -> the same, attended; and the spatial factor (B, G, G), from 0 to 2, 1 where it changes nothing."""
-        channel = torch.tanh(self.excite(torch.relu(self.squeeze(features.mean((-2, -1))))))  # (B, C, G, G) -> (B, C)
-        features = features + features * channel[:, :, None, None]
-        summary = torch.stack([features.mean(1), features.amax(1)], dim=1)  # (B, C, G, G) -> (B, 2, G, G)
-        place = torch.tanh(self.place(summary))  # (B, 1, G, G)
-        return features + features * place, 1.0 + place[:, 0]
+    def forward(self, motion: Tensor) -> Tensor:
+        """(B, P, 2, h, w) -> (B, h, w)."""
+        strength = motion.square().sum(2).mean(1)  # (B, h, w)
+        evidence = self.strength * strength / (1 + strength)
+        if motion.shape[1] == 2:
+            evidence = evidence + self.agreement * agreement(motion)
+        left = self.place
+        place = torch.cat([left, left[:, : left.shape[0] // 2].flip(1)], dim=1)  # (G, G)
+        return 1 + torch.tanh(evidence + smooth(place, motion.shape[-2], motion.shape[-1]))
+
+
+def agreement(motion: Tensor) -> Tensor:
+    """Cosine between rise and turned fall around each place, (B, 2, 2, h, w) -> (B, h, w); near 0 where there is little motion."""
+    around = functional.avg_pool2d(motion.flatten(1, 2), 3, stride=1, padding=1).reshape(motion.shape)
+    product = (around[:, 0] * around[:, 1]).sum(1)
+    return product / (lengths(around).prod(1) + LEAST_AGREEMENT)
+
+
+def smooth(coarse: Tensor, height: int, width: int) -> Tensor:
+    """(g, g) -> (height, width), linear between the middles of the coarse places; two products, so that export works."""
+    return _hats(height, coarse.shape[0], coarse) @ coarse @ _hats(width, coarse.shape[1], coarse).transpose(0, 1)
+
+
+def _hats(size: int, places: int, like: Tensor) -> Tensor:
+    """(size, places): weight of each coarse place at each pixel; rows add up to 1."""
+    at = (torch.arange(size, device=like.device, dtype=torch.float32) + 0.5) * (places / size) - 0.5
+    at = at.clamp(0, places - 1)[:, None]
+    return (1 - (at - torch.arange(places, device=like.device)).abs()).clamp(min=0).to(like.dtype)
+
+
+# --- light streams
+
+
+class Dropout(nn.Module):
+    """Drops a share of the numbers while training, as `nn.Dropout`, whose generator took longer than a convolution on a CPU."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the same shape; what is kept is scaled up, so that the mean stays."""
+        if not self.training or not self.share:
+            return features
+        kept = (torch.rand_like(features) >= self.share).to(features.dtype)
+        return features * (kept / (1 - self.share))
+
+
+class Streams(nn.Module):
+    """K small networks side by side, as one of grouped convolutions: (B, C, h, w) -> logits of each, (B, K, classes) float32.
+
+    Parameters
+    ----------
+    channels : int
+        Of what each stream sees.
+    count, width : int
+        K, and the features of each.
+    config : NetworkConfig
+        `grid`, `pooling`, `dropout`, `classes`.
+    apart : bool
+        Each stream has channels of its own, side by side in the input; else all see the same.
+    """
+
+    def __init__(self, channels: int, count: int, width: int, config: NetworkConfig, *, apart: bool = False) -> None:
+        super().__init__()
+        self.count, self.grid, self.pooling = count, config.grid, config.pooling
+        wide, groups = count * width, count if apart else 1
+        # Strides instead of pooling: flow is smooth, and the second convolution at full stride cost as much as all the rest.
+        # Not BatchNorm: folds are small, and stacked networks must not share statistics.
+        self.layers = nn.Sequential(
+            nn.Conv2d(
+                channels * groups, wide, 3, stride=2, padding=1, bias=False, groups=groups
+            ),  # (B, wide, h / 2, w / 2)
+            nn.GroupNorm(GROUPS * count, wide),
+            nn.ReLU(),
+            nn.Conv2d(wide, wide, 3, stride=2, padding=1, bias=False, groups=count),  # (B, wide, h / 4, w / 4)
+            nn.GroupNorm(GROUPS * count, wide),
+            nn.ReLU(),
+        )
+        self.dropout = Dropout(config.dropout)
+        side = 1 if config.pooling == "global" else config.grid
+        self.heads = nn.Conv2d(wide, count * config.classes, side, groups=count)
+
+    def forward(self, channels: Tensor, seen: Tensor) -> Tensor:
+        """(B, C, h, w), and (B, K) bool: whether a stream has anything to look at -> (B, K, classes)."""
+        features = area_average(self.layers(channels), self.grid, self.grid)
+        if self.pooling == "global":
+            features = features.mean((-2, -1), keepdim=True)
+        apart = torch.unflatten(features, 1, (self.count, -1))
+        features = torch.where(seen[:, :, None, None, None], apart, 0.0).flatten(1, 2)  # not even a norm's bias is left
+        answers = self.heads(self.dropout(features)).flatten(1).float()
+        return torch.unflatten(answers, 1, (self.count, -1))
+
+
+def mean_answer(answers: Tensor, seen: Tensor, training: bool) -> Tensor:
+    """Return the mean over the streams that see something; in training over some of them, drawn anew for each clip.
+
+    Parameters
+    ----------
+    answers : (B, K, classes) float32
+    seen : (B, K) bool
+    training : bool
+
+    Returns
+    -------
+    (B, classes) float32
+    """
+    heard = able = seen | ~seen.any(1, keepdim=True)
+    if training:
+        drawn = able & (torch.rand_like(answers[:, :, 0]) < SHARE_HEARD)
+        heard = drawn | (able & ~drawn.any(1, keepdim=True))
+    weight = heard.float()
+    return (answers * weight[:, :, None]).sum(1) / weight.sum(1, keepdim=True)
+
+
+# --- the network
 
 
 class Maps(NamedTuple):
-    """What a reader may want to see of a forward pass: `Motion` but the pictures' parts, and the attention.
+    """What a reader may want to see of a forward pass.
 
     Attributes
     ----------
     phases, phase_weights, gate, motion, direction
         As in `Motion`.
-    attention : (B, G, G) float32
-        Factor on the features of each place, from 0 to 2; 1 where it changes nothing, and without attention.
+    attention : (B, h, w) float32
+        Factor on what the streams see of each place, from 0 to 2; 1 where it changes nothing, and without attention.
     """
 
     phases: Tensor
@@ -115,17 +292,21 @@ class FMANet(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.seen = [phase for phase in PHASES if config.inputs in ("both", phase)]
-        self.front = FrontEnd(config)
-        names = ["phase"] if config.share_streams else self.seen
-        self.streams = nn.ModuleDict({name: Stream(config.channels, config.width) for name in [*names, "fused"]})
-        features = config.width * (len(self.seen) + 1)
+        self.seen = [p for p, phase in enumerate(PHASES) if config.inputs in ("both", phase)]
+        self.front = FrontEnd(config, learned=config.fusion)
+        phases = len(self.seen)
+        if config.modulation:
+            self.modulation = Modulation(config.power)
         if config.attention:
-            self.attention = MotionAttention(features)
-        self.head = Head(features, config)
+            self.attention = MotionAttention(config.grid, phases)
+        if config.fusion:
+            channels = FEATURES_OF_A_PHASE * phases + 2 * (phases - 1) + 3  # a phase's, the difference, MM-COF
+            self.streams = Streams(channels, config.streams, config.width, config)
+        else:
+            self.streams = Streams(FEATURES_OF_A_PHASE, config.streams, config.width, config, apart=True)
 
     def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
-        """Logits of each clip.
+        """Return logits of each clip.
 
         Parameters
         ----------
@@ -144,79 +325,44 @@ class FMANet(nn.Module):
         ------
         ShapeError
         """
-        attended, _ = self.attended(self.features(self.motion(flow, valid, region), valid, region))
-        logits: Tensor = self.head(attended)
-        return logits
+        check_input(flow, valid, region, self.config.working)
+        valid = phases_seen(valid, self.config.inputs)
+        phases, attention = self.attended(flow, valid, region)
+        motion = self.front(flow, valid, region) if self.config.fusion else None
+        channels, seen = self.channels(phases, attention, valid, motion, region)
+        return mean_answer(self.streams(channels, seen), seen, self.training)
 
     def maps(self, flow: Tensor, valid: Tensor, region: Tensor) -> Maps:
-        """Maps of gate, phase weights, motion and attention of the same pass as `forward`; the same arguments."""
-        motion = self.motion(flow, valid, region)
-        _, attention = self.attended(self.features(motion, valid, region))
-        shown = (motion.phases, motion.phase_weights, motion.gate, motion.motion, motion.direction)
-        return Maps(*shown, attention)
-
-    def motion(self, flow: Tensor, valid: Tensor, region: Tensor) -> Motion:
-        """What the front end makes of the flow."""
+        """Return MM-COF, its gate and phase weights, and the attention of the same pass as `forward`; the same arguments."""
         check_input(flow, valid, region, self.config.working)
-        motion: Motion = self.front(flow, valid, region)
-        return motion
-
-    def features(self, motion: Motion, valid: Tensor, region: Tensor) -> Tensor:
-        """Features of every stream side by side, (B, C, G, G); zero where their phase is not valid."""
         valid = phases_seen(valid, self.config.inputs)
-        names, pictures, present = [], [], []
-        for phase in self.seen:
-            p = PHASES.index(phase)
-            names.append("phase" if self.config.share_streams else phase)
-            pictures.append(picture_of_phase(motion, p, region))
-            present.append(valid[:, p])
-        names.append("fused")
-        pictures.append(picture_of_both(motion, region))
-        present.append(valid.any(1))
+        _, attention = self.attended(flow, valid, region)
+        motion: Motion = self.front(flow, valid, region)
+        return Maps(motion.phases, motion.phase_weights, motion.gate, motion.motion, motion.direction, attention)
+
+    def attended(self, flow: Tensor, valid: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the phases that are seen, (B, P, 2, h, w), relative and modulated, and the attention, (B, h, w)."""
         side = self.config.working
-        # S times (B, channels, H, W) -> (B, channels, h, w) -> (B, width, h / 4, w / 4)
-        # Where no phase is, not even a norm's bias is left.
-        streams = [
-            torch.where(here[:, None, None, None], self.streams[name](area_average(maps, side, side)), 0.0)
-            for name, here, maps in zip(names, present, pictures, strict=True)
-        ]
-        return area_average(torch.cat(streams, dim=1), self.config.grid, self.config.grid)
+        signed, covered = signed_flow(flow, valid, region, side)
+        phases = relative(signed, covered, self.config.floor_px)[:, self.seen]
+        if self.config.modulation:
+            phases = self.modulation(phases)
+        if self.config.attention:
+            return phases, self.attention(phases)
+        return phases, torch.ones_like(phases[:, 0, 0])
 
-    def attended(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, C, G, G) after attention, and its spatial factor (B, G, G)."""
-        if not self.config.attention:
-            return features, torch.ones_like(features[:, 0], dtype=torch.float32)
-        attended, attention = self.attention(features)
-        return attended, attention.float()
-
-
-class Dropout(nn.Module):
-    """Drops a share of the numbers while training, as `nn.Dropout`, whose generator took longer than a convolution on a CPU."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The same shape; what is kept is scaled up, so that the mean stays."""
-        if not self.training or not self.share:
-            return features
-        kept = (torch.rand_like(features) >= self.share).to(features.dtype)
-        return features * (kept / (1 - self.share))
-
-
-class Head(nn.Module):
-    """Dropout and a linear layer over the map, or over its mean: (B, C, G, G) -> (B, classes) float32."""
-
-    def __init__(self, features: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.pooling = config.pooling
-        self.dropout = Dropout(config.dropout)
-        places = 1 if config.pooling == "global" else config.grid**2
-        self.linear = nn.Linear(features * places, config.classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits."""
-        pooled = features.mean((-2, -1)) if self.pooling == "global" else features.flatten(1)  # (B, C) or (B, C G G)
-        logits: Tensor = self.linear(self.dropout(pooled))
-        return logits.float()
+    def channels(
+        self, phases: Tensor, attention: Tensor, valid: Tensor, motion: Motion | None, region: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the streams see, (B, C, h, w), and which of them see a phase that is valid, (B, K)."""
+        each = torch.cat([phases, lengths(phases).unsqueeze(2)], dim=2)  # (B, P, 3, h, w)
+        valid = valid[:, self.seen]
+        each = each * valid[:, :, None, None, None]
+        if motion is None:
+            turns = [k % len(self.seen) for k in range(self.config.streams)]
+            return (each[:, turns] * attention[:, None, None]).flatten(1, 2), valid[:, turns]
+        parts = [*each.unbind(1)]
+        if len(self.seen) == 2:
+            parts.append((phases[:, 0] - phases[:, 1]) * valid.all(1)[:, None, None, None])
+        parts.append(area_average(picture_of_both(motion, region), *phases.shape[-2:]))
+        return torch.cat(parts, dim=1) * attention[:, None], valid.any(1, keepdim=True).expand(-1, self.config.streams)

@@ -22,6 +22,7 @@ from flowkit.named_code import is_name
 
 Inputs = Literal["both", "rise", "fall", "cof", "mmcof"]
 INPUTS: Final[tuple[Inputs, ...]] = typing.get_args(Inputs)
+PHASES: Final[tuple[Inputs, ...]] = ("both", "rise", "fall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,10 @@ PAPER: Final = (
     "The method is that of arXiv 2510.07810 (FMANet), of which only the abstract and third-party summaries could be read, not the "
     "body. So this is an implementation of the method, not a reproduction of that paper's numbers."
 )
+PLAIN: Final = (
+    "No network but a plain classifier, to measure networks against. The method of flowkit is that of arXiv 2510.07810 (FMANet), "
+    "of which only the abstract and third-party summaries could be read."
+)
 OWN: Final = "This network is not part of flowkit: the program that trained it brought it along."
 ABOVE: Final = "the paper above"
 _REGISTERED: Final[dict[str, Network]] = {
@@ -67,7 +72,7 @@ _REGISTERED: Final[dict[str, Network]] = {
         Network(
             "fmanet",
             "fmanet.model:FMANet",
-            ("both", "rise", "fall"),
+            PHASES,
             PAPER,
             (
                 (
@@ -81,8 +86,8 @@ _REGISTERED: Final[dict[str, Network]] = {
                 ),
                 (
                     "ours",
-                    "the form of the gate and of the phase weights; the fall turned round; the stream of the fused map; the "
-                    "attention; the layers; the map kept to the end; training; every default value",
+                    "the scale of signed flow, the power and the form of the gate, the fall turned round and subtracted, the "
+                    "attention, the streams that answer alone, the map kept to the end, training, every default value",
                 ),
             ),
             ABOVE,
@@ -94,6 +99,39 @@ _REGISTERED: Final[dict[str, Network]] = {
                 ("FMANet without attention", {"attention": False}),
                 ("FMANet", {}),
             ),
+        ),
+        Network(
+            "lda",
+            "fmanet.baselines:LinearDiscriminant",
+            PHASES,
+            PLAIN,
+            (
+                ("textbook", "linear discriminant analysis with a shrunken covariance, in closed form"),
+                (
+                    "ours",
+                    "signed flow of 14 x 14 places as its input; its shrinkage by inner folds of the training subjects",
+                ),
+            ),
+            ABOVE,
+            (("LDA, rise only", {"inputs": "rise"}), ("LDA, both phases", {})),
+        ),
+        Network(
+            "svm",
+            "fmanet.baselines:SupportVectors",
+            PHASES,
+            PLAIN,
+            (
+                (
+                    "textbook",
+                    "support vector machines with a Gaussian kernel, one class against the others (scikit-learn)",
+                ),
+                (
+                    "ours",
+                    "signed flow of 14 x 14 places as its input; its cost by inner folds of the training subjects",
+                ),
+            ),
+            ABOVE,
+            (("SVM, rise only", {"inputs": "rise"}), ("SVM, both phases", {})),
         ),
         Network(
             "shallow",

@@ -130,8 +130,9 @@ def write_report(out: Path, *, clips: int = 12, scores: dict[str, Any] | None = 
 
 def _read(out: Path, wanted: int, scores: dict[str, Any]) -> _Contents:
     stored, settings, plan = run_folder.open_run(out)
+    run_folder.refuse_earlier(out, stored)
     rows, classes = gather(out)
-    records = require_records(out, stored, settings, plan)
+    records = require_records(out, stored, plan)
     log = [line for member, record in records.items() for line in _log(out, plan, member, record)]
     chosen = _chosen([row for row in rows if row.seed == plan.seeds[0]], classes, wanted)
     examples, unseen = _examples(out, stored, settings, plan, chosen)

@@ -68,10 +68,15 @@ def example_maps(examples: Sequence[Example], config: NetworkConfig, units: str)
 
 def _missing(config: NetworkConfig, has_maps: bool) -> str:
     """Maps that the network does not have, in words."""
-    present = {"gate": config.modulation, "phase weights": config.fusion, "attention": config.attention}
+    present = {"gate": _has_gate(config), "phase weights": config.fusion, "attention": config.attention}
     if not has_maps:
         return "gate, phase weights or attention"
     return ", no ".join(name for name, there in present.items() if not there)
+
+
+def _has_gate(config: NetworkConfig) -> bool:
+    """Without fusion no stream sees MM-COF."""
+    return config.modulation and config.fusion
 
 
 def _scales(examples: Sequence[Example]) -> _Scales:
@@ -100,7 +105,7 @@ def _legend(config: NetworkConfig, has_maps: bool, scales: _Scales, units: str) 
     dampened, raised = f"{1 - scales.attention:.3g}", f"{1 + scales.attention:.3g}"
     bars = (
         (
-            config.modulation,
+            _has_gate(config),
             HEAT,
             "Gate: dark 0, weak motion, scaled by beta; bright 1, strong motion, scaled by alpha.",
         ),
@@ -112,7 +117,7 @@ def _legend(config: NetworkConfig, has_maps: bool, scales: _Scales, units: str) 
         (
             config.attention,
             BALANCE,
-            f"Attention: factor on the features; blue {dampened}; white 1, unchanged; red {raised}.",
+            f"Attention: factor on what the streams see; blue {dampened}; white 1, unchanged; red {raised}.",
         ),
     )
     for there, colours, text in bars:
@@ -148,10 +153,8 @@ def _panels(example: Example, config: NetworkConfig, scales: _Scales) -> dict[st
     if maps is not None:
         strength, direction = (maps.motion[0] * clip.region[0]).numpy(), maps.direction[0].numpy()
         panels["motion"] = mmcof_picture(np.stack([*(strength * direction), strength]))
-        gates = maps.gate[0].double().numpy()
-        names = ("gate",) if len(gates) == 1 else tuple(f"gate of the {phase}" for phase in PHASES)
-        if config.modulation:
-            panels |= {name: _face(gate, HEAT, inside) for name, gate in zip(names, gates, strict=True)}
+        if _has_gate(config):
+            panels["gate"] = _face(maps.gate[0, 0].double().numpy(), HEAT, inside)
         if config.fusion:
             weight = maps.phase_weights[0, 0].double().numpy() - 0.5
             panels["weight of the rise"] = _face(0.5 + weight / (2 * scales.weight), BALANCE, inside)

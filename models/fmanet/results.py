@@ -20,7 +20,6 @@ from fmanet.intervals import Intervals, subject_interval
 from fmanet.metrics import METRICS, Scores, by_seed, by_subject, score_rows, seed_average, spread
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.prediction_table import Prediction, parse_table, write_table
-from fmanet.settings import RunSettings
 
 SCORE_COLUMNS = ("of", "clips", "UF1", "UAR", "ACC")
 CLASS_COLUMNS = ("class", "clips", "F1", "recall", "precision", "predicted as")
@@ -67,9 +66,9 @@ def gather(out: Path) -> tuple[Rows, tuple[str, ...]]:
     ------
     FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
     """
-    facts, settings, plan = run_folder.open_run(out)
+    facts, _, plan = run_folder.open_run(out)
     rows: Rows = []
-    for member, record in require_records(out, facts, settings, plan).items():
+    for member, record in require_records(out, facts, plan).items():
         entry = record["predictions"]
         own = parse_table(run_folder.read_table(out, plan, member, entry), entry["name"]).rows
         fold = plan.folds[member.fold]
@@ -84,16 +83,14 @@ def gather(out: Path) -> tuple[Rows, tuple[str, ...]]:
     return rows, tuple(facts["clips"]["classes"])
 
 
-def require_records(
-    out: Path, facts: Mapping[str, Any], settings: RunSettings, plan: Plan
-) -> dict[Member, dict[str, Any]]:
+def require_records(out: Path, facts: Mapping[str, Any], plan: Plan) -> dict[Member, dict[str, Any]]:
     """The record of every network of a run.
 
     Raises
     ------
     FoldsMissing
     """
-    keys = member_keys(plan, settings.fingerprint(), facts["clips"]["digest"])
+    keys = member_keys(plan, facts["fingerprint"], facts["clips"]["digest"])
     found = {member: run_folder.read_record(out, plan, member, keys[member]) for member in plan.members}
     missing = [plan.title(member) for member, record in found.items() if record is None]
     if missing:
@@ -127,7 +124,7 @@ def leaky_scores(out: Path) -> dict[str, Any]:
         )
     rows, classes = gather(out)
     best: Rows = []
-    for member, record in require_records(out, facts, settings, plan).items():
+    for member, record in require_records(out, facts, plan).items():
         fold = plan.folds[member.fold].name
         own = [row for row in rows if row.fold == fold and row.seed == member.seed]
         best += _best_epoch(run_folder.read_table(out, plan, member, record["every_epoch"]), own, classes)

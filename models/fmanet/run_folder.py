@@ -23,7 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, ShardCorrupt
+from flowkit.errors import ConfigError, DiskFull, EnvironmentMissing, SettingsChanged, ShardCorrupt
+from flowkit.listing import listed
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.record_forms import MAX_TIME, are_texts, is_count, is_tree
 from flowkit.storage.safe_files import NotRegular, read_regular
@@ -45,6 +46,8 @@ EPOCH_COLUMNS = ("epoch", "clip_id", "subject", "dataset")
 """Before the classes, in a table of what each epoch predicts."""
 FACTS = ("settings", "clips", "versions", "device", "machine")
 """What run.json tells of the run."""
+REMOVED = ("network.order", "network.share_streams", "network.strain")
+"""Settings of earlier versions that are no more."""
 MAX_TABLE_BYTES = 1 << 30
 MAX_SIDE_PX = 4096
 FILES = ("weights", "predictions", "log")
@@ -208,7 +211,49 @@ def open_run(out: Path) -> tuple[dict[str, Any], RunSettings, Plan]:
     registered(
         facts["settings"]["network"].get("network"), str(out / commit.RUN_FILE)
     )  # says what to do where it is not
-    return facts, RunSettings.from_dict(facts["settings"], str(out / commit.RUN_FILE)), plan
+    return facts, RunSettings.from_dict(_of_today(facts["settings"]), str(out / commit.RUN_FILE)), plan
+
+
+def refuse_earlier(out: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse a run whose networks this version cannot build, because another version had other settings.
+
+    Parameters
+    ----------
+    out : Path
+    facts : mapping
+        Of `open_run`.
+
+    Raises
+    ------
+    SettingsChanged
+    """
+    if others := other_settings(facts["settings"]):
+        raise SettingsChanged(
+            f"{out}: the run was trained by an earlier version of flowkit, whose networks had other parts ({listed(others)}). "
+            "fmanet evaluate still scores it. For what needs its weights, install that version, or train again into another --out."
+        )
+
+
+def other_settings(stored: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of settings that only one of a stored run and this version knows."""
+    return sorted(_names(stored) ^ _names(RunSettings().to_dict()))
+
+
+def _names(settings: Mapping[str, Any], above: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, value in settings.items():
+        found |= _names(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}"}
+    return found
+
+
+def _of_today(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings without those that are no more."""
+    return {
+        name: {key: one for key, one in value.items() if f"{name}.{key}" not in REMOVED}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in stored.items()
+    }
 
 
 def prepare(out: Path) -> None:

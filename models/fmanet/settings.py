@@ -27,12 +27,16 @@ from fmanet.networks import Inputs, network_names, registered
 
 LossName = Literal["weighted", "focal", "plain"]
 CHANNELS: Final = 3
-"""Of a picture: magnitude times direction (x, y), magnitude; with `strain` one more."""
+"""Of a picture: magnitude times direction (x, y), magnitude."""
+MOST_FEATURES: Final = 256
+"""Of all streams together."""
 LIMITS: Final[dict[str, tuple[float, float]]] = {
     "classes": (2, 32),
+    "streams": (1, 16),
     "width": (4, 64),
     "working": (28, 256),
     "dropout": (0, 0.95),
+    "power": (0.3, 1.7),
     "theta_1": (0.01, 0.99),
     "alpha": (0, 100),
     "beta": (0, 100),
@@ -50,38 +54,39 @@ class NetworkConfig(Settings):
     Attributes
     ----------
     network : str
-        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `order`, `share_streams`.
+        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `streams` and `power`.
     classes : int
         How many are told apart: those of the clips.
     inputs : {"both", "rise", "fall", "cof", "mmcof"}
         What the network sees. "rise", "fall": the other phase is masked as invalid and its stream is not built.
         "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
     modulation : bool
-        Modulate the magnitude. False: M' = clip(M_c, 0, 1).
+        Modulate the magnitude: a learned power of each vector's length, and MM-COF's gate. False: flow as it is, and
+        M' = clip(M_c, 0, 1).
     fusion : bool
-        Learn how much each phase weighs. False: both phases weigh the same, and nothing about it is learned.
+        Each stream sees both phases, their difference and MM-COF at each place. False: half of the streams see the rise and half
+        the fall, and their answers are averaged.
     attention : bool
-        Attend to where the face moves. False: features pass unchanged.
-    order : {"after", "before"}
-        Modulate the fused magnitude, as MM-COF does, or each phase with a threshold of its own before they are fused.
+        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike.
     pooling : {"map", "global"}
         Keep where on the face something moved, or average it away.
     grid : {4, 7}
         Side of the feature map that is kept.
+    streams : int
+        Small networks inside, each of which learns to answer alone; their answers are averaged. Up: steadier, slower.
     width : int
         Features of a stream, a multiple of 4. Up: more capacity, slower, overfits sooner.
-    share_streams : bool
-        The streams of rise and fall have the same weights.
     dropout : float
         Share of the features that training drops. Up: more regularised.
     working : int, in pixels
         Side of the grid that larger maps are averaged down to. Up: finer and slower.
+    power : float
+        Where the power of modulation starts: 1 leaves flow as it is; lower, and weak motion counts for more.
     theta_1, alpha, beta, k, c : float
-        Where the learned parameters of the front end start; theta_2 is 1 - theta_1. Meaning as in `MMCOFParams`.
+        Where the learned parameters of MM-COF start; theta_2 is 1 - theta_1. Meaning as in `MMCOFParams`.
     floor_px : float, in the unit of the flow
-        A phase whose magnitudes differ by less is without motion. Not learned.
-    strain : bool
-        Pictures have a fourth channel, the optical strain. "shallow" always has it.
+        What a still face shows. In MM-COF, a phase whose magnitudes differ by less is without motion; in signed flow, a phase of
+        this root mean square counts for 0.7 of a strong one. Not learned.
 
     Raises
     ------
@@ -100,25 +105,19 @@ class NetworkConfig(Settings):
     modulation: bool = True
     fusion: bool = True
     attention: bool = True
-    order: Literal["after", "before"] = "after"
     pooling: Literal["map", "global"] = "map"
     grid: Literal[4, 7] = 7
+    streams: int = 4
     width: int = 12
-    share_streams: bool = False
     dropout: float = 0.3
     working: int = 28
+    power: float = 1.0
     theta_1: float = 0.5
     alpha: float = 1.5
     beta: float = 0.5
     k: float = 20.0
     c: float = 1.0
     floor_px: float = 0.05
-    strain: bool = False
-
-    @property
-    def channels(self) -> int:
-        """Channels of a picture."""
-        return CHANNELS + self.strain
 
     def __post_init__(self) -> None:
         problems = [
@@ -126,6 +125,10 @@ class NetworkConfig(Settings):
             for name, hint in setting_types(NetworkConfig).items()
             if (expected := _unmet(name, hint, getattr(self, name)))
         ]
+        if not problems and self.streams * self.width > MOST_FEATURES:
+            problems.append(
+                f"network: streams times width must be at most {MOST_FEATURES}; got {self.streams} x {self.width}. Lower one."
+            )
         if not problems and self.inputs not in registered(self.network).inputs:
             allowed = ", ".join(registered(self.network).inputs)
             problems.append(
@@ -224,6 +227,9 @@ class TrainSettings:
         Clips per step.
     rate : float
         Largest learning rate of AdamW.
+    scalar_rate : float
+        Learning rate of single numbers (a power, a gate, a threshold), as a multiple of `rate`: at the rate of the weights they
+        would hardly move.
     weight_decay : float
         Of AdamW, on weights with two or more axes; gates, norms and biases are left alone.
     schedule : {"cosine", "constant"}
@@ -259,6 +265,7 @@ class TrainSettings:
     epochs: int = 30
     batch: int = 32
     rate: float = 4e-3
+    scalar_rate: float = 5.0
     weight_decay: float = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     mixup: float = 0.2
@@ -278,6 +285,7 @@ class TrainSettings:
             "epochs": (1 <= self.epochs <= 100_000, "from 1 to 100000"),
             "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
             "rate": (0 < self.rate <= 1, "above 0 and at most 1"),
+            "scalar_rate": (0 <= self.scalar_rate <= 1000, "from 0 to 1000"),
             "weight_decay": (0 <= self.weight_decay <= 1, "from 0 to 1"),
             "mixup": (0 <= self.mixup <= 10, "from 0 to 10"),
             "gamma": (1 <= self.gamma <= 10, "from 1 to 10"),

@@ -32,6 +32,7 @@ from fmanet.training import (
     check_trainable,
     checked_loss,
     copied,
+    is_closed_form,
     on_device,
     parameter_groups,
     pinned,
@@ -39,6 +40,7 @@ from fmanet.training import (
     set_rate,
     started,
     tell,
+    train,
 )
 
 
@@ -80,14 +82,20 @@ def train_together(
             f"train: networks trained together must take equally many steps an epoch; got {[len(own) for own in clips]} clips "
             f"in batches of {settings.batch}. Group them with plan.grouped()."
         )
+    told = on_epoch or {}
+    if is_closed_form(started(network, settings, 0)):
+        return [
+            train(own, network, settings, seed, on_epoch=told.get(n))
+            for n, (own, seed) in enumerate(zip(clips, seeds, strict=True))
+        ]
     with pinned(settings):
         stack = _Stack([on_device(own, settings) for own in clips], network, settings, seeds)
         logs: list[list[LogRow]] = [[] for _ in clips]
         for rows in stack.epochs():
             for position, row in enumerate(rows):
                 logs[position].append(row)
-                if on_epoch and position in on_epoch:
-                    tell(on_epoch[position], row.epoch, stack.state(position))
+                if position in told:
+                    tell(told[position], row.epoch, stack.state(position))
         return [Trained(stack.state(n), tuple(log), settings.epochs) for n, log in enumerate(logs)]
 
 

@@ -93,10 +93,12 @@ def train(
     check_trainable(clips, network)
     with pinned(settings):
         clips = on_device(clips, settings)
+        model = started(network, settings, seed)
+        if is_closed_form(model):
+            return _fitted(model, clips, settings, seed, on_epoch)
         epochs, log = settings.epochs, list[LogRow]()
         if settings.select == "inner":
             epochs, log = _select_epochs(clips, network, settings, derived_seed(seed, "inner"))
-        model = started(network, settings, seed)
         for row in _epochs(model, clips, settings, seed, epochs, "train"):
             log.append(row)
             if on_epoch is not None:
@@ -203,19 +205,21 @@ def started(network: NetworkConfig, settings: TrainSettings, seed: int) -> nn.Mo
 def parameter_groups(
     parameters: Mapping[str, Tensor], axes: Mapping[str, int], settings: TrainSettings
 ) -> list[dict[str, object]]:
-    """Parameters for AdamW: weight decay for those whose `axes` are two or more."""
-    decayed = [parameter for name, parameter in parameters.items() if axes[name] >= 2]
-    others = [parameter for name, parameter in parameters.items() if axes[name] < 2]
+    """Return parameters for AdamW by their `axes`: two or more with weight decay; none with a learning rate of their own."""
+    weights = [parameter for name, parameter in parameters.items() if axes[name] >= 2]
+    vectors = [parameter for name, parameter in parameters.items() if axes[name] == 1]
+    numbers = [parameter for name, parameter in parameters.items() if axes[name] == 0]
     return [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": weights, "weight_decay": settings.weight_decay, "factor": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "factor": 1.0},
+        {"params": numbers, "weight_decay": 0.0, "factor": settings.scalar_rate},
     ]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use a learning rate from now on."""
+    """Use a learning rate from now on, times the factor of each group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
 
 
 def tell(on_epoch: OnEpoch, epoch: int, state: Mapping[str, Tensor]) -> None:
@@ -241,6 +245,22 @@ def checked_loss(loss: float, epoch: int, rate: float) -> float:
             f"train: loss must be finite; got {loss} in epoch {epoch} at rate {rate:g}. Lower train.rate."
         )
     return loss
+
+
+def is_closed_form(model: nn.Module) -> bool:
+    """Return whether a network is fitted in one go, by a method `fit(clips, seed)` of its own, and not in epochs."""
+    return callable(getattr(model, "fit", None))
+
+
+def _fitted(model: nn.Module, clips: Clips, settings: TrainSettings, seed: int, on_epoch: OnEpoch | None) -> Trained:
+    model.fit(clips, derived_seed(seed, "inner"))  # type: ignore[operator]
+    found = torch.from_numpy(predict(model, clips, settings))
+    target = clips.target.cpu()
+    loss = float(-found[torch.arange(len(found)), target].clamp_min(1e-12).log().mean())
+    if on_epoch is not None:
+        tell(on_epoch, 1, model.state_dict())
+    row = LogRow("train", 1, 0.0, loss, float((found.argmax(1) == target).double().mean()))
+    return Trained(copied(model.state_dict()), (row,), 1)
 
 
 def _epochs(

@@ -34,6 +34,7 @@ from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import SupervisedPool
 from flowkit.execution.worker_process import Outcome, WorkerStartError
+from flowkit.listing import listed
 from flowkit.provenance import cores, processor, versions_of
 from flowkit.settings_io import differences
 from flowkit.storage import commit, durable_files, hashed_json
@@ -303,6 +304,11 @@ class _Training:
             return False
         if not run_folder.has_records(self.out):
             return True
+        if others := run_folder.other_settings(stored["settings"]):
+            raise SettingsChanged(
+                f"{self.out}: the run there was begun by an earlier version of flowkit, with other settings ({listed(others)}). "
+                "This version cannot resume it. Use another --out, or --overwrite to discard what was trained."
+            )
         raise SettingsChanged(
             f"{self.out}: folder must be of this run's settings; it was made with others ({'; '.join(changes)}). Use another "
             "--out, or --overwrite to discard what was trained."

@@ -32,8 +32,10 @@ pytest.importorskip("onnxscript")
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--epochs", "2", "--workers", "1")
 NETWORKS: dict[str, tuple[NetworkConfig, int, bool]] = {
     "fmanet 28": (NetworkConfig(), 28, True),
-    "fmanet 112, each phase modulated": (NetworkConfig(order="before", share_streams=True, strain=True), 112, False),
-    "fmanet 224, rise": (NetworkConfig(inputs="rise", attention=False, fusion=False), 224, False),
+    "fmanet 112, late": (NetworkConfig(fusion=False, power=0.6, streams=3), 112, False),
+    "fmanet 224, rise": (NetworkConfig(inputs="rise", attention=False), 224, False),
+    "lda 28": (NetworkConfig(network="lda"), 28, True),
+    "svm 112": (NetworkConfig(network="svm", inputs="fall"), 112, False),
     "shallow 28": (NetworkConfig(network="shallow", inputs="rise"), 28, False),
     "cnn 112": (NetworkConfig(network="cnn", inputs="mmcof", pooling="global", grid=4), 112, True),
 }
@@ -55,7 +57,7 @@ def unlike_start(config: NetworkConfig) -> torch.nn.Module:
     return network
 
 
-QUICK = ("fmanet 28", "shallow 28", "cnn 112")
+QUICK = ("fmanet 28", "shallow 28", "cnn 112", "svm 112")
 
 
 @pytest.mark.parametrize(

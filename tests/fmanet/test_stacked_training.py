@@ -18,7 +18,9 @@ NETWORK = NetworkConfig(width=4, grid=4, dropout=0.0)
 SETTINGS = TrainSettings(epochs=2, batch=8)
 
 
-@pytest.mark.parametrize("network", [NETWORK, dataclasses.replace(NETWORK, network="cnn", inputs="mmcof")])
+@pytest.mark.parametrize(
+    "network", [dataclasses.replace(NETWORK, streams=1), dataclasses.replace(NETWORK, network="cnn", inputs="mmcof")]
+)
 def test_networks_trained_together_equal_those_trained_alone(network: NetworkConfig) -> None:
     clips = made_clips(4, 2)
     parts = [clips.select(range(first, first + count)) for first, count in ((0, 18), (6, 18), (0, 23))]
@@ -45,7 +47,7 @@ def test_dropout_draws_for_each_network_and_again_the_same() -> None:
     clips = made_clips(3, 2)
     network = dataclasses.replace(NETWORK, dropout=0.5)
     first, second = train_together([clips, clips], network, SETTINGS, [4, 4])
-    assert not torch.equal(first.state["head.linear.weight"], second.state["head.linear.weight"])
+    assert not torch.equal(first.state["streams.heads.weight"], second.state["streams.heads.weight"])
     again, _ = train_together([clips, clips], network, SETTINGS, [4, 4])
     assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
 

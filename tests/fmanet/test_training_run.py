@@ -27,9 +27,12 @@ from fmanet import checkpoint, run_folder
 from fmanet.building import build_network
 from fmanet.dataset import Clips
 from fmanet.errors import CheckpointRefused, FoldsMissing, LeakError, TrainingImpossible
+from fmanet.export import export_onnx
 from fmanet.fold_worker import ClipSource, folds_of
+from fmanet.inference import predict_shards
 from fmanet.plan import Member, make_plan, read_plan
 from fmanet.prediction_table import Prediction, read_table
+from fmanet.report import write_report
 from fmanet.results import _scored as results_of
 from fmanet.results import gather, leaky_scores, write_results
 from fmanet.settings import NetworkConfig, RunOptions, RunSettings, TrainSettings
@@ -270,6 +273,43 @@ def test_other_settings_and_other_clips_are_refused_by_name(undisturbed: Path, s
     assert results(undisturbed) == before
 
 
+def of_an_earlier_version(run: Path) -> Path:
+    """A run whose settings are those of a version before: some are no more, some were not there yet."""
+    path = run / "run.json"
+    content = hashed_json.decode(path.read_bytes())
+    assert content is not None
+    network, training = content["settings"]["network"], content["settings"]["train"]
+    for name in ("streams", "power"):
+        del network[name]
+    del training["scalar_rate"]
+    network |= {"order": "after", "share_streams": False, "strain": False}
+    path.write_bytes(hashed_json.encode(content))
+    return run
+
+
+def test_a_run_of_an_earlier_version_is_scored_and_for_the_rest_named_as_one(
+    undisturbed: Path, shards: Path, tmp_path: Path
+) -> None:
+    before = write_results(undisturbed)
+    old = of_an_earlier_version(shutil.copytree(undisturbed, tmp_path / "old"))
+    assert write_results(old) == before
+    refusal = r"trained by an earlier version of flowkit, .*\(network\.order, network\.power, .*train\.scalar_rate\)"
+    for use in (
+        lambda: predict_shards(old, [shards], tmp_path / "out.csv"),
+        lambda: export_onnx(old, tmp_path / "onnx"),
+        lambda: write_report(old),
+    ):
+        with pytest.raises(SettingsChanged, match=refusal):
+            use()
+    source = ClipSource((shards,), "3-class")
+    with pytest.raises(
+        SettingsChanged, match=r"begun by an earlier version of flowkit.*cannot resume it\. Use another --out"
+    ):
+        run(old, SETTINGS, source)
+    assert run(old, SETTINGS, source, overwrite=True).exit_code == 0
+    assert results(old) == results(undisturbed)
+
+
 def test_overwrite_discards_a_run_and_nothing_else(undisturbed: Path, tmp_path: Path) -> None:
     out = shutil.copytree(undisturbed, tmp_path / "run")
     (out / "notes.txt").write_text("mine")
@@ -362,7 +402,7 @@ def test_epochs_are_kept_apart_and_steer_nothing(undisturbed: Path, shards: Path
     leaky = leaky_scores(out)
     assert set(leaky["seeds"]) == {"0", "1"}
     honest = sum(row.truth == row.prediction for row in rows) / len(rows)
-    assert sum(one["acc"] for one in leaky["seeds"].values()) / 2 >= honest
+    assert sum(one["acc"] for one in leaky["seeds"].values()) / 2 >= honest - 1e-9
     lines = next(out.glob("folds/*/*.epochs.csv")).read_text().splitlines()
     assert len(lines) == 1 + 2 * 3
     for path in out.glob("folds/*/*.epochs.csv"):
@@ -509,8 +549,8 @@ DAMAGES = {
         "be a safetensors file",
     ),
     "wrong shapes": (
-        lambda path: _with_weights(path, save({**_state(), "head.linear.bias": torch.zeros(4)})),
-        "others for head.linear.bias",
+        lambda path: _with_weights(path, save({**_state(), "streams.heads.bias": torch.zeros(4)})),
+        "others for streams.heads.bias",
     ),
     "weights too many": (
         lambda path: _with_weights(path, save({**_state(), "extra": torch.zeros(1)})),
@@ -521,7 +561,9 @@ DAMAGES = {
         "with their shapes",
     ),
     "no number": (
-        lambda path: _with_weights(path, save({**_state(), "head.linear.bias": torch.full((3,), float("nan"))})),
+        lambda path: _with_weights(
+            path, save({**_state(), "streams.heads.bias": torch.full_like(_state()["streams.heads.bias"], torch.nan)})
+        ),
         "finite weights",
     ),
     "an absurd network": (
