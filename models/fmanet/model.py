@@ -24,11 +24,10 @@ and so does export.
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fmanet.front_end import (
     LEAST_LENGTH,
@@ -150,9 +149,15 @@ class MotionAttention(nn.Module):
 
 def agreement(motion: Tensor) -> Tensor:
     """Cosine between rise and turned fall around each place, (B, 2, 2, h, w) -> (B, h, w); near 0 where there is little motion."""
-    around = functional.avg_pool2d(motion.flatten(1, 2), 3, stride=1, padding=1).reshape(motion.shape)
+    around = _near(motion.shape[-2], motion) @ motion @ _near(motion.shape[-1], motion)
     product = (around[:, 0] * around[:, 1]).sum(1)
     return product / (lengths(around).prod(1) + LEAST_AGREEMENT)
+
+
+def _near(size: int, like: Tensor) -> Tensor:
+    """(size, size): 1/3 for each place and its two neighbours; products with it are faster than pooling, and deterministic."""
+    place = torch.arange(size, device=like.device)
+    return ((place[:, None] - place).abs() <= 1).to(like.dtype) / 3
 
 
 def smooth(coarse: Tensor, height: int, width: int) -> Tensor:
@@ -227,8 +232,11 @@ class Streams(nn.Module):
             features = features.mean((-2, -1), keepdim=True)
         apart = torch.unflatten(features, 1, (self.count, -1))
         features = torch.where(seen[:, :, None, None, None], apart, 0.0).flatten(1, 2)  # not even a norm's bias is left
-        answers = self.heads(self.dropout(features)).flatten(1).float()
-        return torch.unflatten(answers, 1, (self.count, -1))
+        # The grouped convolution written as a product, which takes a quarter of the time on a CPU.
+        numbers = torch.unflatten(self.dropout(features), 1, (self.count, -1)).flatten(2)  # (B, K, width G G)
+        weight = torch.unflatten(self.heads.weight, 0, (self.count, -1)).flatten(2)  # (K, classes, width G G)
+        bias = torch.unflatten(cast(Tensor, self.heads.bias), 0, (self.count, -1))
+        return (torch.einsum("bkn,kcn->bkc", numbers, weight) + bias).float()
 
 
 def mean_answer(answers: Tensor, seen: Tensor, training: bool) -> Tensor:
