@@ -1,18 +1,20 @@
-"""What recognition reaches on people never seen in training: the ladder of the method, beside a support vector machine.
+"""What recognition reaches on people never seen in training: FMANet, its parts taken out, plainer networks, and closed forms.
 
-    python benchmarks/recognition.py megc-flow28 --work DIR --seeds 5 --out benchmarks/results/megc-flow28.json
-    python benchmarks/recognition.py faces --work DIR --seeds 5 --out benchmarks/results/recognition-faces.json
-    python benchmarks/recognition.py face3d --work DIR --seeds 5 --out benchmarks/results/recognition-face3d.json
+    python benchmarks/recognition.py synthetic --work DIR --out benchmarks/results/recognition-synthetic.json
+    python benchmarks/recognition.py synthetic-3 --work DIR --out benchmarks/results/recognition-synthetic-3.json
+    python benchmarks/recognition.py megc-flow28 --work DIR --out benchmarks/results/megc-flow28.json
+
+`synthetic`: the people of scenes/recognition.toml, eight expressions, extracted as any clips are; 60 people train. Two sets of 40
+people are held out: `faces` have the same head, `face3d` another one (`../shared/data/face3d`), whose shapes and movements were
+sculpted: it shows whether a network has learned our head. `synthetic-3`: the same clips in the three classes of MEGC.
 
 `megc-flow28`: 309 real clips of SMIC-HS and CASME II, public flow pictures of 28 x 28 whose scale and zero are lost
-(`../shared/data`), so nothing that depends on magnitude is shown by it; each subject is held out once.
+(`../shared/data`); each subject is held out once.
 
-`faces`: the synthetic people of scenes/recognition.toml, eight expressions, extracted as any clips are; 60 people train, 40 are
-held out. `face3d`: the same 60 train, and 40 people of another head (`../shared/data/face3d`) are tested. The expressions of its
-people are drawn by the same rules, their shapes and movements are not: it shows whether a network has learned our head.
-
-Training goes on where it was stopped: DIR holds clips, shards and runs, and may be the same for `faces` and `face3d`. Every
-configuration that was tried is a row. --people makes a quick look of fewer people: no figure of record.
+Every network gets the same budget of tuning: eight configurations, by inner splits of the training people. The closed forms choose
+their one number likewise. Then each row is trained, and the held-out people are read once. A call that was stopped is resumed: DIR
+holds clips, shards, runs and what was tried. With --before CHECKOUT, the network of an older version is a row: its own code.
+--people makes a quick look of fewer people: no figure of record.
 """
 
 from __future__ import annotations
@@ -20,25 +22,33 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 import machine
 import scene_sets
+from flowkit.settings_io import load_values
 from flowkit.synthetic.dataset import DATASET, synthesise
+from flowkit_kernels.host import cores
+from fmanet.ablation import rungs
+from fmanet.baselines import inner_folds
+from fmanet.batches import derived_seed
+from fmanet.building import build_network, load_weights, parameter_count
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.intervals import paired_difference, subject_interval
-from fmanet.metrics import seed_average
+from fmanet.metrics import by_seed, score, seed_average, spread
 from fmanet.prediction_table import Prediction, read_table
-from fmanet.protocol import Fold, cross, holdout, loso, split
+from fmanet.protocol import Fold, holdout, loso, split
+from fmanet.settings import RunSettings
+from fmanet.training import predict, train
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "megc-flow28"
 SCENES = scene_sets.read("recognition")
@@ -46,14 +56,33 @@ WHOLE = SCENES["people"]["train"], SCENES["people"]["held_out"]
 OTHERS = "face3d"
 """Data set of the people of the other head."""
 MODULES = {"flowkit": "flowkit.cli", "fmanet": "fmanet.cli"}
-SVM_C = 10.0
-SVM_PHASES = {"SVM, rise only": (0,), "SVM, fall only": (1,), "SVM, both phases": (0, 1)}
+WHOLE_METHOD, CNN, LDA, RISE = "FMANet", "CNN, both phases", "LDA, both phases", "FMANet, rise only"
+PARTS = ("FMANet without modulation", "FMANet without fusion", "FMANet without attention")
+BEFORE = "FMANet of version 0.1"
+STILL = ("train.augment.rotation_deg=0", "train.augment.scale=0", "train.augment.translation_px=0")
+"""No turning, scaling and shifting of training clips."""
+TRAINING = [("train.epochs=30",), ("train.epochs=60",), ("train.epochs=30", *STILL), ("train.epochs=60", *STILL)]
+OWN = {
+    "fmanet": [(), ("network.power=0.5",)],
+    "cnn": [(), ("network.dropout=0.6",)],
+    "shallow": [(), ("network.dropout=0.6",)],
+}
+"""What is tried of each network besides, so that each gets eight configurations."""
+INNER_TRAININGS = 10
+"""At most, of each configuration."""
 
 
-def run(command: str, *arguments: str | Path, accepted: tuple[int, ...] = (0,)) -> str:
-    """Standard output of a command of ours."""
+def run(command: str, *arguments: str | Path, accepted: tuple[int, ...] = (0,), checkout: Path | None = None) -> str:
+    """Return the standard output of a command of ours, or of that of another checkout."""
+    where = dict(os.environ)
+    if checkout is not None:
+        where["PYTHONPATH"] = os.pathsep.join(str(checkout.absolute() / part) for part in ("", "kernels", "models"))
     done = subprocess.run(
-        [sys.executable, "-m", MODULES[command], *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", MODULES[command], *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=where,
     )
     if done.returncode not in accepted:
         sys.exit(done.returncode)
@@ -68,57 +97,61 @@ class Clipset:
     ----------
     shards : list of Path
     grouping : str
-    training : tuple of str
-        Arguments of `fmanet ablate`.
+    settings : tuple of str
+        Of every row, as `--set` takes them.
+    protocol : tuple of str
+        Arguments of `fmanet train`.
     folds : callable
-        The same protocol for other classifiers.
-    ladder : str
-        Folder of the runs, below the working folder.
+        The same protocol in Python.
+    tests : tuple of str
+        Data sets that are scored apart; empty: all held-out clips together.
     """
 
     shards: list[Path]
     grouping: str
-    training: tuple[str, ...]
+    settings: tuple[str, ...]
+    protocol: tuple[str, ...]
     folds: Callable[[Clips], list[Fold]]
-    ladder: str = "ladder"
+    tests: tuple[str, ...] = ()
+
+    def clips(self) -> Clips:
+        """Return all clips, in the size that networks see."""
+        return ShardDataset(self.shards, self.grouping, size=28).clips()
 
 
 People = tuple[int, int]
 """How many train and how many are held out."""
-IN_PIXELS = ("--size", "28", "--set", "network.floor_px=0.006", "--set", "train.augment.drift=0.002")
+IN_PIXELS = ("size=28", "network.floor_px=0.006", "train.augment.drift=0.002")
 """What is in pixels goes down with the size, from 224 to 28."""
 
 
 def real_clips(work: Path, people: People) -> Clipset:
-    """The public pictures as shards. The zero of a min-max picture is an estimate."""
+    """Return the public pictures as shards. The zero of a min-max picture is an estimate."""
     if not SHARED.is_dir():
-        sys.exit(f"recognition: data must be at {SHARED}; got none there. Without it, run the set faces.")
+        sys.exit(f"recognition: data must be at {SHARED}; got none there. Without it, run the set synthetic.")
     shards = work / "shards"
     run("flowkit", "import", "stst", SHARED, "--out", shards)
-    return Clipset([shards], "3-class", ("--set", "train.augment.drift=0.1"), loso)
+    return Clipset([shards], "3-class", ("train.augment.drift=0.1",), (), loso)
 
 
-def our_clips(work: Path, people: People) -> Clipset:
-    """Synthetic people, some of them held out."""
+def synthetic(work: Path, people: People, grouping: str = "raw") -> Clipset:
+    """Return synthetic people, some of whom are held out, and, where the other head is there, people of it, all held out."""
     train, held_out = people
     shards = [our_shards(work, people, rest) for rest in (False, True)]
     names = [f"{DATASET}/s{number:02d}" for number in range(train + 1, train + held_out + 1)]
+    tests = [DATASET]
+    if scene_sets.FACE3D.is_file():
+        clips = made(work / OTHERS, OTHERS, held_out)
+        shards.append(extracted(clips / "manifest.csv", work / "shards-face3d", dataset=OTHERS))
+        names += [f"{OTHERS}/s{number:02d}" for number in range(1, held_out + 1)]
+        tests.append(OTHERS)
     protocol = ("--protocol", "holdout", "--hold-out", ",".join(names))
-    return Clipset(shards, "raw", (*IN_PIXELS, *protocol), lambda clips: holdout(clips, names))
+    return Clipset(shards, grouping, IN_PIXELS, protocol, lambda clips: holdout(clips, names), tuple(tests))
 
 
-def their_clips(work: Path, people: People) -> Clipset:
-    """The same synthetic people to train on; others, with another head, are tested."""
-    if not scene_sets.FACE3D.is_file():
-        sys.exit(f"recognition: the second face must be at {scene_sets.FACE3D}; got none there. Run the set faces.")
-    clips = made(work / OTHERS, OTHERS, people[1])
-    shards = [
-        our_shards(work, people, False),
-        extracted(clips / "manifest.csv", work / "shards-face3d", dataset=OTHERS),
-    ]
-    protocol = ("--protocol", "cross", "--train-on", DATASET, "--test-on", OTHERS)
-    training = (*IN_PIXELS, *protocol)
-    return Clipset(shards, "raw", training, lambda clips: cross(clips, [DATASET], [OTHERS]), "ladder-face3d")
+def synthetic_3(work: Path, people: People) -> Clipset:
+    """Return the same clips in three classes."""
+    return synthetic(work, people, "3-class")
 
 
 def made(folder: Path, group: str, subjects: int) -> Path:
@@ -154,138 +187,227 @@ def extracted(manifest: Path, shards: Path, subjects: set[str] | None = None, da
 
 SETS: dict[str, Callable[[Path, People], Clipset]] = {
     "megc-flow28": real_clips,
-    "faces": our_clips,
-    "face3d": their_clips,
+    "synthetic": synthetic,
+    "synthetic-3": synthetic_3,
 }
 
 
-def pixels(clips: Clips, phases: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """The vectors of some phases, a row a clip."""
-    flow: npt.NDArray[np.float64] = clips.flow[:, list(phases)].flatten(1).double().numpy()
-    return flow
+# --- tuning
 
 
-def svm_rows(clips: Clips, folds: list[Fold], phases: tuple[int, ...]) -> Iterator[Prediction]:
-    """Predictions of a support vector machine (RBF, scaled), fitted anew in each fold."""
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
-    for fold in folds:
-        training, held_out = split(clips, fold)
-        model = make_pipeline(StandardScaler(), SVC(C=SVM_C))
-        model.fit(pixels(training, phases), training.target.numpy())
-        found = model.predict(pixels(held_out, phases))
-        for i, answer in enumerate(found):
-            certain = tuple(float(number == answer) for number in range(len(clips.classes)))
-            truth = clips.classes[int(held_out.target[i])]
-            where = (held_out.clip_id[i], held_out.subject[i], held_out.dataset[i], fold.name)
-            yield Prediction(*where, 0, truth, clips.classes[answer], certain)
+def configurations(network: str) -> list[tuple[str, ...]]:
+    """Return the settings that are tried of a network; one empty one for a closed form, which chooses by itself."""
+    if network not in OWN:
+        return [()]
+    return [(*training, *own) for training in TRAINING for own in OWN[network]]
 
 
-def yardsticks(name: str, found: Clipset) -> dict[str, list[Prediction]]:
-    """The same protocol with a plain classifier; on the public pictures also as they are, without the scale of the import."""
-    clips = ShardDataset(found.shards, found.grouping, size=28).clips()
-    rows = {title: list(svm_rows(clips, found.folds(clips), phases)) for title, phases in SVM_PHASES.items()}
-    if name == "megc-flow28":
-        plain = found.shards[0].with_name("shards-range")
-        run("flowkit", "import", "stst", SHARED, "--out", plain, "--scale", "range")
-        clips = ShardDataset([plain], found.grouping).clips()
-        rows |= {
-            f"{title}, as scaled": list(svm_rows(clips, loso(clips), phases)) for title, phases in SVM_PHASES.items()
-        }
+def inner_splits(clips: Clips, folds: list[Fold]) -> list[tuple[list[int], list[int]]]:
+    """Return rows to train on and rows to answer, within the training people: five splits of one fold, or one of each of ten."""
+    step = max(1, len(folds) // INNER_TRAININGS)
+    splits = []
+    for n, fold in enumerate(folds[::step][:INNER_TRAININGS]):
+        training, _ = split(clips, fold)
+        parts = list(inner_folds(training.subject, derived_seed("tuning", fold.name)))
+        for keep, aside in parts if len(folds) == 1 else [parts[n % len(parts)]]:
+            splits.append(([fold.train[row] for row in keep.tolist()], [fold.train[row] for row in aside.tolist()]))
+    return splits
+
+
+_clips: dict[tuple[Path, ...], Clips] = {}
+"""In a worker: those of the set."""
+
+
+def asked(
+    found: tuple[tuple[Path, ...], str], given: tuple[str, ...], keep: list[int], aside: list[int]
+) -> tuple[list[int], list[int]]:
+    """Return truth and prediction of the clips of some rows, of a network that was trained on others."""
+    shards, grouping = found
+    if shards not in _clips:
+        _clips[shards] = ShardDataset(shards, grouping, size=28).clips()
+    clips = _clips[shards]
+    settings = RunSettings.from_dict(load_values(None, [*given, f"network.classes={len(clips.classes)}"]))
+    kept, tested = clips.select(keep), clips.select(aside)
+    model = build_network(settings.network, 0)
+    load_weights(model, train(kept, settings.network, settings.train, derived_seed("tuning", *keep)).state)
+    return tested.target.tolist(), predict(model, tested, settings.train).argmax(1).tolist()
+
+
+def tune(name: str, found: Clipset, work: Path) -> list[dict[str, Any]]:
+    """Return every configuration tried and its UF1 over inner folds; those known already are not tried again."""
+    path = work / f"tuning-{name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    known = {(row["network"], tuple(row["settings"])) for row in rows}
+    clips = found.clips()
+    splits = inner_splits(clips, found.folds(clips))
+    where = (tuple(found.shards), found.grouping)
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
+        for network in OWN:
+            inputs = "rise" if network == "shallow" else "both"
+            for tried in configurations(network):
+                if (network, tried) in known:
+                    continue
+                given = (*found.settings, *tried, f"network.network={network}", f"network.inputs={inputs}")
+                jobs = [pool.submit(asked, where, given, *parts) for parts in splits]
+                pairs = [pair for job in jobs for pair in zip(*job.result(), strict=True)]
+                truth, answers = ([clips.classes[number] for number in numbers] for numbers in zip(*pairs, strict=True))
+                uf1 = round(score(truth, answers, clips.classes).uf1, 4)
+                rows.append({"network": network, "settings": list(tried), "uf1": uf1, "trainings": len(splits)})
+                sys.stderr.write(f"{name} {network} {uf1:.4f} {' '.join(tried)}\n")
+                path.write_text(json.dumps(rows, indent=1))
     return rows
 
 
-def scored(rows: list[Prediction], classes: tuple[str, ...]) -> dict[str, Any]:
-    """UF1, UAR and accuracy with intervals over subjects."""
-    found = subject_interval(rows, classes)
+def best(rows: list[dict[str, Any]], network: str) -> tuple[str, ...]:
+    """Return the settings that did best of a network."""
+    own = [row for row in rows if row["network"] == network]
+    return tuple(max(own, key=lambda row: row["uf1"])["settings"]) if own else ()
+
+
+# --- rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: predictions of every seed, and what made them."""
+
+    title: str
+    settings: tuple[str, ...]
+    predictions: list[Prediction]
+    classes: tuple[str, ...]
+    parameters: int | None
+    seconds: float
+
+
+def trained(title: str, changes: dict[str, Any], found: Clipset, tuned: tuple[str, ...], out: Path, seeds: int) -> Row:
+    """Train one row, or go on with it."""
+    network = tuple(f"network.{key}={json.dumps(value)}" for key, value in changes.items())
+    given = (*found.settings, *tuned, *network)
+    closed = changes["network"] in ("lda", "svm")
+    summary = training_run(found, given, out, 1 if closed else seeds)
+    table = read_table(out / "predictions.csv")
+    settings = RunSettings.from_dict(load_values(None, [*given, f"network.classes={len(table.classes)}"]))
+    parameters = None if closed else parameter_count(build_network(settings.network, 0))
+    return Row(title, (*tuned, *network), list(table.rows), table.classes, parameters, summary["seconds"])
+
+
+def training_run(
+    found: Clipset, given: tuple[str, ...], out: Path, seeds: int, checkout: Path | None = None
+) -> dict[str, Any]:
+    """Return what `fmanet train` says of a run."""
+    flags = [flag for one in given for flag in ("--set", one)]
+    where = ("--out", out, "--classes", found.grouping, "--seeds", str(seeds), "--json")
+    said: dict[str, Any] = json.loads(
+        run("fmanet", "train", *found.shards, *where, *found.protocol, *flags, checkout=checkout)
+    )
+    return said
+
+
+def before(found: Clipset, out: Path, seeds: int, checkout: Path) -> Row:
+    """Train the network of an older checkout, with its own settings."""
+    summary = training_run(found, found.settings, out, seeds, checkout)
+    table = read_table(out / "predictions.csv")
+    return Row(BEFORE, (), list(table.rows), table.classes, None, summary["seconds"])
+
+
+def scored(row: Row, dataset: str, others: dict[str, Row]) -> dict[str, Any]:
+    """Return the scores of a row on the clips of a data set (all, if empty), and its differences to other rows."""
+    own = chosen(row, dataset)
+    interval = subject_interval(own, row.classes)
+    averaged = subject_interval(seed_average(own, row.classes), row.classes)
+    seeds = spread(by_seed(own, row.classes))
     return {
-        name: {"value": round(one.value, 4), "low": round(one.low, 4), "high": round(one.high, 4)}
-        for name, one in (("uf1", found.uf1), ("uar", found.uar), ("acc", found.acc))
+        "row": row.title,
+        "settings": list(row.settings),
+        "parameters": row.parameters,
+        "seconds": round(row.seconds, 1),
+        "uf1_seeds": {"mean": round(seeds.mean, 4), "std": None if seeds.std is None else round(seeds.std, 4)},
+        **{name: bounds(getattr(interval, name)) for name in ("uf1", "uar", "acc")},
+        "uf1_of_seeds_averaged": bounds(averaged.uf1),
+        "against": {title: against(own, chosen(other, dataset), row.classes) for title, other in others.items()},
     }
 
 
+def chosen(row: Row, dataset: str) -> list[Prediction]:
+    """Return the predictions of clips of a data set; all, if it is empty."""
+    return [one for one in row.predictions if not dataset or one.dataset == dataset]
+
+
+def bounds(found: Any) -> dict[str, float]:
+    """Return value and interval, rounded."""
+    return {name: round(getattr(found, name), 4) for name in ("value", "low", "high")}
+
+
 def against(rows: list[Prediction], others: list[Prediction], classes: tuple[str, ...]) -> dict[str, float]:
-    """Difference in UF1 by a paired bootstrap over subjects."""
-    found = paired_difference(rows, others, classes)
-    return {name: round(getattr(found, name), 4) for name in ("value", "low", "high", "share_not_above")}
+    """Return the difference in UF1, mean of seeds, by a paired bootstrap over subjects."""
+    return bounds(paired_difference(rows, others, classes))
 
 
-def ladder(found: Clipset, out: Path, seeds: int) -> tuple[Any, float]:
-    """Train every row of the ladder, or go on with it; what `fmanet ablate` says, and the seconds of this call."""
-    start = time.perf_counter()
-    where = ("--out", out, "--classes", found.grouping, "--seeds", str(seeds), "--json")
-    return json.loads(run("fmanet", "ablate", *found.shards, *where, *found.training)), time.perf_counter() - start
-
-
-def settings_of(run_folder: Path) -> Any:
-    """Settings of a run, as its run.json has them."""
-    settings: Any = json.loads((run_folder / "run.json").read_text())["content"]["settings"]
-    return settings
-
-
-def results(name: str, work: Path, seeds: int, people: People) -> dict[str, Any]:
-    """Everything of one set."""
+def results(name: str, work: Path, seeds: int, people: People, checkout: Path | None) -> dict[str, Any]:
+    """Return everything of one set."""
     found = SETS[name](work, people)
-    folder = work / found.ladder
-    compared, seconds = ladder(found, folder, seeds)
-    tables = {row["row"]: read_table(folder / row["folder"] / "predictions.csv") for row in compared["rows"]}
-    classes = next(iter(tables.values())).classes
-    plain = yardsticks(name, found)
-    averaged = {title: seed_average(list(table.rows), classes) for title, table in tables.items()}
-    whole = averaged["FMANet"]
+    tried = tune(name, found, work)
+    rows: dict[str, Row] = {}
+    begin = time.perf_counter()
+    for number, (title, changes) in enumerate(rungs()):
+        folder = work / f"rows-{name}" / f"{number:02d}-{title.lower().replace(',', '').replace(' ', '-')}"
+        sys.stderr.write(f"{name}: {title}\n")
+        rows[title] = trained(title, changes, found, best(tried, str(changes["network"])), folder, seeds)
+    if checkout is not None:
+        rows[BEFORE] = before(found, work / f"rows-{name}" / "before", seeds, checkout)
+    compared = {title: rows[title] for title in (WHOLE_METHOD, CNN, LDA, RISE) if title in rows}
     return {
         "set": name,
-        "clips": len(whole),
-        "subjects": len({row.subject for row in whole}),
-        "classes": classes,
+        "classes": rows[WHOLE_METHOD].classes,
         "seeds": seeds,
-        "settings": settings_of(folder / compared["rows"][-1]["folder"]),
-        "rows_trained": len(tables),
-        "seconds_of_this_call": round(seconds, 1),
-        "yardsticks": {
-            title: {**scored(rows, classes), "fmanet_against_it": against(whole, rows, classes)}
-            for title, rows in plain.items()
-        },
-        "ladder": [{key: row[key] for key in row if key not in ("folder",)} for row in compared["rows"]],
-        "against_rise_only": {
-            title: against(rows, averaged["FMANet, rise only"], classes) for title, rows in averaged.items()
+        "tuning": tried,
+        "chosen": {network: list(best(tried, network)) for network in OWN},
+        "seconds_of_this_call": round(time.perf_counter() - begin, 1),
+        "tests": {
+            dataset or name: {
+                "clips": len({(one.dataset, one.clip_id) for one in chosen(rows[WHOLE_METHOD], dataset)}),
+                "subjects": len({one.subject for one in chosen(rows[WHOLE_METHOD], dataset)}),
+                "rows": [scored(row, dataset, compared) for row in rows.values()],
+            }
+            for dataset in found.tests or ("",)
         },
     }
 
 
 def table(found: dict[str, Any]) -> str:
-    """The results as Markdown, as they stand in README.md; in brackets 95 % intervals over subjects."""
-    lines = [
-        "| | UF1, mean of seeds | UF1, average over seeds | UAR | ACC | against FMANet (UF1) |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for title, row in found["yardsticks"].items():
-        other = row["fmanet_against_it"]
-        difference = {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
-        lines.append(f"| {title} | | {_scores(row)} | {_signed(difference)} |")
-    for row in found["ladder"]:
-        seeds = row["spread"]["uf1"]
-        mean = f"{seeds['mean']:.3f} +- {seeds['std'] or 0.0:.3f}"
-        compared = row["against_fmanet"]
-        difference = _signed({**compared, "value": compared["mean"]}) if compared else ""
-        lines.append(f"| {row['row']} | {mean} | {_scores(row['interval'])} | {difference} |")
-    title = f"{found['set']}: {found['clips']} clips, {found['subjects']} subjects, {found['seeds']} seeds"
-    return "\n".join([title, "", *lines])
+    """Return the results as Markdown, as they stand in README.md; in brackets 95 % intervals over subjects."""
+    lines = []
+    for name, test in found["tests"].items():
+        lines += [
+            f"{found['set']}, {name}: {test['clips']} clips, {test['subjects']} subjects, {found['seeds']} seeds",
+            "",
+            "| | parameters | UF1, mean of seeds | seeds averaged | UAR | ACC | FMANet minus this (UF1) |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        whole = next(row for row in test["rows"] if row["row"] == WHOLE_METHOD)
+        for row in test["rows"]:
+            other = row["against"][WHOLE_METHOD]
+            difference = {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
+            last = "" if row is whole else signed(difference)
+            std = row["uf1_seeds"]["std"]
+            uf1 = row["uf1"]
+            spread_of_seeds = "" if std is None else f" +- {std:.3f}"
+            mean = f"{uf1['value']:.3f}{spread_of_seeds} [{uf1['low']:.3f}, {uf1['high']:.3f}]"
+            cells = (row["row"], row["parameters"] or "", mean, f"{row['uf1_of_seeds_averaged']['value']:.3f}")
+            lines.append(
+                f"| {' | '.join(map(str, cells))} | {row['uar']['value']:.3f} | {row['acc']['value']:.3f} | {last} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
 
 
-def _scores(row: dict[str, Any]) -> str:
-    uf1 = row["uf1"]
-    return f"{uf1['value']:.3f} [{uf1['low']:.3f}, {uf1['high']:.3f}] | {row['uar']['value']:.3f} | {row['acc']['value']:.3f}"
-
-
-def _signed(difference: dict[str, float]) -> str:
+def signed(difference: dict[str, float]) -> str:
+    """Return a difference with its interval."""
     return f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 
 def main() -> None:
-    """Train, score, print, store."""
+    """Tune, train, score, print, store."""
     csv.field_size_limit(1 << 24)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=SETS)
@@ -293,15 +415,17 @@ def main() -> None:
         "--work", type=Path, required=True, help="folder of shards and runs; a call that was stopped goes on"
     )
     parser.add_argument(
-        "--seeds", type=int, default=5, help="networks of each row of the ladder: training takes so many times as long"
+        "--seeds", type=int, default=5, help="networks of each row: training takes so many times as long"
     )
     parser.add_argument(
         "--people", type=int, nargs=2, metavar=("TRAIN", "HELD_OUT"), help="fewer synthetic people, for a quick look"
     )
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="also train the network of an older version")
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    found = results(options.set, options.work, options.seeds, tuple(options.people or WHOLE))
+    people = tuple(options.people or WHOLE)
+    found = results(options.set, options.work, options.seeds, people, options.before)
     sys.stdout.write(table(found) + "\n")
     if options.out:
         machine.write(options.out, f"recognition-{options.set}", found)

@@ -9,7 +9,7 @@ Zero is the median by default. On 309 clips of the public files rise and fall sh
 of -0.42 with it, against -0.33 with the mode, which holds 4 % of a channel's pixels only and so jumps.
 
 Scale is the standard deviation by default, so that u and v weigh alike. With 127 grey levels for all ("range"), the one pixel that
-moved most, often at the border, sets the scale of its channel, and networks learn less: benchmarks/tuning.py.
+moved most, often at the border, sets the scale of its channel, and networks learn less.
 """
 
 from __future__ import annotations
