@@ -113,7 +113,8 @@ def make_plan(clips: Clips, folds: list[Fold], settings: RunSettings) -> Plan:
     Raises
     ------
     TrainingImpossible
-        A class would have no clip to train on in some fold, or none to be tested on in all folds together.
+        A class would have no clip to train on in some fold, or none to be tested on in all folds together; or no training clip of a
+        fold has a valid phase that the network looks at.
     LeakError
         Something would be on both sides.
     """
@@ -121,6 +122,7 @@ def make_plan(clips: Clips, folds: list[Fold], settings: RunSettings) -> Plan:
     for fold in folds:
         split(names_only, fold)  # all that can be wrong with a fold is found before the first is trained
     _refuse_unscorable(clips, folds)
+    _refuse_blind(clips, folds, settings.network.inputs)
     planned = tuple(
         PlannedFold(
             fold.name,
@@ -214,6 +216,17 @@ def read_plan(out: Path) -> Plan | None:
 def _is_name(name: str) -> bool:
     """Whether a fold of that name has a folder of its own, and not one elsewhere."""
     return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name) is not None
+
+
+def _refuse_blind(clips: Clips, folds: list[Fold], inputs: str) -> None:
+    seen = {"rise": [0], "fall": [1]}.get(inputs, [0, 1])
+    able = clips.valid[:, seen].any(1).tolist()
+    for fold in folds:
+        if not any(able[row] for row in fold.train):
+            raise TrainingImpossible(
+                f"fold {fold.name}: a training clip must have a valid phase that the network sees; got none of {len(fold.train)}, "
+                f"with network.inputs {inputs!r}. Look at phase_valid and qc of the shards."
+            )
 
 
 def _refuse_unscorable(clips: Clips, folds: list[Fold]) -> None:

@@ -230,7 +230,7 @@ def refuse_earlier(out: Path, facts: Mapping[str, Any]) -> None:
     if others := other_settings(facts["settings"]):
         raise SettingsChanged(
             f"{out}: the run was trained by an earlier version of flowkit, whose networks had other parts ({listed(others)}). "
-            "fmanet evaluate still scores it. For what needs its weights, install that version, or train again into another --out."
+            "fmanet evaluate still scores it. For what needs its weights, install that version, or train again into another folder."
         )
 
 

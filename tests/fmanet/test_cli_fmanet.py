@@ -305,6 +305,10 @@ def _one_class_in_one_subject(out: Path) -> Path:
     return out
 
 
+def _blind(file: Any) -> None:
+    file["phase_valid"][:] = False
+
+
 BAD_CLIPS: dict[str, tuple[Any, int, str]] = {
     "no shards": (lambda out: out, 2, "must hold the shards of an extraction"),
     "empty shards": (_empty, 2, "must hold at least one clip"),
@@ -312,6 +316,11 @@ BAD_CLIPS: dict[str, tuple[Any, int, str]] = {
     "one class": (lambda out: made_shards(out, labels=("happiness",)), 2, "two classes"),
     "unknown label": (lambda out: made_shards(out, labels=("happiness", "bliss")), 2, "bliss"),
     "class missing in training": (_one_class_in_one_subject, 2, "each class must have a clip to train on"),
+    "all phases invalid": (
+        lambda out: edited(made_shards(out), _blind),
+        2,
+        "must have a valid phase that the network sees",
+    ),
     "no number": (lambda out: edited(made_shards(out), _nan), 1, "must be finite"),
     "newer schema": (lambda out: edited(made_shards(out), _newer), 1, "newer"),
 }
