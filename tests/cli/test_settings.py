@@ -51,8 +51,12 @@ PURE_NUMBERS = {
     *(f"tvl1.{name}" for name in ("tau", "lambda_", "theta", "scales", "scale_step", "warps")),
     *("tvl1.outer_iterations", "tvl1.inner_iterations", "shard.clips", "seeds"),
     *(f"mmcof.{name}" for name in ("theta_1", "theta_2", "alpha", "beta", "k", "c")),
-    *(f"network.{name}" for name in ("classes", "grid", "width", "dropout", "theta_1", "alpha", "beta", "k", "c")),
-    *(f"train.{name}" for name in ("epochs", "batch", "rate", "weight_decay", "mixup", "gamma", "inner_share")),
+    *(f"network.{name}" for name in ("classes", "grid", "streams", "width", "dropout", "power")),
+    *(f"network.{name}" for name in ("theta_1", "alpha", "beta", "k", "c")),
+    *(
+        f"train.{name}"
+        for name in ("epochs", "batch", "rate", "scalar_rate", "weight_decay", "mixup", "gamma", "inner_share")
+    ),
     *("train.stack", "train.threads", "train.augment.flip", "train.augment.scale", "train.augment.gain"),
 }
 
