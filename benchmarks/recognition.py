@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -321,7 +322,7 @@ def scored(row: Row, dataset: str, others: dict[str, Row]) -> dict[str, Any]:
         "settings": list(row.settings),
         "parameters": row.parameters,
         "seconds": round(row.seconds, 1),
-        "uf1_seeds": {"mean": round(seeds.mean, 4), "std": None if seeds.std is None else round(seeds.std, 4)},
+        "uf1_seeds": {"mean": round(seeds.mean, 4), "std": round(seeds.std, 4) if math.isfinite(seeds.std) else None},
         **{name: bounds(getattr(interval, name)) for name in ("uf1", "uar", "acc")},
         "uf1_of_seeds_averaged": bounds(averaged.uf1),
         "against": {title: against(own, chosen(other, dataset), row.classes) for title, other in others.items()},
