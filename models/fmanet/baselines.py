@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 KERNELS: Final = (3, 5, 8)
 WIDER: Final = 3
-"""Times the width of one of FMANet's four streams: then the CNN has as many parameters as FMANet."""
+"""Times the width of one of FMANet's four streams: then the CNN has about as many parameters as FMANet."""
 SIDE: Final = 14
 """Of the pictures that the closed forms see."""
 SHRINKAGES: Final = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -50,7 +50,6 @@ COSTS: Final = (0.3, 1.0, 3.0, 10.0, 30.0)
 USUAL_COST: Final = 3.0
 """Where there are too few subjects for inner folds."""
 INNER_FOLDS: Final = 5
-MOST_VECTORS: Final = 1_000_000
 
 
 class ShallowStreams(nn.Module):
@@ -147,6 +146,14 @@ class ClosedForm(nn.Module):
         self.seen = [p for p, phase in enumerate(PHASES) if config.inputs in ("both", phase)]
         self.features = len(self.seen) * 2 * SIDE**2
 
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
+        """Return logits (B, classes) float32; arguments and errors as of `FMANet.forward`."""
+        return self.decide(self.rows(flow, valid, region)).float()
+
+    def decide(self, rows: Tensor) -> Tensor:
+        """(B, features) -> logits (B, classes)."""
+        raise NotImplementedError
+
     def rows(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
         """(B, 2, 2, H, W), (B, 2) bool, (B, H, W) bool -> (B, features) float32; errors as in `FMANet.forward`."""
         check_input(flow, valid, region, self.config.working)
@@ -175,10 +182,10 @@ class LinearDiscriminant(ClosedForm):
         super().__init__(config)
         self.linear = nn.Linear(self.features, config.classes)
 
-    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
-        """Return logits (B, classes) float32; arguments and errors as of `FMANet.forward`."""
-        logits: Tensor = self.linear(self.rows(flow, valid, region))
-        return logits.float()
+    def decide(self, rows: Tensor) -> Tensor:
+        """(B, features) -> logits (B, classes)."""
+        logits: Tensor = self.linear(rows)
+        return logits
 
     def fit(self, clips: Clips, seed: int) -> None:
         """Set the weights from training clips."""
@@ -226,11 +233,9 @@ class SupportVectors(ClosedForm):
         self.bias = nn.Parameter(torch.zeros(config.classes))
         self.width = nn.Parameter(torch.ones(1))
 
-    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
-        """Return decision values (B, classes) float32; arguments and errors as of `FMANet.forward`."""
-        rows = self.rows(flow, valid, region)
-        logits: Tensor = kernel(rows, self.vectors, self.width) @ self.weight.T + self.bias
-        return logits.float()
+    def decide(self, rows: Tensor) -> Tensor:
+        """(B, features) -> decision values (B, classes)."""
+        return kernel(rows, self.vectors, self.width) @ self.weight.T + self.bias
 
     def fit(self, clips: Clips, seed: int) -> None:
         """Set the support vectors from training clips.
@@ -257,9 +262,10 @@ class SupportVectors(ClosedForm):
             self.width.copy_(width)
 
     def sized_like(self, state: dict[str, Tensor]) -> None:
-        """Make room for as many vectors as stored weights hold, if they hold a number that may be."""
-        count = state["vectors"].shape[0] if "vectors" in state and state["vectors"].ndim else 0
-        if 0 < count <= MOST_VECTORS:
+        """Make room for as many vectors as stored weights hold; for none if these are no vectors of this machine."""
+        shape = state["vectors"].shape if "vectors" in state else ()
+        if len(shape) == 2 and shape[1] == self.features:  # so the file has the bytes for which memory is taken
+            count = shape[0]
             self._take(torch.zeros(count, self.features), torch.zeros(self.config.classes, count))
 
     def _take(self, vectors: Tensor, weight: Tensor) -> None:

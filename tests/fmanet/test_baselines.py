@@ -189,6 +189,13 @@ def test_a_closed_form_is_fitted_in_one_go_and_knows_clips_of_others(name: str, 
     assert np.ptp(predict(model, blind, TrainSettings()), axis=0).max() == 0
 
 
+@pytest.mark.parametrize("shape", [(10**6, 0), (10**6,), ()], ids=str)
+def test_stored_vectors_of_another_form_take_no_memory(shape: tuple[int, ...]) -> None:
+    model: Any = build_network(NetworkConfig(network="svm"), 0)
+    model.sized_like({"vectors": torch.zeros(shape)})
+    assert model.vectors.shape == (1, model.features)
+
+
 def test_the_shrinkage_is_chosen_from_training_clips_alone() -> None:
     noisy = made_clips(6, 3, noise=4.0)
     state = train(noisy, NetworkConfig(network="lda"), TrainSettings(), 0).state
