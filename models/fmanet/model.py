@@ -212,12 +212,12 @@ class Streams(nn.Module):
         # Strides instead of pooling: flow is smooth, and the second convolution at full stride cost as much as all the rest.
         # Not BatchNorm: folds are small, and stacked networks must not share statistics.
         self.layers = nn.Sequential(
-            nn.Conv2d(
-                channels * groups, wide, 3, stride=2, padding=1, bias=False, groups=groups
-            ),  # (B, wide, h / 2, w / 2)
+            # (B, wide, h / 2, w / 2)
+            nn.Conv2d(channels * groups, wide, 3, stride=2, padding=1, bias=False, groups=groups),
             nn.GroupNorm(GROUPS * count, wide),
             nn.ReLU(),
-            nn.Conv2d(wide, wide, 3, stride=2, padding=1, bias=False, groups=count),  # (B, wide, h / 4, w / 4)
+            # (B, wide, h / 4, w / 4)
+            nn.Conv2d(wide, wide, 3, stride=2, padding=1, bias=False, groups=count),
             nn.GroupNorm(GROUPS * count, wide),
             nn.ReLU(),
         )

@@ -58,7 +58,7 @@ class NetworkConfig(Settings):
     classes : int
         How many are told apart: those of the clips.
     inputs : {"both", "rise", "fall", "cof", "mmcof"}
-        What the network sees. "rise", "fall": the other phase is masked as invalid and its stream is not built.
+        What the network sees. "rise", "fall": the other phase is not looked at.
         "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
     modulation : bool
         Modulate the magnitude: a learned power of each vector's length, and MM-COF's gate. False: flow as it is, and
