@@ -62,7 +62,7 @@ import scene_sets
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError
 from flowkit.face.align import Aligner, Anchor, Face
-from flowkit.face.registration import compose, invert
+from flowkit.face.transforms import compose, invert
 from flowkit.inputs.clip import Clip
 from flowkit.motion.flow import solve, stabilised
 from flowkit.storage.schema import FACE

@@ -33,7 +33,8 @@ from flowkit.face.align import Aligner, Face
 from flowkit.face.crops import face_crop
 from flowkit.face.landmarks import CANONICAL, FaceLandmarker
 from flowkit.face.regions import Regions, regions
-from flowkit.face.registration import Image, fit_similarity, match_light
+from flowkit.face.registration import Image, match_light
+from flowkit.face.transforms import fit_similarity
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames, read_frames
 from flowkit.motion.flow import dual_phase_flow

@@ -51,7 +51,8 @@ from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.head_motion import motion_of, tell_apart
 from flowkit.face.head_tracking import turned
 from flowkit.face.regions import fit_samples
-from flowkit.face.registration import fit_similarity, invert, mapped, remove_motion
+from flowkit.face.registration import remove_motion
+from flowkit.face.transforms import fit_similarity, invert, mapped
 from flowkit.inputs import images
 from flowkit.inputs.videos import open_reel
 from flowkit.motion.flow import solve

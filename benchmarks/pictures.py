@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import flowkit
-from flowkit.face.registration import invert
+from flowkit.face.transforms import invert
 from flowkit.reports.pictures import clip_panels, colour_wheel, flow_picture, png_bytes
 from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import read_truth, synthesise

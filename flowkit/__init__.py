@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flowkit.extraction.options import RunOptions
     from flowkit.extraction.pipeline import extract, preview
     from flowkit.extraction.summary import Summary
+    from flowkit.face.canonical_face import canonical_flow
     from flowkit.inputs.clip import Clip
     from flowkit.inputs.manifest import read_manifest, write_manifest
     from flowkit.interop.export import export
@@ -55,6 +56,7 @@ _HOME = {
     "Stop": "flowkit.execution.stop",
     "Summary": "flowkit.extraction.summary",
     "SynthConfig": "flowkit.synthetic.scene_settings",
+    "canonical_flow": "flowkit.face.canonical_face",
     "check_manifest": "flowkit.checking.check",
     "clip_strip": "flowkit.reports.pictures",
     "colour_wheel": "flowkit.reports.pictures",
@@ -91,6 +93,7 @@ __all__ = [
     "Summary",
     "SynthConfig",
     "__version__",
+    "canonical_flow",
     "check_manifest",
     "clip_strip",
     "colour_wheel",

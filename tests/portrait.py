@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from flowkit.face.landmarks import CANONICAL
 from flowkit.face.regions import regions
-from flowkit.face.registration import Transform, fit_similarity, invert
+from flowkit.face.transforms import Transform, fit_similarity, invert
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames, Source
 from flowkit.inputs.key_frames import KeyFrames

@@ -42,12 +42,13 @@ def build_folder(
     datasets: Sequence[str] = DATASETS,
     prefix: str = "clip",
     clip_ids: Sequence[str] = (),
+    landmarks: Mapping[int, npt.NDArray[np.float32]] | None = None,
 ) -> Path:
     """Plan, run.json, shards, commit records, index and failures.csv of `clips` good and `failures` failed clips.
 
     Clip i (`clip-000` ..., or with another prefix, or as `clip_ids` says) moves towards `direction(i)`, by PEAK_PX at the mouth.
     Clip 1 has no offset (invalid fall); clip 2 has two faces and a residual of 1.5 px. Failed clips are `fail-000` ..., with the
-    codes of FAILED_CODES in turn.
+    codes of FAILED_CODES in turn. Clips that `landmarks` names by number have some.
     """
     config = ExtractConfig(
         frames=FrameConfig(missing_offset="invalid"),
@@ -74,6 +75,8 @@ def build_folder(
     if plan.new is not None:
         publish_generation(out, plan.new)
     samples = {clip.clip_id: _sample(clip, i, size, keep_faces) for i, clip in enumerate(good)}
+    for i, points in (landmarks or {}).items():
+        samples[good[i].clip_id] = {**samples[good[i].clip_id], "landmarks": points}
     for task in plan.pending:
         _publish(out, task, samples, settings)
     finalise(out)

@@ -23,17 +23,8 @@ from flowkit.face.landmarks import Landmarks
 from flowkit.face.neighbours import NOTHING_BESIDE, Beside, average_each
 from flowkit.face.picture_steps import Record, View, applied, at_rest, steps_of
 from flowkit.face.regions import fit_samples, regions
-from flowkit.face.registration import (
-    LOST_BELOW,
-    Image,
-    RegistrationTarget,
-    Transform,
-    compose,
-    invert,
-    is_blank,
-    lost,
-    mapped,
-)
+from flowkit.face.registration import LOST_BELOW, Image, RegistrationTarget, is_blank, lost
+from flowkit.face.transforms import Transform, compose, invert, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames
 from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID

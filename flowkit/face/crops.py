@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE, Landmarks
-from flowkit.face.registration import Image, Transform, compose, fit_similarity, invert, mapped
+from flowkit.face.registration import Image
+from flowkit.face.transforms import Transform, compose, fit_similarity, invert, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.storage.schema import RIGID
 

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.head_shape import CAMERA_CM, GRID, NOMINAL_PX, HeadShape
-from flowkit.face.registration import Transform
 from flowkit.face.statistics import median
+from flowkit.face.transforms import Transform
 from flowkit.storage.schema import DEPTH_MODES
 
 Array = npt.NDArray[np.float64]

@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from flowkit.face.canonical_face import canonical_places
 from flowkit.face.face_mesh import CONTROL_POINTS, action_unit_fields, cage, canonical_mesh
-from flowkit.face.landmarks import CANONICAL, FACE_OVAL, Landmarks
-from flowkit.face.registration import Transform, fit_similarity
+from flowkit.face.landmarks import FACE_OVAL, Landmarks
+from flowkit.face.transforms import Transform
 
 Array = npt.NDArray[np.float64]
 
@@ -179,7 +180,7 @@ class HeadShape:
         flat = landmarks[:CONTROL_POINTS].astype(np.float64) @ transform[:, :2].T + transform[:, 2]
         flat = ((flat + 0.5) * NOMINAL_PX / size) - 0.5
         if not np.isfinite(flat).all():
-            flat = _canonical_places()
+            flat = canonical_places() * NOMINAL_PX - 0.5
         scale, rotation = _turned(mesh.points[list(STEADY)], flat[list(STEADY)])
         depth = scale * (mesh.points @ rotation[2])
         points = _with_rings(np.column_stack([flat, depth - depth[list(STEADY)].mean()]))
@@ -254,15 +255,6 @@ def _turned(points: Array, flat: Array) -> tuple[float, Array]:
     left, scales, right = np.linalg.svd(linear, full_matrices=False)
     (a, b, c), (d, e, f) = rows = (left @ right).tolist()
     return float(scales.mean()), np.array([*rows, [b * f - c * e, c * d - a * f, a * e - b * d]])
-
-
-@functools.cache
-def _canonical_places() -> Array:
-    """Where the landmarks of the canonical face lie in a canonical crop, (468, 2)."""
-    flat = _mesh().points[:, :2] * [1, -1]
-    places = np.array(list(CANONICAL.values())) * NOMINAL_PX - 0.5
-    transform = fit_similarity(flat[list(CANONICAL)], places)
-    return np.asarray(flat @ transform[:, :2].T + transform[:, 2])
 
 
 def _with_rings(points: Array) -> Array:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import flowkit_kernels
 from flowkit.face.head_motion import similarity_of, tell_apart
 from flowkit.face.head_shape import CAMERA_CM, NOMINAL_PX, STEADY, HeadShape
-from flowkit.face.registration import Image, Transform, compose, fit_similarity, mapped, match_light
+from flowkit.face.registration import Image, match_light
+from flowkit.face.transforms import Transform, compose, fit_similarity, mapped
 from flowkit.storage.schema import DEPTH_MODES
 from flowkit_kernels import TVL1Params
 

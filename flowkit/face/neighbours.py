@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.crops import part_seen
-from flowkit.face.registration import Image, Transform, compose
+from flowkit.face.registration import Image
 from flowkit.face.statistics import median
+from flowkit.face.transforms import Transform, compose
 
 FLASH = 0.03
 """Relative change of the face's brightness above which a frame is refused."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from flowkit.face.head_motion import sampled
 from flowkit.face.landmarks import BROWS, EYES, FACE_OVAL, LIPS, Landmarks
-from flowkit.face.registration import Transform
+from flowkit.face.transforms import Transform
 from flowkit.storage.schema import FACE, RIGID
 
 Regions = npt.NDArray[np.uint8]

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.statistics import median
+from flowkit.face.transforms import Transform, similarity
 from flowkit.storage.quality import BLANK_STD
 
 if TYPE_CHECKING:
     from flowkit_kernels.cpu.gauss_newton import Level
 
-Transform = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 FlowModel = Literal["similarity", "affine"]
 _Number = TypeVar("_Number", np.float64, np.complex128)
@@ -39,48 +39,6 @@ _TUKEY_FLOW = 1.5
 _FLOW_ITERATIONS = 20
 _FLOW_SAMPLES = 112
 """Rows and columns of the grid on which the motion left in the flow is fitted: every pixel would say the same again."""
-
-
-def fit_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Transform:
-    """Rotation, size and shift that carry points onto others with the least squared error.
-
-    Parameters
-    ----------
-    source, target : (P, 2) float
-        At least two different points (x, y).
-
-    Returns
-    -------
-    (2, 3) float64
-    """
-    a, b = (np.asarray(points, np.float64) @ np.array([1, 1j]) for points in (source, target))
-    centred = a - a.mean()
-    factor = np.vdot(centred, b) / np.vdot(centred, centred).real
-    return _similarity(factor, b.mean() - factor * a.mean())
-
-
-def compose(outer: Transform, inner: Transform) -> Transform:
-    """The transform that applies `inner` first and `outer` to what comes out."""
-    both: Transform = outer[:, :2] @ inner
-    both[:, 2] += outer[:, 2]
-    return both
-
-
-def invert(transform: Transform) -> Transform:
-    """The transform that undoes another."""
-    inverse: Transform = cv2.invertAffineTransform(transform)
-    return inverse
-
-
-def mapped(transform: Transform, places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Places x and y, (2, ...), after a transform."""
-    x, y = places
-    result = np.empty_like(places)
-    for (by_x, by_y, shift), line in zip(transform.astype(np.float32), result, strict=True):
-        np.multiply(by_x, x, out=line)
-        line += by_y * y
-        line += shift
-    return result
 
 
 class Registration(NamedTuple):
@@ -176,7 +134,7 @@ class RegistrationTarget:
                 break  # a small mask may leave finer levels only
             if level := self._level(step):
                 factor, shift, quality = register_level(level, _smooth(grey, step)[0], (factor, shift), iterations)
-        return Registration(_similarity(factor, shift), quality)
+        return Registration(similarity(factor, shift), quality)
 
     def _level(self, step: int) -> Level | None:
         if step not in self.levels:
@@ -313,10 +271,6 @@ def _least_squares(
     normal, projected = np.einsum("ip,jp->ij", weighted, columns), np.einsum("ip,p->i", weighted, target)
     solution: npt.NDArray[_Number] = np.linalg.lstsq(normal, projected, rcond=None)[0]
     return solution
-
-
-def _similarity(factor: complex, shift: complex) -> Transform:
-    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
 def _complex(similarity: Transform) -> tuple[complex, complex]:

@@ -30,7 +30,8 @@ from flowkit.face.align import Aligner, Anchor, Face
 from flowkit.face.crops import face_crop
 from flowkit.face.head_motion import similarity_of
 from flowkit.face.head_shape import HeadShape
-from flowkit.face.registration import Image, Transform, compose, invert, mapped
+from flowkit.face.registration import Image
+from flowkit.face.transforms import Transform, compose, invert, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence, nothing_to_search, open_sequence
 from flowkit.motion.expression_course import ExpressionCourse, ExpressionFit

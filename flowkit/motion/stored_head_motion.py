@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flowkit.face.head_motion import Array, Flow, motion_of
 from flowkit.face.head_shape import NOMINAL_PX, HeadShape
 from flowkit.face.head_tracking import turned
-from flowkit.face.registration import Transform, mapped
+from flowkit.face.transforms import Transform, mapped
 
 
 @dataclass(frozen=True, slots=True, eq=False)

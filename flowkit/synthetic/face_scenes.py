@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.face_mesh import BLINK, LEFT, RIGHT, Array
-from flowkit.face.registration import fit_similarity
+from flowkit.face.transforms import fit_similarity
 from flowkit.synthetic.camera import FaceSubject, Moment, displaced, motion, photographed, picture, px_per_displacement
 from flowkit.synthetic.draws import between, generator
 from flowkit.synthetic.expressions import Blink, Movement, draw_movement

@@ -23,7 +23,7 @@ from flowkit.errors import ConfigError
 from flowkit.face.face_mesh import Array
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.face.regions import regions
-from flowkit.face.registration import fit_similarity
+from flowkit.face.transforms import fit_similarity
 from flowkit.storage.schema import RIGID
 from flowkit.synthetic.camera import CAMERA_CM, PIVOT_CM, rotation
 from flowkit.synthetic.degradation import Flow, degrade, nearest_similarity

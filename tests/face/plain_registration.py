@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.registration import Transform, compose, invert
+from flowkit.face.transforms import Transform, compose, invert
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -20,7 +20,7 @@ from flowkit.face.align import Aligner, Face
 from flowkit.face.crops import face_crop
 from flowkit.face.landmarks import BROWS, CANONICAL, EYES, FACE_OVAL, LIPS
 from flowkit.face.regions import regions
-from flowkit.face.registration import compose, fit_similarity, invert
+from flowkit.face.transforms import compose, fit_similarity, invert
 from flowkit.inputs.frames import Frames
 from flowkit.storage.schema import FACE, RIGID
 

@@ -16,7 +16,7 @@ from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Aligner, Face
 from flowkit.face.landmarks import CANONICAL
-from flowkit.face.registration import invert
+from flowkit.face.transforms import invert
 from flowkit.motion.flow import Flow, dual_phase_flow
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene

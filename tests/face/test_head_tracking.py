@@ -16,7 +16,7 @@ from flowkit.face.head_motion import head_fields
 from flowkit.face.head_shape import NOMINAL_PX, HeadShape
 from flowkit.face.head_tracking import pose_between, rescaled, turned
 from flowkit.face.landmarks import POINTS
-from flowkit.face.registration import compose, mapped
+from flowkit.face.transforms import compose, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.camera import rotation

@@ -12,17 +12,8 @@ import pytest
 
 import portrait
 from flowkit.errors import ClipError, FailureCode
-from flowkit.face.registration import (
-    LOST_BELOW,
-    Registration,
-    RegistrationTarget,
-    Transform,
-    compose,
-    fit_similarity,
-    invert,
-    match_light,
-    remove_motion,
-)
+from flowkit.face.registration import LOST_BELOW, Registration, RegistrationTarget, match_light, remove_motion
+from flowkit.face.transforms import Transform, compose, fit_similarity, invert
 from flowkit_kernels.cpu import gauss_newton, operations
 
 SIZE = 224

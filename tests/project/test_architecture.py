@@ -58,7 +58,7 @@ FOR_FMANET = (
         "flowkit.settings_io",
     ),
     *("flowkit.system_libraries", "flowkit.storage", "flowkit.execution", "flowkit.labels", "flowkit.reports"),
-    *("flowkit.cli", "flowkit.doctor"),
+    *("flowkit.cli", "flowkit.doctor", "flowkit.face"),
 )
 """Packages of flowkit that the network may reach, through any number of imports."""
 KERNELS_FOR_FMANET = {"flowkit_kernels", "flowkit_kernels.errors", "flowkit_kernels.host"}
