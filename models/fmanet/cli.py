@@ -403,7 +403,9 @@ def _check_shards(shards: Sequence[Path]) -> None:
 def _source(shards: Sequence[Path], settings: Any, mixed_alignment: bool) -> Any:
     from fmanet.fold_worker import ClipSource
 
-    return ClipSource(tuple(path.absolute() for path in shards), settings.classes, settings.size, mixed_alignment)
+    return ClipSource(
+        tuple(map(Path.absolute, shards)), settings.classes, settings.size, settings.face, mixed_alignment
+    )
 
 
 def _show(found: Mapping[str, Any], as_json: bool, for_people: Callable[[Mapping[str, Any]], None]) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flowkit.errors import ConfigError, ShardCorrupt
+from flowkit.face.canonical_face import can_be_carried, canonical_flow
 from flowkit.labels.groupings import dataset_name, preview
 from flowkit.labels.groupings import grouping as class_grouping
 from flowkit.storage.commit import Record
@@ -29,6 +30,7 @@ from flowkit.storage.schema import FACE
 from flowkit.storage.shard_checks import verify_file
 from flowkit.storage.shard_reader import Shard
 from fmanet.flow_origin import refuse_mixed
+from fmanet.settings import Face
 
 Units = Literal["px", "minmax"]
 
@@ -53,6 +55,8 @@ class Clips:
         Index into `classes`; `UNLABELLED` where there are none.
     clip_id, subject, dataset, source_hash : tuple of str
         One a clip; `subject` is "dataset/subject", so that no two people share a name.
+    carried : tuple of bool
+        Whether the flow lies on the canonical face; else on the clip's own.
     classes : tuple of str
     units : {"px", "minmax"}
     """
@@ -65,6 +69,7 @@ class Clips:
     subject: tuple[str, ...]
     dataset: tuple[str, ...]
     source_hash: tuple[str, ...]
+    carried: tuple[bool, ...]
     classes: tuple[str, ...]
     units: Units
 
@@ -84,6 +89,7 @@ class Clips:
             subject=tuple(self.subject[row] for row in rows),
             dataset=tuple(self.dataset[row] for row in rows),
             source_hash=tuple(self.source_hash[row] for row in rows),
+            carried=tuple(self.carried[row] for row in rows),
         )
 
 
@@ -114,6 +120,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     size : int, optional
         Side to which clips are resampled, by area means when it shrinks them and bilinearly when it does not; vectors in pixels
         are scaled with the image. Needed where the folders differ in size.
+    face : {"canonical", "own"}
+        Carry flow onto the canonical face (`flowkit.canonical_flow`); clips without landmarks stay as they are. Or all stay so.
     in_memory : bool
         Read everything now.
     verify : bool
@@ -146,6 +154,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         grouping: str | None,
         *,
         size: int | None = None,
+        face: Face = "canonical",
         in_memory: bool = False,
         verify: bool = True,
         mixed_alignment: bool = False,
@@ -155,7 +164,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             raise ConfigError("dataset: folders must name at least one folder of shards; got none. Give one.")
         if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
             raise ConfigError(f"dataset: size must be from {MIN_SIZE} to {MAX_SIZE}; got {size}. Correct it.")
-        self.size = size or _common_size(opened)
+        self.size, self.face = size or _common_size(opened), face
         self.failed = sum(len(folder.failures()) for folder in opened)
         self.excluded: dict[str, int] = {}
         self._shards = [Shard(record, folder.run["settings"], verify=False) for folder, record in _files(opened)]
@@ -184,8 +193,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             clip = {name: getattr(self._memory, name)[row] for name in ("flow", "valid", "region", "target")}
             return {**clip, "row": number}
         shard = self._shards[entry.shard]
-        columns = {name: shard.value(name, entry.row)[None] for name in ("flow", "phase_valid", "regions")}
-        flow, valid, region = self._tensors(columns, [entry])
+        columns = {name: shard.value(name, entry.row)[None] for name in self._columns}
+        flow, valid, region, _ = self._tensors(columns, [entry])
         return {
             "flow": flow[0],
             "valid": valid[0],
@@ -231,27 +240,36 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         size = (len(self), self.size, self.size)
         flow = torch.empty(len(self), 2, 2, self.size, self.size)
         valid, region = torch.empty(len(self), 2, dtype=torch.bool), torch.empty(size, dtype=torch.bool)
-        begin = 0
+        begin, carried = 0, list[bool]()
         for number, shard in enumerate(self._shards):  # entries stand in the order of the shards
             entries = [entry for entry in self._entries if entry.shard == number]
             if not entries:
                 continue
             rows = [entry.row for entry in entries]
             with shard:
-                columns = {name: shard.column(name)[rows] for name in ("flow", "phase_valid", "regions")}
+                columns = {name: shard.column(name)[rows] for name in self._columns}
             part = slice(begin, begin + len(entries))
-            flow[part], valid[part], region[part] = self._tensors(columns, entries)
+            flow[part], valid[part], region[part], own = self._tensors(columns, entries)
+            carried += own
             begin = part.stop
         texts = {
             name: tuple(getattr(entry, name) for entry in self._entries)
             for name in ("clip_id", "subject", "dataset", "source_hash")
         }
         target = torch.tensor([entry.target for entry in self._entries])
-        return Clips(flow, valid, region, target, **texts, classes=self.classes, units=self.units)
+        return Clips(
+            flow, valid, region, target, **texts, carried=tuple(carried), classes=self.classes, units=self.units
+        )
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        places = ("landmarks", "transform") if self.face == "canonical" else ()
+        return ("flow", "phase_valid", "regions", *places)
 
     def _tensors(
-        self, columns: Mapping[str, npt.NDArray[np.generic]], entries: Sequence[_Entry]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, columns: Mapping[str, npt.NDArray[Any]], entries: Sequence[_Entry]
+    ) -> tuple[Tensor, Tensor, Tensor, list[bool]]:
+        """Flow, valid phases and region of clips, and which of them were carried onto the canonical face."""
         flow = torch.from_numpy(columns["flow"].astype(np.float32))
         valid = torch.from_numpy(columns["phase_valid"].astype(bool))
         region = torch.from_numpy((columns["regions"].astype(np.uint8) & FACE) > 0)
@@ -262,9 +280,17 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
                 f"{self._shards[entry.shard].path}: flow of {entry.clip_id} must be finite; got NaN or infinity. Leave the clip "
                 "out of the manifest and extract again."
             )
-        flow, region = resized(flow, region, self.size, self.units)
-        flow[~valid] = 0
-        return flow, valid, region
+        moved, inside = resized(flow, region, self.size, self.units)
+        carried = [False] * len(flow)
+        if self.face == "canonical":
+            places = list(zip(columns["landmarks"], columns["transform"], strict=True))
+            carried = [can_be_carried(*own) for own in places]
+            scale = self.size / flow.shape[-1] if self.units == "px" else 1.0
+            for row in np.flatnonzero(carried):
+                own, share = canonical_flow(flow[row].numpy(), region[row].numpy(), *places[row], self.size)
+                moved[row], inside[row] = torch.from_numpy(own) * scale, torch.from_numpy(share >= 0.5)
+        moved[~valid] = 0
+        return moved, valid, inside, carried
 
 
 def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tensor, Tensor]:

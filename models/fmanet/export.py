@@ -47,6 +47,7 @@ TOLD: Final = {
     "flip_test": bool,
     "grouping": str,
     "units": str,
+    "face": str,
     "fold": str,
     "seed": int,
     "held_out": list,
@@ -60,9 +61,10 @@ NOISE: Final[tuple[tuple[type[Warning], str], ...]] = (
 """What PyTorch's exporter says about itself, by category and beginning; nothing that a user could act on."""
 NOISY_LOGGER: Final = "torch.onnx._internal.exporter._registration"
 LAYOUT: Final = {
-    "flow": "(batch, 2 phases: rise, fall, 2 components: u right, v down, size, size) float32, in `units`",
+    "flow": "(batch, 2 phases: rise, fall, 2 components: u right, v down, size, size) float32, in `units` (px of this size); with "
+    "`face` canonical as flowkit.canonical_flow gives it, where a clip has landmarks",
     "valid": "(batch, 2) bool: whether rise and fall hold motion",
-    "region": "(batch, size, size) bool: inside the face",
+    "region": "(batch, size, size) bool: inside the face, on the same grid",
     "logits": "(batch, classes) float32; their softmax are the probabilities",
     "probabilities": "(batch, classes) float32, in the order of `classes`",
 }
@@ -236,6 +238,7 @@ def _facts(loaded: checkpoint.Checkpoint, size: int) -> dict[str, Any]:
         "grouping": content["grouping"],
         "units": content["units"],
         "size": size,
+        "face": content["face"],
         "alignment": content.get("alignment", []),
         "network": loaded.network.to_dict(),
         "mirrored": content["flip_test"],

@@ -25,18 +25,19 @@ from fmanet.networks import Network, adopt
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.prediction_table import prediction_rows, table_bytes
 from fmanet.protocol import Fold, cross, holdout, loso, split
-from fmanet.settings import ProtocolSettings, RunSettings, TrainSettings
+from fmanet.settings import Face, ProtocolSettings, RunSettings, TrainSettings
 from fmanet.stacked_training import train_together
 from fmanet.training import OnEpoch, State, Trained, predict, train
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """Where clips come from: shard folders, a grouping of labels, a size, and whether the folders may be aligned differently."""
+    """Where clips come from, and what `ShardDataset` is told of them; size 0 stands for that of the folders."""
 
     folders: tuple[Path, ...]
     classes: str
     size: int = 0
+    face: Face = "canonical"
     mixed_alignment: bool = False
 
     def anywhere(self) -> ClipSource:
@@ -54,6 +55,7 @@ class ClipSource:
             self.folders,
             self.classes,
             size=self.size or None,
+            face=self.face,
             in_memory=True,
             verify=verify,
             mixed_alignment=self.mixed_alignment,
@@ -180,6 +182,7 @@ def _commit(
         "classes": list(test.classes),
         "units": test.units,
         "size": test.flow.shape[-1],
+        "face": job.settings.face,
         "alignment": alignments(job.source.folders),
         "flip_test": job.settings.train.flip_test,
         "epochs": trained.epochs,

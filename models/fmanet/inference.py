@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignm
     facts, settings, plan = run_folder.open_run(run)
     run_folder.refuse_earlier(run, facts)
     records = require_records(run, facts, plan)
-    clips = ShardDataset(shards, None, size=facts["clips"]["shape"][-1], mixed_alignment=True).clips()
+    side = facts["clips"]["shape"][-1]
+    clips = ShardDataset(shards, None, size=side, face=settings.face, mixed_alignment=True).clips()
     if clips.units != facts["clips"]["units"]:
         raise ConfigError(
             f"predict: flow must be in {facts['clips']['units']!r}, as the run was trained on; got {clips.units!r}. Extract alike."
@@ -78,7 +80,7 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignm
     )
     durable_files.replace_file(out, run_folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
     elsewhere = here.device != settings.train.device
-    return [*([NO_GPU] if elsewhere else []), *_notes(clips, set(facts["clips"]["subjects"]))]
+    return [*([NO_GPU] if elsewhere else []), *_notes(clips, facts["clips"])]
 
 
 def _on_this_machine(settings: TrainSettings) -> TrainSettings:
@@ -88,11 +90,18 @@ def _on_this_machine(settings: TrainSettings) -> TrainSettings:
     return replace(settings, device="cpu", mixed_precision=False)
 
 
-def _notes(clips: Clips, known: set[str]) -> list[str]:
-    trained_on = sum(subject in known for subject in clips.subject)
-    if not trained_on:
-        return []
-    return [
-        f"{trained_on} of {len(clips)} clips are of subjects of the run itself: some networks were trained on them, so these "
-        "predictions say nothing about accuracy. For that, see predictions.csv of the run."
-    ]
+def _notes(clips: Clips, run: Mapping[str, Any]) -> list[str]:
+    notes = []
+    known = set(run["subjects"])
+    if trained_on := sum(subject in known for subject in clips.subject):
+        notes.append(
+            f"{trained_on} of {len(clips)} clips are of subjects of the run itself: some networks were trained on them, so these "
+            "predictions say nothing about accuracy. For that, see predictions.csv of the run."
+        )
+    if run["carried"] and not all(clips.carried):
+        notes.append(
+            f"{clips.carried.count(False)} of {len(clips)} clips have no landmarks, so their flow is not on the canonical face, "
+            f"where that of {run['carried']} of {run['count']} training clips was: trust these predictions less. Extract with "
+            "landmarks."
+        )
+    return notes

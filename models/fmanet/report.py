@@ -163,7 +163,11 @@ def _examples(
     if not chosen:
         return [], "None was asked for."
     source = ClipSource(
-        tuple(map(Path, stored["clips"]["folders"])), settings.classes, settings.size, mixed_alignment=True
+        tuple(map(Path, stored["clips"]["folders"])),
+        settings.classes,
+        settings.size,
+        settings.face,
+        mixed_alignment=True,
     )
     try:
         clips = source.load()
@@ -388,6 +392,8 @@ def _settings(contents: _Contents) -> Iterator[Html]:
     clips, (parameters, products) = stored["clips"], _size(contents)
     shards = {f"shards {path}": element("code", fingerprint or "-") for path, fingerprint in clips["folders"].items()}
     trained_on = {"clips": clips["count"], "units": clips["units"], "side in pixels": clips["shape"][-1]}
+    if "carried" in clips:
+        trained_on["on the canonical face"] = clips["carried"]
     size = {"parameters": f"{parameters:,}", f"multiply-adds a clip ({COUNTED})": f"{products:,}"}
     yield element(
         "div",

@@ -26,6 +26,7 @@ from flowkit.settings_classes import (
 from fmanet.networks import Inputs, network_names, registered
 
 LossName = Literal["weighted", "focal", "plain"]
+Face = Literal["canonical", "own"]
 CHANNELS: Final = 3
 """Of a picture: magnitude times direction (x, y), magnitude."""
 MOST_FEATURES: Final = 256
@@ -362,6 +363,9 @@ class RunSettings(Settings):
         Networks per fold, each from a start and an order of its own: seeds 0, 1, ...
     size : int, in pixels
         Side that flow is resized to; 0 as stored.
+    face : {"canonical", "own"}
+        "canonical" carries flow onto the canonical face by the landmarks of the onset, so that a place is the same part of
+        everybody's face; clips without landmarks stay as they are. "own": flow as stored.
     keep_epochs : bool
         Also store what each epoch predicts of the held-out clips, for `evaluate --report-leaky` alone.
 
@@ -376,6 +380,7 @@ class RunSettings(Settings):
     protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
     seeds: int = 1
     size: int = 0
+    face: Face = "canonical"
     keep_epochs: bool = False
 
     def __post_init__(self) -> None:

@@ -253,6 +253,9 @@ class _Training:
             self.reporter.note(f"Resuming in {self.out}: {self.summary.resumed} networks are trained.")
         versions = ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items())
         self.reporter.detail(f"Run {self.out.absolute()}, settings {self.settings.fingerprint()}, {versions}.")
+        if self.settings.face == "canonical" and (without := self.clips.carried.count(False)):
+            tell = self.reporter.note if any(self.clips.carried) else self.reporter.detail
+            tell(f"{without} of {len(self.clips)} clips have no landmarks: their flow is not on the canonical face.")
         self.reporter.start(left)
         return pending
 
@@ -270,6 +273,7 @@ class _Training:
                 "classes": list(self.clips.classes),
                 "units": self.clips.units,
                 "shape": list(self.clips.flow.shape[1:]),
+                "carried": sum(self.clips.carried),
                 "alignment": alignments(self.source.folders),
                 "folders": {str(path): _folder_fingerprint(path) for path in self.source.folders},
             },

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
+from flowkit.face.canonical_face import canonical_places
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.commit import RUN_FILE
 from flowkit.storage.schema import SHARD_SCHEMA
@@ -61,9 +62,17 @@ def made_clips(subjects: int = 4, repeats: int = 2, *, size: int = SIZE, noise: 
         tuple(f"casme2/{subject}" for _, subject, *_ in rows),
         ("casme2",) * len(rows),
         tuple(f"{number:032x}" for *_, number in rows),
+        (False,) * len(rows),
         CLASSES,
         "px",
     )
+
+
+def long_face(size: int, longer: float = 0.1) -> npt.NDArray[np.float32]:
+    """Landmarks in a crop of a face that is longer below the eyes than the canonical one."""
+    places = canonical_places()
+    places[:, 1] += longer * np.maximum(places[:, 1] - 0.3, 0)
+    return np.concatenate([places * size - 0.5, np.full((10, 2), np.nan)]).astype(np.float32)
 
 
 def made_shards(
@@ -76,8 +85,9 @@ def made_shards(
     size: int = 32,
     noise: float = 0.05,
     stabilise: Literal["similarity", "affine", "register", "none"] = "similarity",
+    landmarks: Mapping[int, npt.NDArray[np.float32]] | None = None,
 ) -> Path:
-    """A folder as `flowkit extract` leaves it, with one shard."""
+    """A folder as `flowkit extract` leaves it, with one shard; clips that `landmarks` names by number have some."""
     config = ExtractConfig(
         align=AlignConfig(method="none", size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
     )
@@ -93,6 +103,8 @@ def made_shards(
     commit.probe(out)
     durable_files.publish_file(out / RUN_FILE, hashed_json.encode(run))
     samples = [_sample(dataset, *row, size, noise) for row in rows_of(subjects, repeats, labels)]
+    for number, points in (landmarks or {}).items():
+        samples[number] = {**samples[number], "landmarks": points}
     names = ("clip_id", "dataset", "subject", "label", "source_hash", "qc")
     content = {
         "key": "made by hand",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from made_clips import made_shards
+from made_clips import long_face, made_shards
 
 from flowkit.storage import commit, hashed_json, schema
 from fmanet import checkpoint, run_folder
@@ -149,6 +149,31 @@ def test_predicting_subjects_of_the_run_comes_with_a_warning(trained: Path, casm
     done = fmanet("predict", trained, casme2, "--out", tmp_path / "own.csv")
     assert done.exit_code == 0
     assert "these predictions say nothing about accuracy" in " ".join(done.stderr.split())
+
+
+def test_clips_without_landmarks_are_told_where_those_of_the_run_had_some(
+    trained: Path, smic: Path, tmp_path: Path
+) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    made_shards(shards, subjects=2, repeats=2, landmarks={number: long_face(32) for number in range(11)})
+    done = fmanet("train", shards, "--out", run, *SMALL)
+    assert done.exit_code == 0, done.stderr
+    assert "1 of 12 clips have no landmarks" in done.stderr
+    assert run_folder.open_run(run)[0]["clips"]["carried"] == 11
+    assert fmanet("report", run).exit_code == 0
+    assert "on the canonical face" in (run / "report.html").read_text()
+    done = fmanet("predict", run, smic, "--out", tmp_path / "other.csv")
+    assert "of 11 of 12 training clips was: trust these predictions less" in " ".join(done.stderr.split())
+    assert (
+        fmanet("predict", run, shards, "--out", tmp_path / "same.csv").stderr.count("1 of 12 clips have no landmarks")
+        == 1
+    )
+    own = fmanet("train", shards, "--out", tmp_path / "own", *SMALL, "--set", "face=own")
+    assert (own.exit_code, "landmarks" in own.stderr) == (0, False)
+    digests = {run_folder.open_run(out)[0]["clips"]["digest"] for out in (run, tmp_path / "own")}
+    assert len(digests) == 2
+    nobody_has_any = fmanet("predict", trained, smic, "--out", tmp_path / "x.csv")
+    assert "landmarks" not in nobody_has_any.stderr
 
 
 def test_cross_trains_on_one_data_set_and_tests_on_another(casme2: Path, smic: Path, tmp_path: Path) -> None:

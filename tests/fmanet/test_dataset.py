@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_clips import long_face
 from torch.utils.data import DataLoader
 
 import shard_builder
 import version_0_1
 from flowkit.errors import ConfigError, FlowkitError, SchemaTooNew, ShardCorrupt
+from flowkit.face.canonical_face import canonical_flow
 from flowkit.interop.stst_import import import_stst
 from flowkit.interop.stst_layout import SIDE
 from flowkit.storage import hashed_json
@@ -81,6 +83,35 @@ def test_clips_hold_what_the_shards_do(tmp_path: Path, in_memory: bool) -> None:
     assert torch.equal(part.flow, clips.flow[[5, 0]])
     assert part.clip_id == ("clip-005", "clip-000")
     assert not len(clips.select([]))
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_flow_is_carried_onto_the_canonical_face_where_there_are_landmarks(tmp_path: Path, size: int) -> None:
+    out = folder(tmp_path, landmarks={1: long_face(32), 4: long_face(32)})
+    dataset = ShardDataset([out], "3-class", size=size)
+    clips, stored = dataset.clips(), ShardDataset([out], "3-class", size=size, face="own").clips()
+    assert clips.carried == (False, True, False, False, True, False)
+    assert stored.carried == (False,) * 6
+    for clip in range(6):
+        assert torch.equal(dataset[clip]["flow"], clips.flow[clip])
+        assert torch.equal(dataset[clip]["region"], clips.region[clip])
+        assert torch.equal(clips.flow[clip], stored.flow[clip]) != clips.carried[clip]
+    face = torch.from_numpy(shard_builder._regions(32) & 1).bool().numpy()
+    flow, share = canonical_flow(flow_of(4, 32).numpy(), face, long_face(32), np.eye(2, 3), size)
+    assert torch.equal(clips.flow[4], torch.from_numpy(flow * np.float32(size / 32)))
+    assert torch.equal(clips.region[4], torch.from_numpy(share >= 0.5))
+    assert not clips.flow[1, 1].any()  # an invalid phase
+    assert clips.select([4, 0]).carried == (True, False)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, 3e38])
+def test_clips_whose_landmarks_are_of_no_use_stay_as_they_are(tmp_path: Path, spoilt: float) -> None:
+    landmarks = long_face(32)
+    landmarks[152] = spoilt
+    out = folder(tmp_path, landmarks={2: landmarks})
+    clips = ShardDataset([out], "3-class").clips()
+    assert not any(clips.carried)
+    assert torch.equal(clips.flow[2], flow_of(2, 32))
 
 
 @pytest.mark.parametrize("start", ["spawn", "fork"])

@@ -31,6 +31,7 @@ def clips_of(subjects: Sequence[str], targets: Sequence[int], classes: tuple[str
         subject=tuple(subjects),
         dataset=tuple(subject.split("/")[0] for subject in subjects),
         source_hash=tuple(f"hash{row}" for row in range(count)),
+        carried=(False,) * count,
         classes=classes,
         units="px",
     )
