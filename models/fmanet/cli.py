@@ -400,12 +400,10 @@ def _check_shards(shards: Sequence[Path]) -> None:
         stored_run(path)
 
 
-def _source(shards: Sequence[Path], settings: Any, mixed_alignment: bool) -> Any:
+def _source(shards: Sequence[Path], settings: Any, mixed: bool) -> Any:
     from fmanet.fold_worker import ClipSource
 
-    return ClipSource(
-        tuple(map(Path.absolute, shards)), settings.classes, settings.size, settings.face, mixed_alignment
-    )
+    return ClipSource(tuple(map(Path.absolute, shards)), settings.classes, settings.size, settings.face, mixed)
 
 
 def _show(found: Mapping[str, Any], as_json: bool, for_people: Callable[[Mapping[str, Any]], None]) -> None:

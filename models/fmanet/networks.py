@@ -94,9 +94,10 @@ _REGISTERED: Final[dict[str, Network]] = {
             (
                 ("FMANet, rise only", {"inputs": "rise"}),
                 ("FMANet, fall only", {"inputs": "fall"}),
-                ("FMANet without modulation", {"modulation": False}),
                 ("FMANet without fusion", {"fusion": False}),
-                ("FMANet without attention", {"attention": False}),
+                ("FMANet with modulation", {"modulation": True}),
+                ("FMANet with attention", {"attention": True}),
+                ("FMANet with modulation and attention", {"modulation": True, "attention": True}),
                 ("FMANet", {}),
             ),
         ),

@@ -63,12 +63,13 @@ class NetworkConfig(Settings):
         "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
     modulation : bool
         Modulate the magnitude: a learned power of each vector's length, and MM-COF's gate. False: flow as it is, and
-        M' = clip(M_c, 0, 1).
+        M' = clip(M_c, 0, 1), which is COF. Off: it has not been shown to help (benchmarks/README.md).
     fusion : bool
         Each stream sees both phases, their difference and MM-COF at each place. False: half of the streams see the rise and half
         the fall, and their answers are averaged.
     attention : bool
-        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike.
+        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike. Off for
+        the same reason.
     pooling : {"map", "global"}
         Keep where on the face something moved, or average it away.
     grid : {4, 7}
@@ -96,16 +97,16 @@ class NetworkConfig(Settings):
 
     Examples
     --------
-    >>> NetworkConfig(classes=5, attention=False).inputs
+    >>> NetworkConfig(classes=5, attention=True).inputs
     'both'
     """
 
     network: str = field(default="fmanet", metadata={CHOICES: network_names})
     classes: int = 3
     inputs: Inputs = "both"
-    modulation: bool = True
+    modulation: bool = False
     fusion: bool = True
-    attention: bool = True
+    attention: bool = False
     pooling: Literal["map", "global"] = "map"
     grid: Literal[4, 7] = 7
     streams: int = 4

@@ -22,8 +22,11 @@ from fmanet.settings import NetworkConfig
 
 torch.set_num_threads(1)
 Clips = tuple[Tensor, Tensor, Tensor]
+WHOLE = {"modulation": True, "attention": True}
+"""FMANet with all its parts, which is what most tests look at: two are off by default."""
 LADDER: dict[str, dict[str, Any]] = {
     "whole": {},
+    "as by default": {"modulation": False, "attention": False},
     "rise": {"inputs": "rise"},
     "fall": {"inputs": "fall"},
     "no modulation": {"modulation": False},
@@ -54,7 +57,7 @@ def clips(count: int = 3, height: int = 40, width: int = 36, seed: int = 0) -> C
 
 
 def network_of(seed: int = 0, **change: Any) -> Any:
-    return build_network(NetworkConfig(**change), seed).eval()
+    return build_network(NetworkConfig(**{**WHOLE, **change}), seed).eval()
 
 
 def shaken(network: nn.Module, seed: int = 9) -> Any:
@@ -101,7 +104,7 @@ def test_the_hand_set_start_is_mmcof(change: dict[str, Any], params: dict[str, A
 
 
 def test_the_fusion_learns_which_phase_counts_where() -> None:
-    front = FrontEnd(NetworkConfig())
+    front = FrontEnd(NetworkConfig(modulation=True))
     with torch.no_grad():
         front.balance += 0.5
         front.kernel[1, 1] = 2.0
@@ -238,7 +241,7 @@ def test_the_power_starts_where_it_is_told_and_stays_bounded(start: float) -> No
 
 def test_the_gate_stays_within_a_factor_of_its_start() -> None:
     flow, valid, region = clips()
-    front = FrontEnd(NetworkConfig())
+    front = FrontEnd(NetworkConfig(modulation=True))
     with torch.no_grad():
         for name, offset in (("alpha", 50.0), ("beta", -50.0), ("k", 50.0), ("c", -50.0)):
             getattr(front, name).fill_(offset)

@@ -20,6 +20,7 @@ from fmanet.report import SAME, _chosen, _examples, write_report
 from fmanet.results import gather, write_results
 from web_page import Page
 
+EVERY_PART = ("--set", "network.modulation=true", "--set", "network.attention=true")
 SMALL = ("--set", "network.width=4", "--set", "network.grid=4", "--workers", "1", "--keep-epochs")
 HOSTILE = "<script>alert('&')</script>"
 LEGEND = 5
@@ -39,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three folds and two seeds; read-only by agreement."""
     out = tmp_path_factory.mktemp("report") / "run"
-    done = fmanet("train", shards, "--out", out, *SMALL, "--epochs", "3", "--seeds", "2")
+    done = fmanet("train", shards, "--out", out, *SMALL, *EVERY_PART, "--epochs", "3", "--seeds", "2")
     assert done.exit_code == 0, done.stderr
     assert str(out / "report.html") in done.stdout
     return out
