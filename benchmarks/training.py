@@ -3,7 +3,8 @@
     python benchmarks/training.py SHARDS --set network.floor_px=0 --out benchmarks/results/training.json
 
 Bars: a run of one configuration and one seed over the 309 clips of megc-flow28 within 120 s on two cores; a forward pass of one
-clip of 112 x 112 under 5 ms on one core; loading never dominates training; memory does not grow with the number of folds.
+clip of 112 x 112 under 5 ms on one core; loading never dominates training; memory does not grow with the number of folds. With
+--before CHECKOUT, the run of an older version takes turns with this one's, on the same shards: no slower is the bar.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +33,9 @@ from fmanet.settings import NetworkConfig, RunSettings
 from fmanet.stacked_training import train_together
 from fmanet.training import State, train
 
-FORWARD_BAR_MS, RUN_BAR_S = 5.0, 120.0
+FORWARD_BAR_MS, RUN_BAR_S, BESIDE_BAR = 5.0, 120.0, 1.0
+ROUNDS = 2
+"""Of the runs that take turns; the faster one of each version counts."""
 PEAK = """
 import resource, sys
 from fmanet.cli import main
@@ -43,10 +47,13 @@ finally:
 """
 
 
-def fmanet(*arguments: str | Path) -> tuple[dict[str, Any], float, float]:
+def fmanet(*arguments: str | Path, checkout: Path | None = None) -> tuple[dict[str, Any], float, float]:
     """What a command prints as JSON, and the peak memory of its process and of its largest worker, MiB."""
+    where = dict(os.environ)
+    if checkout is not None:
+        where["PYTHONPATH"] = os.pathsep.join(str(checkout.absolute() / part) for part in ("", "kernels", "models"))
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True, check=True, env=where
     )
     own, workers = (round(int(kib) / 1024, 1) for kib in done.stderr.split()[-2:])
     found: dict[str, Any] = json.loads(done.stdout)
@@ -136,12 +143,19 @@ def _trainable_without(clips: Clips, subject: str) -> bool:
     return len({int(clips.target[row]) for row in held}) == len(clips.classes)
 
 
-def run_seconds(shards: Path, given: list[str]) -> dict[str, Any]:
+def run_seconds(shards: Path, given: list[str], checkout: Path | None = None) -> dict[str, Any]:
     """A whole run of one seed, as the command does it."""
     sets = [word for text in given for word in ("--set", text)]
     with tempfile.TemporaryDirectory() as folder:
-        summary, _, _ = fmanet("train", shards, "--out", Path(folder) / "run", "--json", *sets)
+        summary, _, _ = fmanet("train", shards, "--out", Path(folder) / "run", "--json", *sets, checkout=checkout)
     return {"networks": summary["planned"], "seconds": summary["seconds"]}
+
+
+def beside(shards: Path, given: list[str], checkout: Path) -> dict[str, Any]:
+    """The run of this version and that of an older one, taking turns."""
+    turns = [(run_seconds(shards, given), run_seconds(shards, given, checkout)) for _ in range(ROUNDS)]
+    own, older = ([run["seconds"] for run in runs] for runs in zip(*turns, strict=True))
+    return {"seconds": own, "seconds_before": older, "ratio": round(min(own) / min(older), 3)}
 
 
 def main() -> None:
@@ -149,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)
     parser.add_argument("--set", dest="given", action="append", default=[])
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="also time the run of an older version")
     parser.add_argument("--out", type=Path, help="where to store the result as JSON")
     options = parser.parse_args()
     settings = RunSettings.from_dict(load_values(None, options.given))
@@ -169,6 +184,9 @@ def main() -> None:
         "forward_112": results["forward"][1]["median_ms"] < FORWARD_BAR_MS,
         "run": results["run"]["seconds"] < RUN_BAR_S,
     }
+    if options.before:
+        results["beside"] = beside(options.shards, options.given, options.before)
+        results["within_bars"]["beside"] = results["beside"]["ratio"] <= BESIDE_BAR
     sys.stdout.write(json.dumps({key: value for key, value in results.items() if key != "settings"}, indent=1) + "\n")
     if options.out:
         machine.write(options.out, "training", results)

@@ -1,14 +1,15 @@
 """FMANet: flow of the rise and the fall in, class logits out. Read from top to bottom; MM-COF itself is in `front_end`.
 
-    flow -> signed flow, relative to a still face -> modulate -> rise, fall, difference, lengths -.
-      '---> MM-COF with learned parameters (front_end), full resolution ----------------------------+-> attend -> streams -> logits
+    flow -> signed flow, relative to a still face -> (modulate) -> rise, fall, difference, lengths -.
+      '---> MM-COF with learned parameters (front_end), at full size ----------------------------------+-> (attend) -> streams -> logits
 
 - Dual-phase analysis: the fall is turned round (a fall is roughly the rise run backwards); a stream sees rise, fall and their
   difference. The difference is what onset and offset disagree about; the noise of the apex, which is in both phases, is not in it.
-- Magnitude modulation: a learned, bounded power of the length of each vector, and the gate of MM-COF. Both start by hand.
+- Magnitude modulation: a learned, bounded power of the length of each vector, and the gate of MM-COF. Both start by hand. Off by
+  default; MM-COF is COF then.
 - Fusion: early. Both phases, their difference and MM-COF meet at each place in the first convolution.
 - Motion attention: a factor for each place, from how well both phases agree there, how strong the motion is, and which part of the
-  face it is. Starts at 1 everywhere.
+  face it is. Starts at 1 everywhere. Off by default.
 - Light streams: several small networks, each of which learns to answer alone; the answer is the mean of theirs.
 
 How sure we are of each part. The paper (arXiv 2510.07810) could be read in its abstract and in public summaries only. From the

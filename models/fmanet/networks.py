@@ -86,8 +86,9 @@ _REGISTERED: Final[dict[str, Network]] = {
                 ),
                 (
                     "ours",
-                    "the scale of signed flow, the power and the form of the gate, the fall turned round and subtracted, the "
-                    "attention, the streams that answer alone, the map kept to the end, training, every default value",
+                    "flow carried onto the canonical face, its scale, the power and the form of the gate, the fall turned round "
+                    "and subtracted, the attention, the streams that answer alone, the map kept to the end, training, every "
+                    "default value",
                 ),
             ),
             ABOVE,
