@@ -32,7 +32,7 @@ from fmanet import checkpoint
 from fmanet.errors import CheckpointRefused
 from fmanet.networks import registered
 from fmanet.plan import PLAN_FILE, Member, Plan, read_plan
-from fmanet.settings import RunSettings
+from fmanet.settings import REMOVED, RunSettings
 
 if TYPE_CHECKING:  # who reads a run needs no torch
     from fmanet.training import LogRow
@@ -46,8 +46,6 @@ EPOCH_COLUMNS = ("epoch", "clip_id", "subject", "dataset")
 """Before the classes, in a table of what each epoch predicts."""
 FACTS = ("settings", "clips", "versions", "device", "machine")
 """What run.json tells of the run."""
-REMOVED = ("network.order", "network.share_streams", "network.strain")
-"""Settings of earlier versions that are no more."""
 MAX_TABLE_BYTES = 1 << 30
 MAX_SIDE_PX = 4096
 FILES = ("weights", "predictions", "log")

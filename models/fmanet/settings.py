@@ -18,6 +18,7 @@ from flowkit.execution.dask_pool import LOCAL
 from flowkit.settings_classes import (
     CHOICES,
     Settings,
+    build,
     refuse,
     refuse_other_than_table,
     setting_types,
@@ -46,6 +47,8 @@ LIMITS: Final[dict[str, tuple[float, float]]] = {
     "floor_px": (0, 100),
 }
 """Least and greatest value of each number; the sizes keep every network below a million parameters."""
+REMOVED: Final = ("network.order", "network.share_streams", "network.strain")
+"""Settings of earlier versions that are no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +393,23 @@ class RunSettings(Settings):
             "size": (self.size == 0 or 8 <= self.size <= 2048, "0, or from 8 to 2048"),
         }
         refuse(checks, self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "settings") -> RunSettings:
+        """Build from a nested mapping; what is left out keeps its default.
+
+        Raises
+        ------
+        ConfigError
+            Listing every unknown key, wrong type or value out of range; settings that an earlier version had, alone.
+        """
+        network = values.get("network")
+        if gone := [name for name in REMOVED if isinstance(network, Mapping) and name.partition(".")[2] in network]:
+            raise ConfigError(
+                f"{where}: settings must be those of this version; got {', '.join(gone)} of an earlier one, whose network had "
+                "other parts. Leave out what is gone; fmanet settings lists what there is."
+            )
+        return cast(RunSettings, build(cls, values, where))
 
 
 @dataclass(frozen=True, slots=True)

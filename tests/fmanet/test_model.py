@@ -18,7 +18,7 @@ from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.front_end import FrontEnd, area_average
 from fmanet.model import Modulation, MotionAttention, agreement, mean_answer, relative, signed_flow, smooth
 from fmanet.networks import all_networks
-from fmanet.settings import NetworkConfig
+from fmanet.settings import NetworkConfig, RunSettings
 
 torch.set_num_threads(1)
 Clips = tuple[Tensor, Tensor, Tensor]
@@ -536,3 +536,10 @@ def test_settings_that_are_no_table_are_refused() -> None:
 def test_tensors_of_the_wrong_kind_are_refused_by_name(change: Any, name: str, kind: dict[str, Any]) -> None:
     with pytest.raises(ShapeError, match=f"network: {name} must be"):
         network_of(**kind)(*change(*clips()))
+
+
+def test_settings_that_an_earlier_version_had_are_named_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"^settings: .* got network\.order, network\.strain of an earlier one.* Leave out"):
+        RunSettings.from_dict({"network": {"strain": True, "order": "after", "width": 8}})
+    with pytest.raises(ConfigError, match=r"network\.ordr: unknown setting"):
+        RunSettings.from_dict({"network": {"ordr": "after"}})
