@@ -1,7 +1,7 @@
 """FMANet: flow of the rise and the fall in, class logits out. Read from top to bottom; MM-COF itself is in `front_end`.
 
-    flow -> signed flow, relative to a still face -> (modulate) -> rise, fall, difference, lengths -.
-      '---> MM-COF with learned parameters (front_end), full size ----------------------------------+-> (attend) -> streams -> logits
+    flow -> signed flow relative to a still face -> (modulate) -> rise, fall, difference, lengths -.
+      '---> MM-COF with learned parameters (front_end), full size ---------------------------------+-> (attend) -> streams -> logits
 
 - Dual-phase analysis: the fall is turned round (a fall is roughly the rise run backwards); a stream sees rise, fall and their
   difference. The difference is what onset and offset disagree about; the noise of the apex, which is in both phases, is not in it.
