@@ -90,14 +90,14 @@ def canonical_flow(
     """
     if not can_be_carried(landmarks, transform):
         raise ConfigError(
-            "canonical_flow: landmarks must hold the points of flowkit.face.canonical_face.ANCHORS; got NaN. Extract the clip "
-            "with landmarks, or take its flow as it is."
+            "canonical_flow: landmarks must hold the points of flowkit.face.canonical_face.ANCHORS; got NaN, or places far "
+            "from the crop. Extract the clip with landmarks, or take its flow as it is."
         )
     side = flow.shape[-1]
     fold = 1 if size >= side else 2
     factor = max(1, side // (fold * size))
     planes = np.concatenate([flow.reshape(4, side, side) * inside, inside[None]]).astype(np.float32)
-    places = _weights(fold * size) @ ((_own_anchors(landmarks, transform) + 0.5) / factor)
+    places = ((_own_anchors(landmarks, transform) + 0.5) / factor).T @ _weights(fold * size)
     places = (np.rint(places / STEP) * STEP - 0.5).astype(np.float32)
     taken = _sampled(_shrunk(planes, factor), places).reshape(5, fold * size, fold * size)
     *carried, share = _shrunk(taken, fold)
@@ -112,7 +112,7 @@ def _own_anchors(landmarks: Landmarks, transform: Transform) -> Array:
 
 @functools.lru_cache(maxsize=4)
 def _weights(size: int) -> Array:
-    """How much of each anchor's own place the place of each canonical pixel is, (size * size, A)."""
+    """How much of each anchor's own place the place of each canonical pixel is, (A, size * size)."""
     anchors = canonical_places()[list(ANCHORS)]
     count = len(anchors)
     affine = np.column_stack([np.ones(count), anchors])
@@ -121,7 +121,7 @@ def _weights(size: int) -> Array:
     middle = (np.arange(size) + 0.5) / size
     pixels = np.stack(np.meshgrid(middle, middle), axis=-1).reshape(-1, 2)
     basis = np.column_stack([_bending(pixels, anchors), np.ones(len(pixels)), pixels])
-    return np.asarray(np.linalg.solve(system.T, basis.T)[:count].T)
+    return np.ascontiguousarray(np.linalg.solve(system.T, basis.T)[:count])
 
 
 def _bending(points: Array, centres: Array) -> Array:
@@ -140,15 +140,15 @@ def _shrunk(planes: Picture, factor: int) -> Picture:
 
 
 def _sampled(planes: Picture, places: Picture) -> Picture:
-    """Planes (K, H, W) at places (P, 2), (x, y) in pixels, bilinear, 0 outside: (K, P)."""
+    """Planes (K, H, W) at places (2, P), x and y in pixels, bilinear, 0 outside: (K, P)."""
     count, height, width = planes.shape
-    padded = np.zeros((height + 3, width + 3, count), np.float32)
-    padded[1:-2, 1:-2] = planes.transpose(1, 2, 0)
-    places = np.clip(places + 1, 0, np.array([width + 1, height + 1], np.float32))
-    corner = places.astype(np.intp)
-    x, y = (places - corner).astype(np.float32).T[:, :, None]
-    rows = padded.reshape(-1, count)
-    at = corner[:, 1] * (width + 3) + corner[:, 0]
-    above = rows[at] * (1 - x) + rows[at + 1] * x
-    below = rows[at + width + 3] * (1 - x) + rows[at + width + 4] * x
-    return np.asarray((above * (1 - y) + below * y).T)
+    padded = np.zeros((count, height + 3, width + 3), np.float32)
+    padded[:, 1:-2, 1:-2] = planes
+    places = np.clip(places + 1, 0, np.array([[width + 1], [height + 1]], np.float32))
+    column, row = corner = places.astype(np.intp)
+    x, y = (places - corner).astype(np.float32)
+    at = row * (width + 3) + column
+    pixels = padded.reshape(count, -1)
+    left, right = ((above, above + width + 3) for above in (at, at + 1))
+    (a, c), (b, d) = ((pixels.take(one, axis=1) for one in side) for side in (left, right))
+    return np.asarray((a * (1 - x) + b * x) * (1 - y) + (c * (1 - x) + d * x) * y)

@@ -539,7 +539,9 @@ def test_tensors_of_the_wrong_kind_are_refused_by_name(change: Any, name: str, k
 
 
 def test_settings_that_an_earlier_version_had_are_named_as_such() -> None:
-    with pytest.raises(ConfigError, match=r"^settings: .* got network\.order, network\.strain of an earlier one.* Leave out"):
+    with pytest.raises(
+        ConfigError, match=r"^settings: .* got network\.order, network\.strain of an earlier one.* Leave out"
+    ):
         RunSettings.from_dict({"network": {"strain": True, "order": "after", "width": 8}})
     with pytest.raises(ConfigError, match=r"network\.ordr: unknown setting"):
         RunSettings.from_dict({"network": {"ordr": "after"}})
