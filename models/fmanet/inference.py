@@ -98,10 +98,10 @@ def _notes(clips: Clips, run: Mapping[str, Any]) -> list[str]:
             f"{trained_on} of {len(clips)} clips are of subjects of the run itself: some networks were trained on them, so these "
             "predictions say nothing about accuracy. For that, see predictions.csv of the run."
         )
-    if run["carried"] and not all(clips.carried):
+    carried = run.get("carried", 0)
+    if carried and not all(clips.carried):
         notes.append(
             f"{clips.carried.count(False)} of {len(clips)} clips have no landmarks, so their flow is not on the canonical face, "
-            f"where that of {run['carried']} of {run['count']} training clips was: trust these predictions less. Extract with "
-            "landmarks."
+            f"where that of {carried} of {run['count']} training clips was: trust these predictions less. Extract with landmarks."
         )
     return notes
