@@ -76,12 +76,11 @@ REAL_BARS: dict[str, Bar] = {
 STILL = ("train.augment.rotation_deg=0", "train.augment.scale=0", "train.augment.translation_px=0")
 """No turning, scaling and shifting of training clips."""
 TRAINING = [("train.epochs=30",), ("train.epochs=60",), ("train.epochs=30", *STILL), ("train.epochs=60", *STILL)]
-OWN = {
-    "fmanet": [(), ("network.dropout=0.6",)],
-    "cnn": [(), ("network.dropout=0.6",)],
-    "shallow": [(), ("network.dropout=0.6",)],
-}
-"""What is tried of each network besides, so that each gets eight configurations."""
+LITTLE = ("train.batch=64", "train.augment.gain=0.05", "train.augment.drift=0")
+"""Larger batches, and clips that are hardly changed."""
+CONFIGURATIONS = [(*training, *rest) for training in TRAINING for rest in ((), LITTLE)]
+"""What is tried of each network: eight settings."""
+TUNED = ("fmanet", "cnn", "shallow", "action-units")
 INNER_TRAININGS = 10
 """At most, of each configuration."""
 
@@ -119,6 +118,8 @@ class Clipset:
         The same protocol in Python.
     tests : tuple of str
         Data sets that are scored apart; empty: all held-out clips together.
+    tuned : tuple of str
+        Networks that have settings to tune.
     """
 
     shards: list[Path]
@@ -127,6 +128,7 @@ class Clipset:
     protocol: tuple[str, ...]
     folds: Callable[[Clips], list[Fold]]
     tests: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = TUNED
 
     def clips(self) -> Clips:
         """Return all clips, in the size that networks see."""
@@ -145,7 +147,7 @@ def real_clips(work: Path, people: People) -> Clipset:
         sys.exit(f"recognition: data must be at {SHARED}; got none there. Without it, run the set synthetic.")
     shards = work / "shards"
     run("flowkit", "import", "stst", SHARED, "--out", shards)
-    return Clipset([shards], "3-class", ("train.augment.drift=0.1",), (), loso)
+    return Clipset([shards], "3-class", ("train.augment.drift=0.1",), (), loso, tuned=TUNED[:3])  # no action units
 
 
 def synthetic(work: Path, people: People, grouping: str = "raw") -> Clipset:
@@ -209,13 +211,6 @@ SETS: dict[str, Callable[[Path, People], Clipset]] = {
 # --- tuning
 
 
-def configurations(network: str) -> list[tuple[str, ...]]:
-    """Return the settings that are tried of a network; one empty one for a closed form, which chooses by itself."""
-    if network not in OWN:
-        return [()]
-    return [(*training, *own) for training in TRAINING for own in OWN[network]]
-
-
 def inner_splits(clips: Clips, folds: list[Fold]) -> list[tuple[list[int], list[int]]]:
     """Return rows to train on and rows to answer, within the training people: five splits of one fold, or one of each of ten."""
     step = max(1, len(folds) // INNER_TRAININGS)
@@ -256,9 +251,9 @@ def tune(name: str, found: Clipset, work: Path) -> list[dict[str, Any]]:
     splits = inner_splits(clips, found.folds(clips))
     where = (tuple(found.shards), found.grouping)
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
-        for network in OWN:
+        for network in found.tuned:
             inputs = "rise" if network == "shallow" else "both"
-            for tried in configurations(network):
+            for tried in CONFIGURATIONS:
                 if (network, tried) in known:
                     continue
                 given = (*found.settings, *tried, f"network.network={network}", f"network.inputs={inputs}")
@@ -294,10 +289,12 @@ class Row:
 
 
 def planned(found: Clipset) -> list[tuple[str, dict[str, Any]]]:
-    """Return title and settings of each row: those of the ladder, and FMANet on flow as stored where there are landmarks."""
+    """Return title and settings of each row: the ladder, and FMANet on flow as stored; pictures have no action units."""
     ladder = [(title, {f"network.{key}": value for key, value in changes.items()}) for title, changes in rungs()]
+    if not found.tests:
+        return [(title, own) for title, own in ladder if "action units" not in title.lower()]
     whole = next(settings for title, settings in ladder if title == WHOLE_METHOD)
-    return [*ladder, (AS_STORED, {**whole, "face": "own"})] if any(found.clips().carried) else ladder
+    return [*ladder, (AS_STORED, {**whole, "face": "own"})]
 
 
 def trained(title: str, changes: dict[str, Any], found: Clipset, tuned: tuple[str, ...], out: Path, seeds: int) -> Row:
@@ -382,7 +379,7 @@ def results(name: str, work: Path, seeds: int, people: People, checkout: Path | 
         "classes": rows[WHOLE_METHOD].classes,
         "seeds": seeds,
         "tuning": tried,
-        "chosen": {network: list(best(tried, network)) for network in OWN},
+        "chosen": {network: list(best(tried, network)) for network in found.tuned},
         "seconds_of_this_call": round(time.perf_counter() - begin, 1),
         "tests": {
             dataset or name: {

@@ -43,12 +43,14 @@ def build_folder(
     prefix: str = "clip",
     clip_ids: Sequence[str] = (),
     landmarks: Mapping[int, npt.NDArray[np.float32]] | None = None,
+    hints: Mapping[int, npt.NDArray[np.float64]] | None = None,
 ) -> Path:
     """Plan, run.json, shards, commit records, index and failures.csv of `clips` good and `failures` failed clips.
 
     Clip i (`clip-000` ..., or with another prefix, or as `clip_ids` says) moves towards `direction(i)`, by PEAK_PX at the mouth.
     Clip 1 has no offset (invalid fall); clip 2 has two faces and a residual of 1.5 px. Failed clips are `fail-000` ..., with the
-    codes of FAILED_CODES in turn. Clips that `landmarks` names by number have some.
+    codes of FAILED_CODES in turn. Clips that `landmarks` names by number have some,
+    and those that `hints` names have these strengths of action units.
     """
     config = ExtractConfig(
         frames=FrameConfig(missing_offset="invalid"),
@@ -75,8 +77,9 @@ def build_folder(
     if plan.new is not None:
         publish_generation(out, plan.new)
     samples = {clip.clip_id: _sample(clip, i, size, keep_faces) for i, clip in enumerate(good)}
-    for i, points in (landmarks or {}).items():
-        samples[good[i].clip_id] = {**samples[good[i].clip_id], "landmarks": points}
+    for name, given in (("landmarks", landmarks), ("au_hint", hints)):
+        for i, values in (given or {}).items():
+            samples[good[i].clip_id] = {**samples[good[i].clip_id], name: values}
     for task in plan.pending:
         _publish(out, task, samples, settings)
     finalise(out)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowkit.errors import EnvironmentMissing
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet.front_end import (
     LEAST_LENGTH,
     PHASES,
@@ -32,7 +33,7 @@ from fmanet.front_end import (
     strain,
     without_invalid,
 )
-from fmanet.model import Streams, relative, signed_flow
+from fmanet.model import ActionUnitStream, Streams, relative, signed_flow
 from fmanet.settings import CHANNELS, NetworkConfig
 from fmanet.transforms import flip
 
@@ -50,6 +51,32 @@ COSTS: Final = (0.3, 1.0, 3.0, 10.0, 30.0)
 USUAL_COST: Final = 3.0
 """Where there are too few subjects for inner folds."""
 INNER_FOLDS: Final = 5
+
+
+class ActionUnitsAlone(nn.Module):
+    """FMANet's stream of action units by itself: what the by-product of extraction says without any flow.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        `inputs` "both", "rise" or "fall"; `classes`, and `working`, which flow must reach.
+    """
+
+    sees_action_units = True
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        seen = [p for p, phase in enumerate(PHASES) if config.inputs in ("both", phase)]
+        self.stream = ActionUnitStream(seen, config.classes)
+
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor, action_units: Tensor | None = None) -> Tensor:
+        """As `FMANet.forward`, (B, classes) float32; flow and region are not looked at."""
+        check_input(flow, valid, region, self.config.working)
+        if action_units is None:
+            action_units = torch.zeros(len(valid), 2, len(ACTION_UNITS), device=valid.device)
+        answers: Tensor = self.stream(action_units, phases_seen(valid, self.config.inputs))[0]
+        return answers
 
 
 class ShallowStreams(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fmanet.dataset import Clips
 from fmanet.settings import TrainSettings
-from fmanet.transforms import augment
+from fmanet.transforms import draw, transform, transform_units
 
 
 class Batch(NamedTuple):
@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     flow: Tensor
     valid: Tensor
     region: Tensor
+    action_units: Tensor
     target: Tensor
     present: Tensor
 
@@ -56,14 +57,18 @@ def epoch_batches(clips: Clips, settings: TrainSettings, seed: int, epoch: int) 
     """
     order = torch.randperm(len(clips), generator=_generator(seed, epoch, "order"))
     jitter = _generator(seed, epoch, "augment")
-    draw = np.random.default_rng(derived_seed(seed, epoch, "mixup"))
+    mixing = np.random.default_rng(derived_seed(seed, epoch, "mixup"))
     shares = torch.nn.functional.one_hot(clips.target, len(clips.classes)).float()
     for rows in torch.split(order, settings.batch):
         rows = rows.to(clips.flow.device)
-        flow, valid, region = augment(clips.flow[rows], clips.valid[rows], clips.region[rows], jitter, settings.augment)
+        draws = draw(len(rows), jitter)
+        flow, valid, region = transform(
+            clips.flow[rows], clips.valid[rows], clips.region[rows], draws, settings.augment
+        )
+        action_units = transform_units(clips.action_units[rows], draws, settings.augment)
         present = torch.ones(len(rows), device=flow.device)
-        batch = Batch(flow, valid, region, shares[rows], present)
-        yield _mixed(batch, settings.mixup, draw) if settings.mixup else batch
+        batch = Batch(flow, valid, region, action_units, shares[rows], present)
+        yield _mixed(batch, settings.mixup, mixing) if settings.mixup else batch
 
 
 def filled(batch: Batch, size: int) -> Batch:
@@ -94,4 +99,5 @@ def _mixed(batch: Batch, strength: float, draw: np.random.Generator) -> Batch:
         return weight * part + (1 - weight) * part[partner]
 
     region = torch.where(fits[:, None, None], region, batch.region)
-    return batch._replace(flow=mix(batch.flow), region=region, target=mix(batch.target))
+    mixed = {name: mix(getattr(batch, name)) for name in ("flow", "action_units", "target")}
+    return batch._replace(region=region, **mixed)

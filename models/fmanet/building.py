@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowkit.errors import ConfigError
 from flowkit.named_code import imported
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet.networks import Network, registered
 from fmanet.settings import NetworkConfig
 
@@ -54,6 +55,17 @@ def _builder(network: Network) -> Callable[[NetworkConfig], nn.Module]:
             f"network {network.name}: {network.builder} must be importable where networks are built; got {error}. Install its "
             "package there, or add its folder to PYTHONPATH."
         ) from error
+
+
+def seen_names(network: nn.Module) -> tuple[str, ...]:
+    """Return what a network's forward pass takes, in order: action units only if it has `sees_action_units`."""
+    names = ("flow", "valid", "region", "action_units")
+    return names if getattr(network, "sees_action_units", False) else names[:3]
+
+
+def seen_by(network: nn.Module, source: Any) -> tuple[Tensor, ...]:
+    """Return the same of clips, or of a batch."""
+    return tuple(getattr(source, name) for name in seen_names(network))
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
@@ -106,9 +118,10 @@ def multiply_adds(network: nn.Module, height: int, width: int) -> int:
     device = next(network.parameters()).device
     flow = torch.zeros(1, 2, 2, height, width, device=device)
     valid, region = (torch.ones(shape, dtype=torch.bool, device=device) for shape in ((1, 2), (1, height, width)))
+    action_units = torch.zeros(1, 2, len(ACTION_UNITS), device=device)
     training = network.training
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(flow, valid, region)
+        network(*(flow, valid, region, action_units)[: len(seen_names(network))])
     network.train(training)
     return int(counter.get_total_flops()) // 2

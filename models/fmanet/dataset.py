@@ -26,7 +26,7 @@ from flowkit.labels.groupings import dataset_name, preview
 from flowkit.labels.groupings import grouping as class_grouping
 from flowkit.storage.commit import Record
 from flowkit.storage.folder import ShardFolder
-from flowkit.storage.schema import FACE
+from flowkit.storage.schema import ACTION_UNITS, FACE
 from flowkit.storage.shard_checks import verify_file
 from flowkit.storage.shard_reader import Shard
 from fmanet.flow_origin import refuse_mixed
@@ -35,6 +35,8 @@ from fmanet.settings import Face
 Units = Literal["px", "minmax"]
 
 MIN_SIZE, MAX_SIZE = 8, 2048
+STRONGEST_CM: Final = 100.0
+"""No face moves as far: an action unit that is said to be stronger is taken as that strong."""
 UNLABELLED: Final = -1
 """Target of clips that were loaded without a class grouping."""
 
@@ -51,6 +53,8 @@ class Clips:
         Rise, fall.
     region : (N, H, W) bool
         Inside the face.
+    action_units : (N, 2, U) float32
+        Strength of each of the ACTION_UNITS at the apex and at the offset, cm (shards' `au_hint`); 0 where unknown.
     target : (N,) int64
         Index into `classes`; `UNLABELLED` where there are none.
     clip_id, subject, dataset, source_hash : tuple of str
@@ -64,6 +68,7 @@ class Clips:
     flow: Tensor
     valid: Tensor
     region: Tensor
+    action_units: Tensor
     target: Tensor
     clip_id: tuple[str, ...]
     subject: tuple[str, ...]
@@ -84,6 +89,7 @@ class Clips:
             flow=self.flow[index],
             valid=self.valid[index],
             region=self.region[index],
+            action_units=self.action_units[index],
             target=self.target[index],
             clip_id=tuple(self.clip_id[row] for row in rows),
             subject=tuple(self.subject[row] for row in rows),
@@ -181,7 +187,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         return len(self._entries)
 
     def __getitem__(self, row: int) -> dict[str, Tensor]:
-        """One clip: flow, valid, region, target as in `Clips`, without N; row: its number here.
+        """One clip: flow, valid, region, action_units, target as in `Clips`, without N; row: its number here.
 
         Raises
         ------
@@ -190,7 +196,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         entry = self._entries[row]
         number = torch.tensor(row % len(self))
         if self._memory is not None:
-            clip = {name: getattr(self._memory, name)[row] for name in ("flow", "valid", "region", "target")}
+            names = ("flow", "valid", "region", "action_units", "target")
+            clip = {name: getattr(self._memory, name)[row] for name in names}
             return {**clip, "row": number}
         shard = self._shards[entry.shard]
         columns = {name: shard.value(name, entry.row)[None] for name in self._columns}
@@ -199,6 +206,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             "flow": flow[0],
             "valid": valid[0],
             "region": region[0],
+            "action_units": _strengths(shard, [entry.row])[0],
             "target": torch.tensor(entry.target),
             "row": number,
         }
@@ -240,6 +248,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         size = (len(self), self.size, self.size)
         flow = torch.empty(len(self), 2, 2, self.size, self.size)
         valid, region = torch.empty(len(self), 2, dtype=torch.bool), torch.empty(size, dtype=torch.bool)
+        action_units = torch.empty(len(self), 2, len(ACTION_UNITS))
         begin, carried = 0, list[bool]()
         for number, shard in enumerate(self._shards):  # entries stand in the order of the shards
             entries = [entry for entry in self._entries if entry.shard == number]
@@ -248,7 +257,9 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             rows = [entry.row for entry in entries]
             with shard:
                 columns = {name: shard.column(name)[rows] for name in self._columns}
+                strengths = _strengths(shard, rows)
             part = slice(begin, begin + len(entries))
+            action_units[part] = strengths
             flow[part], valid[part], region[part], own = self._tensors(columns, entries)
             carried += own
             begin = part.stop
@@ -258,7 +269,15 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         }
         target = torch.tensor([entry.target for entry in self._entries])
         return Clips(
-            flow, valid, region, target, **texts, carried=tuple(carried), classes=self.classes, units=self.units
+            flow,
+            valid,
+            region,
+            action_units,
+            target,
+            **texts,
+            carried=tuple(carried),
+            classes=self.classes,
+            units=self.units,
         )
 
     @property
@@ -291,6 +310,15 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
                 moved[row], inside[row] = torch.from_numpy(own) * scale, torch.from_numpy(share >= 0.5)
         moved[~valid] = 0
         return moved, valid, inside, carried
+
+
+def _strengths(shard: Shard, rows: Sequence[int]) -> Tensor:
+    """Action units of some clips, (R, 2, U); 0 where they are unknown, and in shards of version 0.1, which have none."""
+    try:
+        found = shard.column("au_hint")[list(rows)]
+    except KeyError:
+        found = np.zeros((len(rows), 2, len(ACTION_UNITS)), np.float32)
+    return torch.from_numpy(found.astype(np.float32)).nan_to_num(0, 0, 0).clamp(-STRONGEST_CM, STRONGEST_CM)
 
 
 def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tensor, Tensor]:

@@ -29,14 +29,17 @@ from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.listing import listed
 from flowkit.storage import durable_files, hashed_json
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet import checkpoint, run_folder
+from fmanet.building import seen_names
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
 from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.transforms import flip
 
 EVERY_FOLD: Final = "all"
-INPUTS: Final = ("flow", "valid", "region")
+INPUTS: Final = ("flow", "valid", "region", "action_units")
+"""The last one only of networks that see it."""
 OUTPUTS: Final = ("logits", "probabilities")
 TOLERANCE: Final = 1e-4
 """Largest difference from PyTorch that an exported network may show, in logits and in probabilities."""
@@ -65,10 +68,11 @@ LAYOUT: Final = {
     "`face` canonical as flowkit.canonical_flow gives it, where a clip has landmarks",
     "valid": "(batch, 2) bool: whether rise and fall hold motion",
     "region": "(batch, size, size) bool: inside the face, on the same grid",
+    "action_units": "(batch, 2: apex, offset, action units) float32: strengths in cm, as shards have them (au_hint); 0: unknown",
     "logits": "(batch, classes) float32; their softmax are the probabilities",
     "probabilities": "(batch, classes) float32, in the order of `classes`",
 }
-Arrays = tuple[Tensor, Tensor, Tensor]
+Arrays = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,18 @@ class Predictor(nn.Module):
         self.network, self.mirrored = network, mirrored
         self.eval()
 
-    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2, 2, H, W), (B, 2), (B, H, W) -> logits and probabilities, (B, classes) each; the second are the first's softmax."""
+    def forward(
+        self, flow: Tensor, valid: Tensor, region: Tensor, action_units: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, 2, 2, H, W), (B, 2), (B, H, W), (B, 2, U) -> logits, and their softmax, (B, classes) each.
+
+        Action units are given to networks that see them, and to no other.
+        """
+        given = (flow, valid, region, *([] if action_units is None else [action_units]))
         if not self.mirrored:
-            logits: Tensor = self.network(flow, valid, region)
+            logits: Tensor = self.network(*given)
         else:  # clips and mirror images pass together: half the graph of two passes
-            views = zip((flow, valid, region), flip(flow, valid, region), strict=True)
+            views = zip(given, flip(*given), strict=True)
             both = self.network(*(torch.cat(pair) for pair in views)).unflatten(
                 0, (2, -1)
             )  # (2 B, classes) -> (2, B, classes)
@@ -214,7 +224,8 @@ def _export(libraries: Mapping[str, Any], run: Path, out: Path, plan: Plan, memb
     model, side = out / f"{name}.onnx", out / f"{name}.json"
     file = {"name": model.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     check = {"largest_difference": difference, "tolerance": TOLERANCE, "batches": list(CHECKED_BATCHES)}
-    told = {"schema": hashed_json.SCHEMA, "file": file, **facts, "layout": LAYOUT, "check": check}
+    layout = {name: LAYOUT[name] for name in (*seen_names(loaded.model), *OUTPUTS)}
+    told = {"schema": hashed_json.SCHEMA, "file": file, **facts, "layout": layout, "check": check}
     durable_files.replace_file(model, content)
     durable_files.replace_file(side, json.dumps(told, indent=1).encode() + b"\n")
     return Exported(model, side, difference)
@@ -239,6 +250,7 @@ def _facts(loaded: checkpoint.Checkpoint, size: int) -> dict[str, Any]:
         "units": content["units"],
         "size": size,
         "face": content["face"],
+        "action_units": list(ACTION_UNITS),
         "alignment": content.get("alignment", []),
         "network": loaded.network.to_dict(),
         "mirrored": content["flip_test"],
@@ -271,15 +283,15 @@ def onnx_bytes(
     EnvironmentMissing
     """
     onnx = (libraries or _libraries())["onnx"]
-    batch = torch.export.Dim("batch")
+    batch, names = torch.export.Dim("batch"), seen_names(predictor.network)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             predictor,
-            random_clips(2, size),
+            random_clips(2, size)[: len(names)],
             dynamo=True,
-            input_names=INPUTS,
+            input_names=names,
             output_names=OUTPUTS,
-            dynamic_shapes={name: {0: batch} for name in INPUTS},
+            dynamic_shapes={name: {0: batch} for name in names},
             external_data=False,
             verbose=False,
         )
@@ -313,8 +325,9 @@ def largest_difference(
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     largest = 0.0
     for clips in CHECKED_BATCHES:
-        arrays = random_clips(clips, size)
-        found = session.run(list(OUTPUTS), {name: t.numpy() for name, t in zip(INPUTS, arrays, strict=True)})
+        names = seen_names(predictor.network)
+        arrays = random_clips(clips, size)[: len(names)]
+        found = session.run(list(OUTPUTS), {name: t.numpy() for name, t in zip(names, arrays, strict=True)})
         with torch.no_grad():
             wanted = predictor(*arrays)
         apart = [float((torch.from_numpy(own) - one).abs().max()) for own, one in zip(found, wanted, strict=True)]
@@ -323,13 +336,14 @@ def largest_difference(
 
 
 def random_clips(clips: int, size: int) -> Arrays:
-    """Flow, valid phases and regions of clips that nobody filmed, always the same: every pair of valid phases takes its turn."""
+    """What networks see of clips that nobody filmed, always the same: every pair of valid phases takes its turn."""
     generator = torch.Generator().manual_seed(clips)
     flow = torch.randn(clips, 2, 2, size, size, generator=generator)
     numbers = torch.arange(clips)
     valid = torch.stack([numbers % 4 < 2, numbers % 2 < 1], dim=1)  # both, rise, fall, none
     region = torch.rand(clips, size, size, generator=generator) < 0.8
-    return flow, valid, region
+    action_units = torch.randn(clips, 2, len(ACTION_UNITS), generator=generator) * (numbers % 3 > 0)[:, None, None]
+    return flow, valid, region, action_units
 
 
 def _forget_sources(graph: Any) -> None:

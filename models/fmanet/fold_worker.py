@@ -79,7 +79,7 @@ class Job:
 def clips_digest(clips: Clips) -> str:
     """16 hex digits over everything that training and scoring see of the clips."""
     digest = hashlib.sha256(repr((clips.clip_id, clips.subject, clips.classes, clips.units)).encode())
-    for tensor in (clips.flow, clips.valid, clips.region, clips.target):
+    for tensor in (clips.flow, clips.valid, clips.region, clips.action_units, clips.target):
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
     return digest.hexdigest()[:16]
 

@@ -42,7 +42,8 @@ def classification_loss(
 
     Parameters
     ----------
-    logits : (B, C) float32
+    logits : (B, C) or (B, S, C) float32
+        With S answers for each clip, their losses are added up.
     target : (B, C) float32
         Rows that sum to 1.
     weights : (C,) float32
@@ -57,7 +58,13 @@ def classification_loss(
     -------
     () float32
     """
-    log_p = torch.log_softmax(logits, dim=1)
+    log_p = torch.log_softmax(logits if logits.ndim == 3 else logits[:, None], dim=2)
     cost = -log_p * (1 - log_p.exp()) ** gamma if loss == "focal" else -log_p
     share = present[:, None] * weights * target
-    return (share * cost).sum() / share.sum()
+    return (share[:, None] * cost).sum() / share.sum()
+
+
+def right(logits: Tensor, target: Tensor) -> Tensor:
+    """Whether each clip's answer, of several their mean, is right, (B,) bool; `target` as above."""
+    answer = logits.mean(1) if logits.ndim == 3 else logits
+    return answer.argmax(1) == target.argmax(1)

@@ -11,6 +11,7 @@
 - Motion attention: a factor for each place, from how well both phases agree there, how strong the motion is, and which part of the
   face it is. Starts at 1 everywhere. Off by default.
 - Light streams: several small networks, each of which learns to answer alone; the answer is the mean of theirs.
+- Action units: one more stream, on the strengths that the head fit of extraction found. Where they are known, its answer is half.
 
 How sure we are of each part. The paper (arXiv 2510.07810) could be read in its abstract and in public summaries only. From the
 abstract: dual-phase analysis, magnitude modulation, adaptive fusion, focus on salient regions, all learned inside. From summaries:
@@ -25,11 +26,13 @@ and so does export.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet.front_end import (
     LEAST_LENGTH,
     PHASES,
@@ -53,8 +56,11 @@ LEAST_AGREEMENT: Final = 0.05
 """Product of two relative lengths below which phases neither agree nor disagree."""
 FEATURES_OF_A_PHASE: Final = 3
 """Channels: right, down, length."""
-SHARE_HEARD: Final = 0.5
-"""Of the streams, that answer for a clip in training: each has to be right without the others."""
+HIDDEN: Final = 64
+"""Features of the stream of action units, of which training drops `HIDDEN_DROPOUT`."""
+HIDDEN_DROPOUT: Final = 0.5
+STILL_CM: Final = 0.02
+"""Length of all strengths of a phase together below which they stay weak."""
 
 
 # --- signed flow
@@ -240,25 +246,64 @@ class Streams(nn.Module):
         return (torch.einsum("bkn,kcn->bkc", numbers, weight) + bias).float()
 
 
-def mean_answer(answers: Tensor, seen: Tensor, training: bool) -> Tensor:
-    """Return the mean over the streams that see something; in training over some of them, drawn anew for each clip.
+def mean_answer(answers: Tensor, seen: Tensor, by_units: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+    """Return the mean over the streams that see something; half of it, where it is known, what the action units say.
 
     Parameters
     ----------
     answers : (B, K, classes) float32
     seen : (B, K) bool
-    training : bool
+        Where no stream sees anything, all are heard: what is left of them is their bias.
+    by_units : (B, classes) float32, optional
+    known : (B,) bool, optional
+        Whether anything is known of a clip's action units.
 
     Returns
     -------
     (B, classes) float32
     """
-    heard = able = seen | ~seen.any(1, keepdim=True)
-    if training:
-        drawn = able & (torch.rand_like(answers[:, :, 0]) < SHARE_HEARD)
-        heard = drawn | (able & ~drawn.any(1, keepdim=True))
-    weight = heard.float()
-    return (answers * weight[:, :, None]).sum(1) / weight.sum(1, keepdim=True)
+    weight = (seen | ~seen.any(1, keepdim=True)).float()
+    of_flow = (answers * weight[:, :, None]).sum(1) / weight.sum(1, keepdim=True)
+    if by_units is None or known is None:
+        return of_flow
+    units = known.float()[:, None]
+    flow = torch.maximum(seen.any(1, keepdim=True).float(), 1 - units)
+    return (flow * of_flow + units * by_units) / (flow + units)
+
+
+# --- the stream of action units
+
+
+class ActionUnitStream(nn.Module):
+    """A small network on the strengths of action units: those of the rise, of the turned fall, and their difference.
+
+    Parameters
+    ----------
+    seen : sequence of int
+        Phases that are looked at.
+    classes : int
+    """
+
+    def __init__(self, seen: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.seen = list(seen)
+        kinds = 2 * len(self.seen) - 1
+        self.hidden = nn.Linear(kinds * len(ACTION_UNITS), HIDDEN)
+        self.dropout = Dropout(HIDDEN_DROPOUT)
+        self.head = nn.Linear(HIDDEN, classes)
+
+    def forward(self, action_units: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2, U) cm at apex and offset, (B, 2) bool -> (B, classes) float32, and whether anything is known, (B,) bool."""
+        phases = torch.stack([action_units[:, 0], action_units[:, 0] - action_units[:, 1]], dim=1)
+        phases = (phases * valid[:, :, None])[:, self.seen]
+        relative = phases / (phases.square().sum(2, keepdim=True) + STILL_CM**2).sqrt()
+        parts = [*relative.unbind(1)]
+        if len(parts) == 2:
+            parts.append((relative[:, 0] - relative[:, 1]) * valid.all(1, keepdim=True))
+        known = relative.any(2).any(1)
+        features = torch.relu(self.hidden(torch.cat(parts, dim=1)))
+        features = torch.where(known[:, None], features, 0.0)  # not even the bias is left
+        return self.head(self.dropout(features)).float(), known
 
 
 # --- the network
@@ -301,6 +346,7 @@ class FMANet(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.sees_action_units = config.action_units
         self.seen = [p for p, phase in enumerate(PHASES) if config.inputs in ("both", phase)]
         self.front = FrontEnd(config, learned=config.fusion)
         phases = len(self.seen)
@@ -308,14 +354,16 @@ class FMANet(nn.Module):
             self.modulation = Modulation(config.power)
         if config.attention:
             self.attention = MotionAttention(config.grid, phases)
+        if config.action_units:
+            self.units = ActionUnitStream(self.seen, config.classes)
         if config.fusion:
             channels = FEATURES_OF_A_PHASE * phases + 2 * (phases - 1) + 3  # a phase's, the difference, MM-COF
             self.streams = Streams(channels, config.streams, config.width, config)
         else:
             self.streams = Streams(FEATURES_OF_A_PHASE, config.streams, config.width, config, apart=True)
 
-    def forward(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
-        """Return logits of each clip.
+    def forward(self, flow: Tensor, valid: Tensor, region: Tensor, action_units: Tensor | None = None) -> Tensor:
+        """Return logits of each clip; in training those of every stream, which are judged one by one.
 
         Parameters
         ----------
@@ -325,10 +373,12 @@ class FMANet(nn.Module):
             Phases that hold motion; others are masked, whatever their flow says.
         region : (B, H, W) bool
             Inside the face.
+        action_units : (B, 2, U) float32, optional
+            Strength of each of the ACTION_UNITS at the apex and at the offset, cm; all 0, or left out: unknown.
 
         Returns
         -------
-        (B, classes) float32
+        (B, classes) float32, or in training (B, streams, classes)
 
         Raises
         ------
@@ -339,7 +389,13 @@ class FMANet(nn.Module):
         phases, attention = self.attended(flow, valid, region)
         motion = self.front(flow, valid, region) if self.config.fusion else None
         channels, seen = self.channels(phases, attention, valid, motion, region)
-        return mean_answer(self.streams(channels, seen), seen, self.training)
+        answers = self.streams(channels, seen)
+        by_units, known = None, None
+        if self.config.action_units and action_units is not None:
+            by_units, known = self.units(action_units, valid)
+        if self.training:
+            return answers if by_units is None else torch.cat([answers, by_units[:, None]], dim=1)
+        return mean_answer(answers, seen, by_units, known)
 
     def maps(self, flow: Tensor, valid: Tensor, region: Tensor) -> Maps:
         """Return MM-COF, its gate and phase weights, and the attention of the same pass as `forward`; the same arguments."""

@@ -87,8 +87,8 @@ _REGISTERED: Final[dict[str, Network]] = {
                 (
                     "ours",
                     "flow carried onto the canonical face, its scale, the power and the form of the gate, the fall turned round "
-                    "and subtracted, the attention, the streams that answer alone, the map kept to the end, training, every "
-                    "default value",
+                    "and subtracted, the attention, the streams that answer alone, that of the action units, the map kept to "
+                    "the end, training, every default value",
                 ),
             ),
             ABOVE,
@@ -96,6 +96,7 @@ _REGISTERED: Final[dict[str, Network]] = {
                 ("FMANet, rise only", {"inputs": "rise"}),
                 ("FMANet, fall only", {"inputs": "fall"}),
                 ("FMANet without fusion", {"fusion": False}),
+                ("FMANet without action units", {"action_units": False}),
                 ("FMANet with modulation", {"modulation": True}),
                 ("FMANet with attention", {"attention": True}),
                 ("FMANet with modulation and attention", {"modulation": True, "attention": True}),
@@ -134,6 +135,15 @@ _REGISTERED: Final[dict[str, Network]] = {
             ),
             ABOVE,
             (("SVM, rise only", {"inputs": "rise"}), ("SVM, both phases", {})),
+        ),
+        Network(
+            "action-units",
+            "fmanet.baselines:ActionUnitsAlone",
+            PHASES,
+            PLAIN,
+            (("ours", "all of it: one hidden layer on the strengths of action units that extraction stored"),),
+            ABOVE,
+            (("Action units alone", {}),),
         ),
         Network(
             "shallow",
@@ -216,8 +226,9 @@ def register_network(
         Letters, digits and ``_ . : -``.
     builder : str
         "module:attribute" of a class or function. It is called with a `NetworkConfig` and returns an `nn.Module` that takes flow,
-        valid and region as `FMANet.forward` does and gives logits (B, config.classes). It raises ConfigError for settings that it
-        cannot take. `train.stack` above 1 needs a module that `torch.func.vmap` can run.
+        valid and region as `FMANet.forward` does, and action units if it has the attribute `sees_action_units = True`, and gives
+        logits (B, config.classes). It raises ConfigError for settings that it cannot take. `train.stack` above 1 needs a module
+        that `torch.func.vmap` can run.
     inputs : sequence of {"both", "rise", "fall", "cof", "mmcof"}
         The values of `NetworkConfig.inputs` that it takes.
     about : str

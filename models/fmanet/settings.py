@@ -58,7 +58,8 @@ class NetworkConfig(Settings):
     Attributes
     ----------
     network : str
-        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `streams` and `power`.
+        FMANet, or one of `baselines`. Only FMANet looks at `modulation`, `fusion`, `attention`, `action_units`, `streams` and
+        `power`.
     classes : int
         How many are told apart: those of the clips.
     inputs : {"both", "rise", "fall", "cof", "mmcof"}
@@ -73,6 +74,8 @@ class NetworkConfig(Settings):
     attention : bool
         Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike. Off for
         the same reason.
+    action_units : bool
+        One more stream sees the strengths of action units that extraction stored (`au_hint`); silent where they are unknown.
     pooling : {"map", "global"}
         Keep where on the face something moved, or average it away.
     grid : {4, 7}
@@ -110,6 +113,7 @@ class NetworkConfig(Settings):
     modulation: bool = False
     fusion: bool = True
     attention: bool = False
+    action_units: bool = True
     pooling: Literal["map", "global"] = "map"
     grid: Literal[4, 7] = 7
     streams: int = 4

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from fmanet.batches import Batch, derived_seed, epoch_batches, filled
+from fmanet.building import seen_by
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingImpossible
-from fmanet.loss import class_weights, classification_loss
+from fmanet.loss import class_weights, classification_loss, right
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.training import (
     LogRow,
@@ -156,11 +157,9 @@ def _loss_of_one(model: nn.Module, settings: TrainSettings) -> Callable[..., tup
     skeleton = copy.deepcopy(model).to("meta").train()
 
     def loss_of(parameters: State, buffers: State, weights: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
-        flow, valid, region, target, present = batch
         with precision(settings):
-            logits = functional_call(skeleton, (parameters, buffers), (flow, valid, region)).float()
-        loss = classification_loss(logits, target, weights, present, settings.loss, settings.gamma)
-        right = (logits.argmax(1) == target.argmax(1)) * present
-        return loss, right.sum()
+            logits = functional_call(skeleton, (parameters, buffers), seen_by(skeleton, batch)).float()
+        loss = classification_loss(logits, batch.target, weights, batch.present, settings.loss, settings.gamma)
+        return loss, (right(logits, batch.target) * batch.present).sum()
 
     return loss_of

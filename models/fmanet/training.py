@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from fmanet.batches import derived_seed, epoch_batches
-from fmanet.building import build_network
+from fmanet.building import build_network, seen_by
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
-from fmanet.loss import class_weights, classification_loss
+from fmanet.loss import class_weights, classification_loss, right
 from fmanet.protocol import inner_split
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.transforms import flip
@@ -132,7 +132,7 @@ def predict(model: nn.Module, clips: Clips, settings: TrainSettings) -> npt.NDAr
     with pinned(settings), torch.no_grad(), precision(settings):
         for begin in range(0, len(clips), PREDICTED_TOGETHER):
             rows = slice(begin, begin + PREDICTED_TOGETHER)
-            seen = (clips.flow[rows].to(device), clips.valid[rows].to(device), clips.region[rows].to(device))
+            seen = tuple(one[rows].to(device) for one in seen_by(model, clips))
             views = [seen, flip(*seen)] if settings.flip_test else [seen]
             parts.append(torch.stack([model(*view).double().softmax(1) for view in views]).mean(0).cpu())
     found: npt.NDArray[np.float64] = torch.cat(parts).numpy()
@@ -193,7 +193,7 @@ def precision(settings: TrainSettings) -> AbstractContextManager[object]:
 def on_device(clips: Clips, settings: TrainSettings) -> Clips:
     """The clips with their tensors where they are trained on."""
     device = torch.device(settings.device)
-    names = ("flow", "valid", "region", "target")
+    names = ("flow", "valid", "region", "action_units", "target")
     return replace(clips, **{name: getattr(clips, name).to(device) for name in names})
 
 
@@ -279,13 +279,13 @@ def _epochs(
         losses, correct = [], 0
         for batch in epoch_batches(clips, settings, seed, epoch):
             with precision(settings):
-                logits = model(batch.flow, batch.valid, batch.region).float()
+                logits = model(*seen_by(model, batch)).float()
             loss = classification_loss(logits, batch.target, weights, batch.present, settings.loss, settings.gamma)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
-            correct += int((logits.argmax(1) == batch.target.argmax(1)).sum())
+            correct += int(right(logits, batch.target).sum())
         mean = checked_loss(float(np.mean(losses)), epoch + 1, rate)
         yield LogRow(stage, epoch + 1, rate, mean, correct / len(clips))
 

@@ -18,8 +18,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet.settings import AugmentSettings
 
+MIRRORED = [ACTION_UNITS.index(name[:-1] + {"L": "R", "R": "L"}.get(name[-1], name[-1])) for name in ACTION_UNITS]
+"""Where the same action unit of the other side stands."""
 DRAWS = 11
 """Random numbers a clip: flip, angle, scale, shift (x, y), gain (rise, fall), drift (rise u, v, fall u, v)."""
 
@@ -118,10 +121,16 @@ def flipped(flow: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([-mirrored[..., 0, :, :], mirrored[..., 1, :, :]], dim=-3), region.flip(-1)
 
 
-def flip(flow: Tensor, valid: Tensor, region: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a network takes, in a mirror: predictions are averaged over a clip and this."""
+def flip(flow: Tensor, valid: Tensor, region: Tensor, *action_units: Tensor) -> tuple[Tensor, ...]:
+    """What a network takes, in a mirror: predictions are averaged over a clip and this. Action units, (..., U), change sides."""
     mirrored, mirrored_region = flipped(flow, region)
-    return mirrored, valid, mirrored_region
+    return mirrored, valid, mirrored_region, *(one[..., MIRRORED] for one in action_units)
+
+
+def transform_units(action_units: Tensor, draws: Tensor, settings: AugmentSettings) -> Tensor:
+    """Strengths of action units, (..., 2, U), changed as `transform` changes the flow: mirrored where the flow is."""
+    chosen = draws[..., 0].to(action_units) < settings.flip
+    return torch.where(chosen[..., None, None], action_units[..., MIRRORED], action_units)
 
 
 def moved(flow: Tensor, region: Tensor, angle: Tensor, scale: Tensor, shift_px: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from flowkit.config import AlignConfig, ExtractConfig, ShardConfig
 from flowkit.face.canonical_face import canonical_places
 from flowkit.storage import commit, durable_files, hashed_json
 from flowkit.storage.commit import RUN_FILE
-from flowkit.storage.schema import SHARD_SCHEMA
+from flowkit.storage.schema import ACTION_UNITS, SHARD_SCHEMA
 from flowkit.storage.shard_writer import shard_image
 from fmanet import checkpoint
 from fmanet.dataset import Clips
@@ -57,6 +57,7 @@ def made_clips(subjects: int = 4, repeats: int = 2, *, size: int = SIZE, noise: 
         flow,
         torch.ones(len(rows), 2, dtype=torch.bool),
         torch.ones(len(rows), size, size, dtype=torch.bool),
+        torch.zeros(len(rows), 2, len(ACTION_UNITS)),
         torch.tensor([CLASSES.index(CLASS_OF[label]) for *_, label, _ in rows]),
         tuple(name for name, *_ in rows),
         tuple(f"casme2/{subject}" for _, subject, *_ in rows),

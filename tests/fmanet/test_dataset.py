@@ -24,7 +24,7 @@ from flowkit.interop.stst_layout import SIDE
 from flowkit.storage import hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import NEWER_SETTINGS
-from fmanet.dataset import Clips, ShardDataset, resized
+from fmanet.dataset import STRONGEST_CM, Clips, ShardDataset, resized
 from fmanet.flow_origin import alignments, refuse_mixed
 from shard_builder import build_folder, true_flow
 
@@ -112,6 +112,19 @@ def test_clips_whose_landmarks_are_of_no_use_stay_as_they_are(tmp_path: Path, sp
     clips = ShardDataset([out], "3-class").clips()
     assert not any(clips.carried)
     assert torch.equal(clips.flow[2], flow_of(2, 32))
+
+
+def test_action_units_are_those_of_the_shards_and_0_where_unknown(tmp_path: Path) -> None:
+    out = folder(tmp_path, hints={1: np.full((2, 34), np.nan), 3: np.array([[np.inf], [-np.inf]]).repeat(34, 1)})
+    dataset = ShardDataset([out], "3-class")
+    clips = dataset.clips()
+    wanted = [torch.from_numpy(shard_builder.of_schema_2(clip)["au_hint"]).float() for clip in range(6)]
+    wanted[1] = wanted[3] = torch.zeros(2, 34)
+    assert torch.equal(clips.action_units, torch.stack(wanted))
+    assert all(torch.equal(dataset[clip]["action_units"], wanted[clip]) for clip in range(6))
+    assert torch.equal(clips.select([5, 1]).action_units, clips.action_units[[5, 1]])
+    huge = ShardDataset([folder(tmp_path, "huge", hints={0: np.full((2, 34), 3e38)})], "3-class").clips()
+    assert huge.action_units.abs().max() <= STRONGEST_CM
 
 
 @pytest.mark.parametrize("start", ["spawn", "fork"])
@@ -343,6 +356,8 @@ def test_a_folder_of_version_0_1_mixes_with_one_of_today_that_is_aligned_alike(
     monkeypatch.setitem(NEWER_SETTINGS, "tvl1", {"later": "off"})
     clips = ShardDataset([old, new], "3-class").clips()
     assert torch.equal(clips.flow[:6], clips.flow[6:])
+    assert clips.action_units[6:].any()
+    assert not clips.action_units[:6].any()  # version 0.1 stored none
     assert len(alignments([old, new])) == len(alignments([new, old])) == 1
     monkeypatch.setitem(NEWER_SETTINGS, "tvl1", {"later": "on"})
     with pytest.raises(ConfigError, match=r"tvl1\.later on -> off"):

@@ -17,7 +17,7 @@ from made_clips import made_shards
 
 from flowkit.storage import hashed_json
 from fmanet import checkpoint, export
-from fmanet.building import build_network
+from fmanet.building import build_network, seen_by, seen_names
 from fmanet.cli import main
 from fmanet.export import INPUTS, TOLERANCE, Predictor, largest_difference, onnx_bytes, random_clips
 from fmanet.fold_worker import ClipSource
@@ -43,7 +43,7 @@ NETWORKS: dict[str, tuple[NetworkConfig, int, bool]] = {
 
 def answers(content: bytes, clips: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = session.run(None, {name: tensor.numpy() for name, tensor in zip(INPUTS, clips, strict=True)})
+    found = session.run(None, {name: tensor.numpy() for name, tensor in zip(INPUTS, clips, strict=False)})
     return [torch.from_numpy(array) for array in found]
 
 
@@ -68,16 +68,16 @@ def test_onnx_equals_torch_for_any_number_of_clips_and_every_pair_of_valid_phase
     predictor = Predictor(unlike_start(config), mirrored)
     content = onnx_bytes(predictor, size, {})
     assert largest_difference(predictor, content, size) <= TOLERANCE
-    flow, valid, region = random_clips(4, size)
+    flow, valid, region, *units = random_clips(4, size)[: len(seen_names(predictor.network))]
     assert {tuple(pair) for pair in valid.tolist()} == {(True, True), (True, False), (False, True), (False, False)}
-    logits, probabilities = answers(content, (flow, valid, region))
+    logits, probabilities = answers(content, (flow, valid, region, *units))
     with torch.no_grad():
-        wanted = predictor(flow, valid, region)
+        wanted = predictor(flow, valid, region, *units)
     torch.testing.assert_close(logits, wanted[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(probabilities, wanted[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(logits.softmax(1), probabilities)
     garbage = torch.where(valid[:, :, None, None, None], flow, 1e3)
-    torch.testing.assert_close(answers(content, (garbage, valid, region))[0], logits)
+    torch.testing.assert_close(answers(content, (garbage, valid, region, *units))[0], logits)
 
 
 def test_bytes_depend_on_the_network_alone_and_another_one_is_told_apart() -> None:
@@ -119,7 +119,9 @@ def test_the_command_writes_what_the_run_predicted_and_says_nothing_else(
     clips = ClipSource((shards,), "3-class").load()
     rows = {row.clip_id: row for row in read_table(trained / "predictions.csv").rows if row.fold == "casme2.s01"}
     held_out = clips.select([n for n, name in enumerate(clips.clip_id) if name in rows])
-    _, probabilities = answers(path.read_bytes(), (held_out.flow, held_out.valid, held_out.region))
+    assert held_out.action_units.any()
+    arrays = (held_out.flow, held_out.valid, held_out.region, held_out.action_units)
+    _, probabilities = answers(path.read_bytes(), arrays)
     stored = np.array([rows[name].probabilities for name in held_out.clip_id])
     np.testing.assert_allclose(probabilities.numpy(), stored, atol=1e-4)
     told = json.loads((tmp_path / "fmanet-casme2.s01-seed-0.json").read_text())
@@ -161,7 +163,7 @@ def test_probabilities_are_those_of_predict(shards: Path) -> None:
     network = unlike_start(NetworkConfig())
     for mirrored in (True, False):
         with torch.no_grad():
-            _, found = Predictor(network, mirrored)(clips.flow, clips.valid, clips.region)
+            _, found = Predictor(network, mirrored)(*seen_by(network, clips))
         np.testing.assert_allclose(found.numpy(), predict(network, clips, TrainSettings(flip_test=mirrored)), atol=1e-6)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-from fmanet.loss import class_weights, classification_loss
+from fmanet.loss import class_weights, classification_loss, right
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]])
 TARGET = torch.tensor([0, 2])
@@ -56,3 +56,18 @@ def test_rows_that_only_fill_up_change_neither_loss_nor_slope(loss: str) -> None
     assert torch.equal(alone, filled)
     assert torch.equal(padded.grad[:2], logits.grad)
     assert not padded.grad[2].any()
+
+
+@pytest.mark.parametrize("loss", ["weighted", "focal", "plain"])
+def test_several_answers_are_judged_one_by_one(loss: str) -> None:
+    weights, present = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([1.0, 0.0])
+    answers = torch.stack([LOGITS, LOGITS.flip(1), 2 * LOGITS], dim=1)
+    apart = [classification_loss(answers[:, n], SHARES, weights, present, loss, 2.0) for n in range(3)]
+    found = classification_loss(answers, SHARES, weights, present, loss, 2.0)
+    assert found.item() == pytest.approx(sum(one.item() for one in apart), rel=1e-6)
+
+
+def test_of_several_answers_the_mean_is_right_or_wrong() -> None:
+    assert right(LOGITS, SHARES).tolist() == [True, False]
+    answers = torch.stack([LOGITS, torch.tensor([[0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])], dim=1)
+    assert right(answers, SHARES).tolist() == [False, True]

@@ -13,10 +13,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from flowkit.errors import ConfigError, ShapeError
+from flowkit.storage.schema import ACTION_UNITS
 from flowkit_kernels import MMCOFParams, mmcof
-from fmanet.building import build_network, multiply_adds, parameter_count
+from fmanet.building import build_network, multiply_adds, parameter_count, seen_names
 from fmanet.front_end import FrontEnd, area_average
-from fmanet.model import Modulation, MotionAttention, agreement, mean_answer, relative, signed_flow, smooth
+from fmanet.loss import classification_loss
+from fmanet.model import (
+    ActionUnitStream,
+    Modulation,
+    MotionAttention,
+    agreement,
+    mean_answer,
+    relative,
+    signed_flow,
+    smooth,
+)
 from fmanet.networks import all_networks
 from fmanet.settings import NetworkConfig, RunSettings
 
@@ -54,6 +65,16 @@ def clips(count: int = 3, height: int = 40, width: int = 36, seed: int = 0) -> C
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1.2, 1, width), indexing="ij")
     region = (x.square() + y.square() < 0.9).expand(count, height, width).clone()
     return flow, torch.ones(count, 2, dtype=torch.bool), region
+
+
+def strengths(count: int = 3, seed: int = 5) -> Tensor:
+    """Of action units at apex and offset."""
+    return torch.randn(count, 2, len(ACTION_UNITS), generator=torch.Generator().manual_seed(seed))
+
+
+def all_given(network: nn.Module, count: int = 3) -> tuple[Tensor, ...]:
+    """Everything that a network takes."""
+    return (*clips(count), strengths(count))[: len(seen_names(network))]
 
 
 def network_of(seed: int = 0, **change: Any) -> Any:
@@ -145,7 +166,7 @@ def test_a_clip_without_a_valid_phase_gets_the_bias_of_the_head(change: dict[str
     (bias,) = (
         own
         for name, own in network.named_parameters()
-        if name in ("linear.bias", "stream.heads.bias", "streams.heads.bias")
+        if name in ("linear.bias", "stream.heads.bias", "streams.heads.bias", "stream.head.bias")
     )
     wanted = bias.reshape(-1, 3).mean(0)  # of every stream
     torch.testing.assert_close(network(flow, ~valid, region), wanted.expand(3, -1), rtol=0, atol=1e-6)
@@ -165,7 +186,7 @@ def test_a_stream_that_sees_an_invalid_phase_alone_has_no_say() -> None:
     valid[:, 1] = False
     late = shaken(network_of(fusion=False, attention=False, streams=2))
     rise_alone = mean_answer(
-        late.streams(*late.channels(*late.attended(flow, valid, region), valid, None, region)), valid, False
+        late.streams(*late.channels(*late.attended(flow, valid, region), valid, None, region)), valid
     )
     torch.testing.assert_close(late(flow, valid, region), rise_alone)
     with torch.no_grad():
@@ -302,16 +323,85 @@ def test_a_coarse_map_is_made_smooth_and_keeps_its_level(places: int) -> None:
     assert fine[-1, -1] == places - 1
 
 
-def test_in_training_each_stream_has_to_answer_without_the_others() -> None:
-    answers = torch.arange(4.0)[None, :, None].expand(4000, 4, 2)
-    seen = torch.ones(4000, 4, dtype=torch.bool)
-    torch.manual_seed(0)
-    found = mean_answer(answers, seen, training=True)[:, 0]
-    assert len(found.unique()) > 4
-    assert abs(float(found.mean()) - 1.5) < 0.05
-    torch.testing.assert_close(mean_answer(answers, seen, training=False)[:, 0], torch.full((4000,), 1.5))
-    seen[:, 1:] = False
-    assert not mean_answer(answers, seen, training=True).any()
+def test_in_training_each_stream_is_judged_alone() -> None:
+    network, (flow, valid, region) = shaken(network_of(dropout=0.0, streams=3)), clips()
+    units = strengths()
+    whole = network(flow, valid, region, units)
+    network.units.dropout.share = 0.0
+    each = network.train()(flow, valid, region, units)
+    assert each.shape == (3, 4, 3)
+    torch.testing.assert_close(whole, (each[:, :3].mean(1) + each[:, 3]) / 2)
+    assert network(flow, valid, region).shape == (3, 3, 3)  # nothing is known of action units
+
+
+def test_the_mean_answer_hears_only_who_sees_something() -> None:
+    answers = torch.arange(4.0)[None, :, None].expand(5, 4, 2)
+    seen = torch.ones(5, 4, dtype=torch.bool)
+    seen[1, 1:] = False
+    seen[2:4] = False
+    by_units, known = torch.full((5, 2), 9.5), torch.tensor([True, True, True, False, False])
+    wanted = torch.tensor([(1.5 + 9.5) / 2, (0 + 9.5) / 2, 9.5, 1.5, 1.5])
+    torch.testing.assert_close(mean_answer(answers, seen, by_units, known)[:, 0], wanted)
+    torch.testing.assert_close(mean_answer(answers, seen)[:, 1], torch.tensor([1.5, 0, 1.5, 1.5, 1.5]))
+
+
+# --------------------------------------------------------------------------------------------------------- action units
+
+
+def test_action_units_are_heard_where_they_are_known() -> None:
+    network, given = shaken(network_of()), clips()
+    without = network(*given)
+    units = strengths()
+    units[1] = 0
+    found = network(*given, units)
+    torch.testing.assert_close(found[1], without[1])
+    assert not torch.isclose(found[[0, 2]], without[[0, 2]]).any()
+    torch.testing.assert_close(network(*given, torch.zeros_like(units)), without)
+    assert "units.head.bias" not in network_of(action_units=False).state_dict()
+    assert not network_of(action_units=False).sees_action_units
+
+
+@pytest.mark.parametrize(("inputs", "unseen"), [("rise", 1), ("fall", 0)])
+def test_action_units_of_a_phase_that_is_not_looked_at_reach_nothing(inputs: str, unseen: int) -> None:
+    flow, valid, region = clips()
+    units = strengths()
+    alone, both = shaken(network_of(inputs=inputs)), shaken(network_of())
+    invalid = valid.clone()
+    invalid[:, unseen] = False
+    other = units + torch.tensor([0.0, 1.0])[:, None] if unseen else units + 1.0  # the fall is what the apex has more
+    torch.testing.assert_close(alone(flow, valid, region, other), alone(flow, valid, region, units))
+    torch.testing.assert_close(both(flow, invalid, region, other), both(flow, invalid, region, units))
+
+
+def test_a_fall_that_takes_all_back_differs_in_nothing_from_the_rise() -> None:
+    stream = shaken(ActionUnitStream((0, 1), 3)).eval()
+    units = strengths()
+    units[:, 1] = 0  # at the offset nothing is left
+    with torch.no_grad():
+        stream.hidden.weight[:, 2 * len(ACTION_UNITS) :] += 5.0  # what looks at the difference
+    changed, _ = stream(units, torch.ones(3, 2, dtype=torch.bool))
+    with torch.no_grad():
+        stream.hidden.weight[:, 2 * len(ACTION_UNITS) :] -= 5.0
+    plain, known = stream(units, torch.ones(3, 2, dtype=torch.bool))
+    torch.testing.assert_close(changed, plain)
+    assert known.all()
+    assert not stream(units, torch.zeros(3, 2, dtype=torch.bool))[1].any()
+
+
+def test_the_length_of_strengths_counts_only_where_it_is_small() -> None:
+    stream = shaken(ActionUnitStream((0, 1), 3)).eval()
+    valid = torch.ones(3, 2, dtype=torch.bool)
+    strong, stronger, weak = (stream(factor * strengths(), valid)[0] for factor in (10, 20, 1e-4))
+    torch.testing.assert_close(strong, stronger, atol=1e-3, rtol=1e-3)
+    assert not torch.isclose(weak, strong, atol=1e-2).all()
+
+
+def test_wild_strengths_give_finite_answers_and_slopes() -> None:
+    network, given = shaken(network_of()).train(), clips()
+    units = 100.0 * torch.sign(strengths())
+    units[0] = 0
+    network(*given, units).square().sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 def test_without_fusion_each_phase_has_streams_of_its_own() -> None:
@@ -372,6 +462,12 @@ FLOWS = {
 }
 
 
+def loss_of(logits: Tensor) -> Tensor:
+    """Of four clips, of whatever form the answers are."""
+    target = nn.functional.one_hot(torch.tensor([0, 1, 2, 0]), 3).float()
+    return classification_loss(logits, target, torch.ones(3), torch.ones(4), "plain", 2.0)
+
+
 @pytest.mark.parametrize("make", FLOWS.values(), ids=FLOWS.keys())
 @ladder
 def test_all_slopes_are_finite(make: Any, change: dict[str, Any]) -> None:
@@ -380,7 +476,8 @@ def test_all_slopes_are_finite(make: Any, change: dict[str, Any]) -> None:
     region[3] = False
     flow = make(flow).clone().requires_grad_()
     network = shaken(network_of(**change)).train()
-    nn.functional.cross_entropy(network(flow, valid, region), torch.tensor([0, 1, 2, 0])).backward()
+    given = (flow, valid, region, *all_given(network, 4)[3:])
+    loss_of(network(*given)).backward()
     for name, tensor in [("flow", flow), *network.named_parameters()]:
         assert tensor.grad is not None, name
         assert tensor.grad.isfinite().all(), name
@@ -389,7 +486,7 @@ def test_all_slopes_are_finite(make: Any, change: dict[str, Any]) -> None:
 @ladder
 def test_every_parameter_learns(change: dict[str, Any]) -> None:
     network = shaken(network_of(**change))
-    nn.functional.cross_entropy(network(*clips(4)), torch.tensor([0, 1, 2, 0])).backward()
+    loss_of(network(*all_given(network, 4))).backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
@@ -399,7 +496,7 @@ def test_every_parameter_learns(change: dict[str, Any]) -> None:
 @ladder
 def test_stacked_networks_equal_one_by_one(change: dict[str, Any]) -> None:
     networks = [shaken(network_of(seed, **change), seed) for seed in range(3)]
-    given = clips()
+    given = all_given(networks[0])
 
     def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         logits = functional_call(networks[0], (parameters, buffers), given)
@@ -452,7 +549,10 @@ def test_clips_do_not_look_at_their_neighbours() -> None:
 
 
 def test_parameters_are_about_sixteen_thousand_and_never_a_million() -> None:
-    assert 14_000 < parameter_count(network_of()) < 18_000
+    assert 14_000 < parameter_count(network_of(action_units=False)) < 18_000
+    assert (
+        parameter_count(network_of()) - parameter_count(network_of(action_units=False)) == (102 + 1) * 64 + (64 + 1) * 3
+    )
     largest = {"classes": 32, "width": 64, "streams": 4}
     others = ({"network": "fmanet"}, {"network": "cnn"}, {"network": "shallow", "inputs": "rise", "working": 256})
     assert max(parameter_count(network_of(**{**largest, **other})) for other in others) < 1_000_000
@@ -462,7 +562,7 @@ def test_multiply_adds_are_those_counted_by_hand() -> None:
     network = network_of(width=4, classes=2, inputs="rise", grid=4, streams=2, attention=False)
     streams = 14 * 14 * 8 * 6 * 9 + 7 * 7 * 8 * 4 * 9
     to_grid = 8 * (4 * 7 * 7 + 4 * 7 * 4)
-    heads = 2 * 4 * 4 * 4 * 2
+    heads = 2 * 4 * 4 * 4 * 2 + 34 * 64 + 64 * 2  # of the streams, and of the action units
     assert multiply_adds(network, 28, 28) == streams + to_grid + heads
     to_working = (4 + 1 + 3) * (28 * 56 * 40 + 28 * 40 * 28)
     assert multiply_adds(network.train(), 56, 40) == streams + to_working + to_grid + heads

@@ -163,7 +163,7 @@ def test_a_network_that_cannot_be_used_is_refused_before_anything_is_written(
 def test_what_cannot_be_registered_is_told(name: str, builder: str, inputs: tuple[str, ...], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         register_network(name, builder, inputs=inputs)
-    assert network_names() == ("fmanet", "lda", "svm", "shallow", "cnn")
+    assert network_names() == ("fmanet", "lda", "svm", "action-units", "shallow", "cnn")
 
 
 def test_the_same_registration_twice_is_one() -> None:
@@ -172,7 +172,7 @@ def test_the_same_registration_twice_is_one() -> None:
     assert network_names()[-1] == "mine"
     with pytest.raises(ConfigError, match="inputs must be one of rise for 'mine'; got 'both'"):
         NetworkConfig(network="mine")
-    assert len(ladder(RunSettings())) == 16  # the ladder is that of the method
+    assert len(ladder(RunSettings())) == 19  # the ladder is that of the method
 
 
 # ------------------------------------------------------------------------------------------------------- those of flowkit
@@ -196,14 +196,14 @@ def test_commands_and_settings_offer_what_is_registered() -> None:
     assert tuple(options["network__network"].type.choices) == network_names()  # type: ignore[attr-defined]
     with pytest.raises(
         ConfigError,
-        match=r"network\.network must be one of fmanet, lda, svm, shallow, cnn; got 'cnm'\. Did you mean cnn",
+        match=r"network\.network must be one of fmanet, lda, svm, action-units, shallow, cnn; got 'cnm'\. Did you mean cnn",
     ):
         RunSettings.from_dict({"network": {"network": "cnm"}})
 
 
 def test_the_method_stands_at_the_end_of_the_ladder() -> None:
     found = [changes["network"] for _, changes in rungs()]
-    assert found == ["lda"] * 2 + ["svm"] * 2 + ["shallow"] + ["cnn"] * 5 + ["fmanet"] * 6
+    assert found == ["lda"] * 2 + ["svm"] * 2 + ["action-units", "shallow"] + ["cnn"] * 5 + ["fmanet"] * 8
     assert rungs()[-1] == ("FMANet", {"inputs": "both", "network": "fmanet"})
 
 

@@ -26,6 +26,7 @@ def clips_of(subjects: Sequence[str], targets: Sequence[int], classes: tuple[str
         flow=flow,
         valid=torch.ones(count, 2, dtype=torch.bool),
         region=torch.ones(count, 8, 8, dtype=torch.bool),
+        action_units=torch.zeros(count, 2, 34),
         target=torch.tensor(targets, dtype=torch.int64),
         clip_id=tuple(f"clip{row}" for row in range(count)),
         subject=tuple(subjects),

@@ -7,12 +7,14 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from made_clips import made_clips
 
 from flowkit.errors import ConfigError
 from flowkit.settings_classes import build
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet.batches import epoch_batches
 from fmanet.building import build_network
 from fmanet.dataset import Clips
@@ -167,6 +169,41 @@ def test_mixup_mixes_flow_and_classes_alike_and_only_clips_with_the_same_phases(
     assert batch.flow[:, 0, 0, 5, 5] == pytest.approx(value.numpy(), abs=1e-6)
     assert ((batch.target > 0).sum(1) == 2).any()
     assert batch.target.sum(1) == pytest.approx(1.0)
+
+
+def test_batches_mirror_and_mix_action_units_as_the_flow() -> None:
+    clips = made_clips(4, 2)
+    units = torch.zeros(len(clips), 2, len(ACTION_UNITS))
+    left, right = ACTION_UNITS.index("12L"), ACTION_UNITS.index("12R")
+    units[:, 0, left] = 1.0 + clips.target  # the left side says the class
+    flow = units[:, 0, left][:, None, None, None, None] * torch.tensor([1.0, 0.0])[:, None, None].expand(2, 2, 28, 28)
+    clips = dataclasses.replace(clips, action_units=units, flow=flow.contiguous())
+    still = AugmentSettings(flip=0.5, rotation_deg=0, scale=0, translation_px=0, gain=0, drift=0)
+    (batch,) = epoch_batches(clips, TrainSettings(batch=64, mixup=1.0, augment=still), 0, 0)
+    strength = batch.action_units[:, 0]
+    horizontal = batch.flow[:, 0, 0, 5, 5]
+    assert (strength[:, left] - strength[:, right]).numpy() == pytest.approx(horizontal.numpy(), abs=1e-5)
+    assert (strength[:, left] + strength[:, right]).numpy() == pytest.approx(
+        (batch.target * torch.arange(1.0, 4)).sum(1).numpy(), abs=1e-5
+    )
+    assert (horizontal < 0).any()
+    assert ((batch.target > 0).sum(1) == 2).any()
+
+
+def test_a_class_is_learned_from_action_units_alone() -> None:
+    clips = made_clips(6, 2)
+    units = torch.randn(len(clips), 2, len(ACTION_UNITS), generator=torch.Generator().manual_seed(0)) * 0.02
+    units[torch.arange(len(clips)), 0, 4 * clips.target] += 0.3
+    clips = dataclasses.replace(clips, action_units=units, flow=0 * clips.flow)
+    training, held_out = clips.select(range(24)), clips.select(range(24, 36))
+    for network in (NetworkConfig(width=4, grid=4), NetworkConfig(network="action-units")):
+        model = build_network(network, 0)
+        model.load_state_dict(train(training, network, TrainSettings(epochs=30), 0).state)
+        assert (predict(model, held_out, TrainSettings()).argmax(1) == held_out.target.numpy()).mean() > 0.9
+    blind = NetworkConfig(width=4, grid=4, action_units=False)
+    model = build_network(blind, 0)
+    model.load_state_dict(train(training, blind, TrainSettings(epochs=3), 0).state)
+    assert np.ptp(predict(model, held_out, TrainSettings()), axis=0).max() < 1e-6
 
 
 def test_a_class_without_training_clips_is_named() -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from flowkit.errors import ConfigError
+from flowkit.storage.schema import ACTION_UNITS
 from fmanet.settings import AugmentSettings
-from fmanet.transforms import DRAWS, augment, draw, flip, flipped, moved, transform
+from fmanet.transforms import DRAWS, augment, draw, flip, flipped, moved, transform, transform_units
 
 NOTHING = AugmentSettings(0, 0, 0, 0, 0, 0)
 STRONG = AugmentSettings(flip=0.5, rotation_deg=40, scale=0.3, translation_px=4, gain=0.5, drift=0.3)
@@ -46,6 +47,22 @@ def test_flipping_mirrors_x_negates_u_and_twice_is_the_identity() -> None:
     assert torch.equal(again, flow)
     assert torch.equal(region_again, region)
     assert all(map(torch.equal, flip(flow, valid, region), (mirrored, valid, mirrored_region)))
+
+
+def test_action_units_change_sides_where_the_flow_is_mirrored() -> None:
+    flow, valid, region = clips(20)
+    units = torch.randn(len(flow), 2, len(ACTION_UNITS), generator=seeded())
+    *_, mirrored = flip(flow, valid, region, units)
+    for own, other in (("1L", "1R"), ("45R", "45L"), ("17B", "17B"), ("26B", "26B")):
+        assert torch.equal(mirrored[..., ACTION_UNITS.index(own)], units[..., ACTION_UNITS.index(other)])
+    assert torch.equal(flip(flow, valid, region, mirrored)[3], units)
+    half = AugmentSettings(flip=0.5, rotation_deg=0, scale=0, translation_px=0, gain=0, drift=0)
+    draws = draw(len(flow), seeded())
+    changed, _, _ = transform(flow, valid, region, draws, half)
+    turned = (changed != flow).flatten(1).any(1)
+    assert 0 < turned.sum() < len(flow)
+    assert torch.equal(transform_units(units, draws, half), torch.where(turned[:, None, None], mirrored, units))
+    assert torch.equal(transform_units(units, draws, NOTHING), units)
 
 
 def test_zero_settings_return_the_input_bits() -> None:
