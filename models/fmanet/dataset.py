@@ -61,6 +61,8 @@ class Clips:
         One a clip; `subject` is "dataset/subject", so that no two people share a name.
     carried : tuple of bool
         Whether the flow lies on the canonical face; else on the clip's own.
+    with_action_units : tuple of bool
+        Whether the strengths of action units are known.
     classes : tuple of str
     units : {"px", "minmax"}
     """
@@ -75,6 +77,7 @@ class Clips:
     dataset: tuple[str, ...]
     source_hash: tuple[str, ...]
     carried: tuple[bool, ...]
+    with_action_units: tuple[bool, ...]
     classes: tuple[str, ...]
     units: Units
 
@@ -96,6 +99,7 @@ class Clips:
             dataset=tuple(self.dataset[row] for row in rows),
             source_hash=tuple(self.source_hash[row] for row in rows),
             carried=tuple(self.carried[row] for row in rows),
+            with_action_units=tuple(self.with_action_units[row] for row in rows),
         )
 
 
@@ -206,7 +210,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             "flow": flow[0],
             "valid": valid[0],
             "region": region[0],
-            "action_units": _strengths(shard, [entry.row])[0],
+            "action_units": _strengths(shard, [entry.row])[0][0],
             "target": torch.tensor(entry.target),
             "row": number,
         }
@@ -249,7 +253,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         flow = torch.empty(len(self), 2, 2, self.size, self.size)
         valid, region = torch.empty(len(self), 2, dtype=torch.bool), torch.empty(size, dtype=torch.bool)
         action_units = torch.empty(len(self), 2, len(ACTION_UNITS))
-        begin, carried = 0, list[bool]()
+        begin, carried, known = 0, list[bool](), list[bool]()
         for number, shard in enumerate(self._shards):  # entries stand in the order of the shards
             entries = [entry for entry in self._entries if entry.shard == number]
             if not entries:
@@ -257,9 +261,10 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             rows = [entry.row for entry in entries]
             with shard:
                 columns = {name: shard.column(name)[rows] for name in self._columns}
-                strengths = _strengths(shard, rows)
+                strengths, given = _strengths(shard, rows)
             part = slice(begin, begin + len(entries))
             action_units[part] = strengths
+            known += given
             flow[part], valid[part], region[part], own = self._tensors(columns, entries)
             carried += own
             begin = part.stop
@@ -276,6 +281,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             target,
             **texts,
             carried=tuple(carried),
+            with_action_units=tuple(known),
             classes=self.classes,
             units=self.units,
         )
@@ -312,13 +318,15 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         return moved, valid, inside, carried
 
 
-def _strengths(shard: Shard, rows: Sequence[int]) -> Tensor:
-    """Action units of some clips, (R, 2, U); 0 where they are unknown, and in shards of version 0.1, which have none."""
+def _strengths(shard: Shard, rows: Sequence[int]) -> tuple[Tensor, list[bool]]:
+    """Action units of some clips, (R, 2, U), and whether they are known; shards of version 0.1 have none."""
     try:
-        found = shard.column("au_hint")[list(rows)]
+        found = torch.from_numpy(shard.column("au_hint")[list(rows)].astype(np.float32))
     except KeyError:
-        found = np.zeros((len(rows), 2, len(ACTION_UNITS)), np.float32)
-    return torch.from_numpy(found.astype(np.float32)).nan_to_num(0, 0, 0).clamp(-STRONGEST_CM, STRONGEST_CM)
+        found = torch.full((len(rows), 2, len(ACTION_UNITS)), torch.nan)
+    known = found.isfinite().flatten(1).all(1)
+    found[~known] = 0
+    return found.clamp(-STRONGEST_CM, STRONGEST_CM), known.tolist()
 
 
 def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tensor, Tensor]:

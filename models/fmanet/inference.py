@@ -98,10 +98,15 @@ def _notes(clips: Clips, run: Mapping[str, Any]) -> list[str]:
             f"{trained_on} of {len(clips)} clips are of subjects of the run itself: some networks were trained on them, so these "
             "predictions say nothing about accuracy. For that, see predictions.csv of the run."
         )
-    carried = run.get("carried", 0)
-    if carried and not all(clips.carried):
-        notes.append(
-            f"{clips.carried.count(False)} of {len(clips)} clips have no landmarks, so their flow is not on the canonical face, "
-            f"where that of {carried} of {run['count']} training clips was: trust these predictions less. Extract with landmarks."
-        )
+    lacks = {
+        "carried": "landmarks, by which the run carried the flow",
+        "with_action_units": "strengths of action units, which the run knew",
+    }
+    for name, what in lacks.items():
+        without, had = getattr(clips, name).count(False), run.get(name, 0)
+        if without and had:
+            notes.append(
+                f"{without} of {len(clips)} clips have no {what} of {had} of {run['count']} training clips: trust these "
+                "predictions less. Extract them as those of the run."
+            )
     return notes

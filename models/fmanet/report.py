@@ -392,8 +392,8 @@ def _settings(contents: _Contents) -> Iterator[Html]:
     clips, (parameters, products) = stored["clips"], _size(contents)
     shards = {f"shards {path}": element("code", fingerprint or "-") for path, fingerprint in clips["folders"].items()}
     trained_on = {"clips": clips["count"], "units": clips["units"], "side in pixels": clips["shape"][-1]}
-    if "carried" in clips:
-        trained_on["on the canonical face"] = clips["carried"]
+    kinds = {"carried": "on the canonical face", "with_action_units": "with action units"}
+    trained_on |= {title: clips[name] for name, title in kinds.items() if name in clips}
     size = {"parameters": f"{parameters:,}", f"multiply-adds a clip ({COUNTED})": f"{products:,}"}
     yield element(
         "div",

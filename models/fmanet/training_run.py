@@ -274,6 +274,7 @@ class _Training:
                 "units": self.clips.units,
                 "shape": list(self.clips.flow.shape[1:]),
                 "carried": sum(self.clips.carried),
+                "with_action_units": sum(self.clips.with_action_units),
                 "alignment": alignments(self.source.folders),
                 "folders": {str(path): _folder_fingerprint(path) for path in self.source.folders},
             },

@@ -64,6 +64,7 @@ def made_clips(subjects: int = 4, repeats: int = 2, *, size: int = SIZE, noise: 
         ("casme2",) * len(rows),
         tuple(f"{number:032x}" for *_, number in rows),
         (False,) * len(rows),
+        (False,) * len(rows),
         CLASSES,
         "px",
     )
@@ -87,8 +88,12 @@ def made_shards(
     noise: float = 0.05,
     stabilise: Literal["similarity", "affine", "register", "none"] = "similarity",
     landmarks: Mapping[int, npt.NDArray[np.float32]] | None = None,
+    hints: Mapping[int, npt.NDArray[np.float64]] | None = None,
 ) -> Path:
-    """A folder as `flowkit extract` leaves it, with one shard; clips that `landmarks` names by number have some."""
+    """A folder as `flowkit extract` leaves it, with one shard.
+
+    Clips that `landmarks` names by number have some, and those that `hints` names have these strengths of action units.
+    """
     config = ExtractConfig(
         align=AlignConfig(method="none", size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
     )
@@ -104,8 +109,9 @@ def made_shards(
     commit.probe(out)
     durable_files.publish_file(out / RUN_FILE, hashed_json.encode(run))
     samples = [_sample(dataset, *row, size, noise) for row in rows_of(subjects, repeats, labels)]
-    for number, points in (landmarks or {}).items():
-        samples[number] = {**samples[number], "landmarks": points}
+    for name, given in (("landmarks", landmarks), ("au_hint", hints)):
+        for number, values in (given or {}).items():
+            samples[number] = {**samples[number], name: values}
     names = ("clip_id", "dataset", "subject", "label", "source_hash", "qc")
     content = {
         "key": "made by hand",

@@ -163,7 +163,11 @@ def test_clips_without_landmarks_are_told_where_those_of_the_run_had_some(
     assert fmanet("report", run).exit_code == 0
     assert "on the canonical face" in (run / "report.html").read_text()
     done = fmanet("predict", run, smic, "--out", tmp_path / "other.csv")
-    assert "of 11 of 12 training clips was: trust these predictions less" in " ".join(done.stderr.split())
+    told = " ".join(done.stderr.split())
+    assert (
+        "no landmarks, by which the run carried the flow of 11 of 12 training clips: trust these predictions less"
+        in told
+    )
     assert (
         fmanet("predict", run, shards, "--out", tmp_path / "same.csv").stderr.count("1 of 12 clips have no landmarks")
         == 1
@@ -174,6 +178,15 @@ def test_clips_without_landmarks_are_told_where_those_of_the_run_had_some(
     assert len(digests) == 2
     nobody_has_any = fmanet("predict", trained, smic, "--out", tmp_path / "x.csv")
     assert "landmarks" not in nobody_has_any.stderr
+
+
+def test_clips_without_action_units_are_told_where_those_of_the_run_had_some(trained: Path, tmp_path: Path) -> None:
+    facts = run_folder.open_run(trained)[0]["clips"]
+    assert facts["with_action_units"] == facts["count"]
+    none = made_shards(tmp_path / "none", subjects=2, hints={n: np.full((2, 34), np.nan) for n in range(6)})
+    done = fmanet("predict", trained, none, "--out", tmp_path / "none.csv")
+    told = " ".join(done.stderr.split())
+    assert "6 of 6 clips have no strengths of action units, which the run knew of" in told
 
 
 def test_cross_trains_on_one_data_set_and_tests_on_another(casme2: Path, smic: Path, tmp_path: Path) -> None:

@@ -121,8 +121,11 @@ def test_action_units_are_those_of_the_shards_and_0_where_unknown(tmp_path: Path
     wanted = [torch.from_numpy(shard_builder.of_schema_2(clip)["au_hint"]).float() for clip in range(6)]
     wanted[1] = wanted[3] = torch.zeros(2, 34)
     assert torch.equal(clips.action_units, torch.stack(wanted))
+    assert clips.with_action_units == (True, False, True, False, True, True)
     assert all(torch.equal(dataset[clip]["action_units"], wanted[clip]) for clip in range(6))
-    assert torch.equal(clips.select([5, 1]).action_units, clips.action_units[[5, 1]])
+    part = clips.select([5, 1])
+    assert torch.equal(part.action_units, clips.action_units[[5, 1]])
+    assert part.with_action_units == (True, False)
     huge = ShardDataset([folder(tmp_path, "huge", hints={0: np.full((2, 34), 3e38)})], "3-class").clips()
     assert huge.action_units.abs().max() <= STRONGEST_CM
 

@@ -33,6 +33,7 @@ def clips_of(subjects: Sequence[str], targets: Sequence[int], classes: tuple[str
         dataset=tuple(subject.split("/")[0] for subject in subjects),
         source_hash=tuple(f"hash{row}" for row in range(count)),
         carried=(False,) * count,
+        with_action_units=(False,) * count,
         classes=classes,
         units="px",
     )
