@@ -469,8 +469,9 @@ def loss_of(logits: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", FLOWS.values(), ids=FLOWS.keys())
-@ladder
-def test_all_slopes_are_finite(make: Any, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", [name for name in LADDER if not name.startswith("action-units")])  # which see no flow
+def test_all_slopes_are_finite(make: Any, name: str) -> None:
+    change = LADDER[name]
     flow, valid, region = clips(4)
     valid[1, 1], valid[2] = False, False
     region[3] = False
