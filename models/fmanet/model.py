@@ -1,7 +1,7 @@
 """FMANet: flow of the rise and the fall in, class logits out. Read from top to bottom; MM-COF itself is in `front_end`.
 
     flow -> signed flow relative to a still face -> (modulate) -> rise, fall, difference, lengths -.
-      '---> MM-COF with learned parameters (front_end), full size ---------------------------------+-> (attend) -> streams -> logits
+      '---> MM-COF with learned parameters (front_end), full size ---------------------------------+-> attend -> streams -> logits
 
 - Dual-phase analysis: the fall is turned round (a fall is roughly the rise run backwards); a stream sees rise, fall and their
   difference. The difference is what onset and offset disagree about; the noise of the apex, which is in both phases, is not in it.
@@ -9,7 +9,7 @@
   default; MM-COF is COF then.
 - Fusion: early. Both phases, their difference and MM-COF meet at each place in the first convolution.
 - Motion attention: a factor for each place, from how well both phases agree there, how strong the motion is, and which part of the
-  face it is. Starts at 1 everywhere. Off by default.
+  face it is. Starts at 1 everywhere.
 - Light streams: several small networks, each of which learns to answer alone; the answer is the mean of theirs.
 - Action units: one more stream, on the strengths that the head fit of extraction found. Where they are known, its answer is half.
 

@@ -72,8 +72,7 @@ class NetworkConfig(Settings):
         Each stream sees both phases, their difference and MM-COF at each place. False: half of the streams see the rise and half
         the fall, and their answers are averaged.
     attention : bool
-        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike. Off for
-        the same reason.
+        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike.
     action_units : bool
         One more stream sees the strengths of action units that extraction stored (`au_hint`); silent where they are unknown.
     pooling : {"map", "global"}
@@ -103,7 +102,7 @@ class NetworkConfig(Settings):
 
     Examples
     --------
-    >>> NetworkConfig(classes=5, attention=True).inputs
+    >>> NetworkConfig(classes=5, attention=False).inputs
     'both'
     """
 
@@ -112,7 +111,7 @@ class NetworkConfig(Settings):
     inputs: Inputs = "both"
     modulation: bool = False
     fusion: bool = True
-    attention: bool = False
+    attention: bool = True
     action_units: bool = True
     pooling: Literal["map", "global"] = "map"
     grid: Literal[4, 7] = 7

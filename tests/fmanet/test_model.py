@@ -34,13 +34,12 @@ from fmanet.settings import NetworkConfig, RunSettings
 torch.set_num_threads(1)
 Clips = tuple[Tensor, Tensor, Tensor]
 WHOLE = {"modulation": True, "attention": True}
-"""FMANet with all its parts, which is what most tests look at: two are off by default."""
+"""FMANet with all its parts, which is what most tests look at: modulation is off by default."""
 LADDER: dict[str, dict[str, Any]] = {
     "whole": {},
-    "as by default": {"modulation": False, "attention": False},
+    "as by default": {"modulation": False},
     "rise": {"inputs": "rise"},
     "fall": {"inputs": "fall"},
-    "no modulation": {"modulation": False},
     "no fusion": {"fusion": False},
     "no attention": {"attention": False},
     "global": {"pooling": "global"},

@@ -266,15 +266,15 @@ def running() -> list[str]:
 def test_a_step_out_of_time_is_asked_first_and_then_made_to_end_with_all_it_started(
     device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "PARTING_S", 0.5)
+    monkeypatch.setattr(device, "PARTING_S", 2.0)  # on a busy machine a parting word takes a while
     stubborn = "import signal, subprocess, time; signal.signal(signal.SIGINT, lambda *_: print('asked', flush=True))\n"
     stubborn += "subprocess.Popen(['sleep', '12345.25'])\nwhile True: time.sleep(0.1)"
     polite = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('had this')"
     with (tmp_path / "log").open("w+") as log:
         for code in (stubborn, polite):
             began = time.monotonic()
-            assert device.run_command([sys.executable, "-c", code], log, os.environ, 1) is None
-            assert time.monotonic() - began < 5
+            assert device.run_command([sys.executable, "-c", code], log, os.environ, 2) is None
+            assert time.monotonic() - began < 10
         log.seek(0)
         assert log.read().split("\n")[:2] == ["asked", "had this"]
     assert not [line for line in running() if "12345.25" in line]
