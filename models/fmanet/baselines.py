@@ -9,6 +9,7 @@ the training subjects.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -164,7 +165,7 @@ class SmallCNN(nn.Module):
 # --- closed forms
 
 
-class ClosedForm(nn.Module):
+class ClosedForm(nn.Module, abc.ABC):
     """What the closed forms have in common: signed flow of the phases, relative to a still face, as one row of numbers per clip."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -177,9 +178,9 @@ class ClosedForm(nn.Module):
         """Return logits (B, classes) float32; arguments and errors as of `FMANet.forward`."""
         return self.decide(self.rows(flow, valid, region)).float()
 
+    @abc.abstractmethod
     def decide(self, rows: Tensor) -> Tensor:
         """(B, features) -> logits (B, classes)."""
-        raise NotImplementedError
 
     def rows(self, flow: Tensor, valid: Tensor, region: Tensor) -> Tensor:
         """(B, 2, 2, H, W), (B, 2) bool, (B, H, W) bool -> (B, features) float32; errors as in `FMANet.forward`."""

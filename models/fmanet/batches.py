@@ -85,11 +85,11 @@ def _generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, epoch, purpose))
 
 
-def _mixed(batch: Batch, strength: float, draw: np.random.Generator) -> Batch:
+def _mixed(batch: Batch, strength: float, mixing: np.random.Generator) -> Batch:
     """Mix each clip with another that has the same valid phases (Zhang et al. 2018); flow adds, so its mixture is a flow."""
     count, device = len(batch.flow), batch.flow.device
-    partner = torch.from_numpy(draw.permutation(count)).to(device)
-    share = torch.from_numpy(draw.beta(strength, strength, count)).float().to(device)
+    partner = torch.from_numpy(mixing.permutation(count)).to(device)
+    share = torch.from_numpy(mixing.beta(strength, strength, count)).float().to(device)
     region = batch.region & batch.region[partner]
     fits = (batch.valid == batch.valid[partner]).all(1) & region.flatten(1).any(1)
     share = torch.where(fits, share, 1.0)

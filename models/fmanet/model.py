@@ -16,7 +16,7 @@
 How sure we are of each part. The paper (arXiv 2510.07810) could be read in its abstract and in public summaries only. From the
 abstract: dual-phase analysis, magnitude modulation, adaptive fusion, focus on salient regions, all learned inside. From summaries:
 streams that take flow directly; the formulas of MM-COF. Everything else is ours: the scale, the power, the turning round of the
-fall, the form of the attention, the streams, the heads, every default value. benchmarks/README.md says what each part is worth.
+fall, the form of the attention, the streams, the heads, every default value. `fmanet ablate` says what each part is worth.
 
 Shapes: B clips, P phases (rise, fall), C channels, K streams, H x W as given, h x w the working grid, G x G the map that is kept.
 No operation looks at the values to decide what to do next, so `torch.func.functional_call` and `vmap` over stacked parameters work,

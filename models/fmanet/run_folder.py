@@ -345,10 +345,9 @@ def _is_run(content: Mapping[str, Any]) -> bool:
             and (phases, components, len(shape)) == (2, 2, 2)
             and all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in shape)
             and is_count(clips["count"])
-            and all(
-                is_count(clips.get(name, 0)) for name in ("carried", "with_action_units")
-            )  # earlier versions do not say
-            and all(map(is_tree, clips.get("alignment", [])))  # nor this
+            # What runs of earlier versions do not say:
+            and all(is_count(clips.get(name, 0)) for name in ("carried", "with_action_units"))
+            and all(map(is_tree, clips.get("alignment", [])))
             and all(is_tree(content[name]) for name in ("settings", "versions", "device", "machine"))
             and len(clips["classes"]) == content["settings"]["network"]["classes"]
         )

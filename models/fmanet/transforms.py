@@ -27,31 +27,6 @@ DRAWS = 11
 """Random numbers a clip: flip, angle, scale, shift (x, y), gain (rise, fall), drift (rise u, v, fall u, v)."""
 
 
-def augment(
-    flow: Tensor, valid: Tensor, region: Tensor, generator: torch.Generator, settings: AugmentSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips, changed at random: clip i by the i-th row of numbers drawn from the generator.
-
-    Parameters
-    ----------
-    flow : (..., 2, 2, H, W) float
-        Phases rise and fall, components u and v.
-    valid : (..., 2) bool
-    region : (..., H, W) bool
-        Inside the face.
-    generator : torch.Generator
-        Moved on by `DRAWS` numbers a clip. On the CPU, it gives the same numbers for every device of the flow.
-    settings : AugmentSettings
-
-    Returns
-    -------
-    tuple of Tensor
-        flow, valid and region, new where they changed.
-    """
-    draws = draw(valid.shape[:-1].numel(), generator).reshape(*valid.shape[:-1], DRAWS)
-    return transform(flow, valid, region, draws, settings)
-
-
 def draw(count: int, generator: torch.Generator) -> Tensor:
     """Random numbers for so many clips.
 
@@ -70,8 +45,12 @@ def transform(
 
     Parameters
     ----------
-    flow, valid, region, settings
-        As for `augment`.
+    flow : (..., 2, 2, H, W) float
+        Phases rise and fall, components u and v.
+    valid : (..., 2) bool
+    region : (..., H, W) bool
+        Inside the face.
+    settings : AugmentSettings
     draws : (..., DRAWS) float
         From `draw`; one row a clip.
 

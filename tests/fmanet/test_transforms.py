@@ -11,7 +11,7 @@ from torch import Tensor
 from flowkit.errors import ConfigError
 from flowkit.storage.schema import ACTION_UNITS
 from fmanet.settings import AugmentSettings
-from fmanet.transforms import DRAWS, augment, draw, flip, flipped, moved, transform, transform_units
+from fmanet.transforms import DRAWS, draw, flip, flipped, moved, transform, transform_units
 
 NOTHING = AugmentSettings(0, 0, 0, 0, 0, 0)
 STRONG = AugmentSettings(flip=0.5, rotation_deg=40, scale=0.3, translation_px=4, gain=0.5, drift=0.3)
@@ -19,6 +19,14 @@ STRONG = AugmentSettings(flip=0.5, rotation_deg=40, scale=0.3, translation_px=4,
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(
+    flow: Tensor, valid: Tensor, region: Tensor, generator: torch.Generator, settings: AugmentSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips, changed at random: clip i by the i-th row of numbers drawn from the generator."""
+    draws = draw(valid.shape[:-1].numel(), generator).reshape(*valid.shape[:-1], DRAWS)
+    return transform(flow, valid, region, draws, settings)
 
 
 def clips(count: int = 6, height: int = 28, width: int = 28) -> tuple[Tensor, Tensor, Tensor]:
