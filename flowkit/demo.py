@@ -147,10 +147,10 @@ def next_steps(out: Path) -> tuple[DemoStep, ...]:
             ),
         ),
         DemoStep(
-            "Train a network per held-out subject (2 epochs are enough for these clips)",
+            "Train a network per held-out subject",
             (
                 command("pip", "install", "flowkit-mer[train]"),
-                command("fmanet", "train", shards, "--out", out / "run", "--epochs", 2),
+                command("fmanet", "train", shards, "--out", out / "run"),
             ),
         ),
     )
