@@ -107,7 +107,7 @@ def test_a_segfault_costs_its_item_alone(tmp_path: Path) -> None:
 
 def test_a_hanging_item_is_killed_and_the_rest_goes_on() -> None:
     start = time.monotonic()
-    outcomes = run(["a", "hang", "b"], timeout_s=1.0)
+    outcomes = run(["a", "hang", "b"], timeout_s=5.0)
     assert [outcome.kind for outcome in outcomes] == ["done", "timeout", "done"]
     assert time.monotonic() - start < 30
 
@@ -118,14 +118,14 @@ def test_an_item_that_makes_progress_has_the_whole_time_for_each_step() -> None:
     with SupervisedPool(
         functools.partial(stepping_handler, steps),
         workers=1,
-        timeout_s=1.5,
+        timeout_s=3.0,
         window=2,
         attempts=1,
         progress=lambda: tuple(steps),
     ) as pool:
         outcomes = [outcome for _, outcome in pool.submit(["8", "3"]).outcomes()]
     assert [outcome.kind for outcome in outcomes] == ["done", "timeout"]
-    assert 8 * 0.5 + 3 * 0.5 + 1.5 <= time.monotonic() - start < 30
+    assert 8 * 0.5 + 3 * 0.5 + 3.0 <= time.monotonic() - start < 30
 
 
 def test_a_process_that_cannot_be_killed_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,7 @@ def sick(illnesses: Mapping[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def extracted(corpus: Corpus) -> ShardFolder:
     manifest, out = corpus.write(), corpus.root.parent / "out"
-    flags = (*SMALL, "--max-error-rate", "1", "--timeout", "4")
+    flags = (*SMALL, "--max-error-rate", "1", "--timeout", "12")
     done = flowkit("extract", manifest, "--out", out, *flags, "--json", **sick(ILLNESSES))
     assert done.code == 1, done.err
     summary = json.loads(done.out)
