@@ -38,13 +38,15 @@ class Row:
     settings: RunSettings
 
 
-def ladder(settings: RunSettings) -> list[Row]:
+def ladder(settings: RunSettings, *, action_units: bool = True) -> list[Row]:
     """The runs, in order; they differ in the network alone.
 
     Parameters
     ----------
     settings : RunSettings
         `network.network` and `network.inputs` are set by the ladder.
+    action_units : bool
+        Whether any clip has strengths of action units; without them, rows that ask what they are worth are left out.
 
     Raises
     ------
@@ -64,7 +66,13 @@ def ladder(settings: RunSettings) -> list[Row]:
             replace(settings, network=replace(settings.network, **changes)),
         )
         for number, (title, changes) in enumerate(rungs())
+        if action_units or not about_action_units(changes)
     ]
+
+
+def about_action_units(changes: Mapping[str, Any]) -> bool:
+    """Return whether a row, by what it sets of the network, says nothing where no clip has strengths of action units."""
+    return changes["network"] == "action-units" or "action_units" in changes
 
 
 def rungs() -> list[tuple[str, dict[str, Any]]]:
@@ -79,15 +87,15 @@ def rungs() -> list[tuple[str, dict[str, Any]]]:
     return [row for rows in by_name.values() for row in rows] + method
 
 
-def compare(out: Path, settings: RunSettings, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compare(out: Path, rows: Sequence[Row], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the scores of every row, and paired differences over the same draws of subjects; written to ablation.json.
 
     Parameters
     ----------
     out : Path
         Folder of the runs.
-    settings : RunSettings
-        As `ladder` had.
+    rows : sequence of Row
+        Of `ladder`.
     scores : sequence of mapping
         Those of each row, as `write_results` gives them.
 
@@ -95,7 +103,6 @@ def compare(out: Path, settings: RunSettings, scores: Sequence[Mapping[str, Any]
     ------
     FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
     """
-    rows = ladder(settings)
     predicted = [gather(out / row.folder) for row in rows]
     whole = predicted[-1][0]
     found = []

@@ -310,11 +310,11 @@ def ablate(shards: tuple[Path, ...], out: Path, mixed_alignment: bool, as_json: 
     from fmanet.ablation import COLUMNS, compare, ladder, table
 
     options = _options(given)
-    settings = _settings(shards, given)
-    rows = ladder(settings)
+    ladder(settings := _settings(shards, given))  # refuses before anything is read
     from fmanet.training_run import train_run
 
     source = _source(shards, settings, mixed_alignment)
+    rows = ladder(settings, action_units=any(source.load().with_action_units))
     stop, scores = Stop("train"), []
     with progress("networks") as reporter, signals(stop):
         for row in rows:
@@ -325,7 +325,7 @@ def ablate(shards: tuple[Path, ...], out: Path, mixed_alignment: bool, as_json: 
             if summary.scores is None:
                 sys.exit(summary.exit_code)
             scores.append(summary.scores)
-    compared = compare(out, settings, scores)
+    compared = compare(out, rows, scores)
     _show(compared, as_json, lambda found: show_rows("What each part is worth", COLUMNS, table(found)))
     if not as_json:
         click.echo(str(out / "ablation.json"))

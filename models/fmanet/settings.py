@@ -74,7 +74,7 @@ class NetworkConfig(Settings):
     attention : bool
         Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike.
     action_units : bool
-        One more stream sees the strengths of action units that extraction stored (`au_hint`); silent where they are unknown.
+        One more stream sees the strengths of action units of the shards (`au_hint`). A run in which no clip has any is without it.
     pooling : {"map", "global"}
         Keep where on the face something moved, or average it away.
     grid : {4, 7}

@@ -197,8 +197,7 @@ class _Training:
             check_device(settings.train)
         self.source = source
         self.clips: Clips = source.load()
-        network = replace(settings.network, classes=len(self.clips.classes))
-        self.settings = settings = replace(settings, network=network)
+        self.settings = settings = replace(settings, network=_network_for(self.clips, settings.network))
         self.digest = clips_digest(self.clips)
         self.facts = self._facts()
         self.fresh = options.overwrite or self._begins_anew()
@@ -256,6 +255,8 @@ class _Training:
         if self.settings.face == "canonical" and (without := self.clips.carried.count(False)):
             tell = self.reporter.note if any(self.clips.carried) else self.reporter.detail
             tell(f"{without} of {len(self.clips)} clips have no landmarks: their flow is not on the canonical face.")
+        if not any(self.clips.with_action_units):
+            self.reporter.detail("No clip has strengths of action units: the network has no stream for them.")
         self.reporter.start(left)
         return pending
 
@@ -404,6 +405,20 @@ def _refuse_other_answers(shares: npt.NDArray[np.float64], network: NetworkConfi
 
 def _workers(options: RunOptions, settings: RunSettings) -> int:
     return options.workers or (1 if settings.train.device == "cuda" else cores())
+
+
+def _network_for(clips: Clips, network: NetworkConfig) -> NetworkConfig:
+    """Return the network with as many classes as the clips have, and with a stream of action units only if some clip has some.
+
+    A stream that nothing was learned by would answer, all the same, for clips of other shards that have them.
+    """
+    known = any(clips.with_action_units)
+    if network.network == "action-units" and not known:
+        raise ConfigError(
+            f"train: a clip must have strengths of action units for network action-units; got none in {len(clips)} clips. "
+            "Extract them with align.stabilise=head, or choose another --network."
+        )
+    return replace(network, classes=len(clips.classes), action_units=network.action_units and known)
 
 
 def _folder_fingerprint(path: Path) -> str:

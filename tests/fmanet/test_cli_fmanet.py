@@ -189,6 +189,36 @@ def test_clips_without_action_units_are_told_where_those_of_the_run_had_some(tra
     assert "6 of 6 clips have no strengths of action units, which the run knew of" in told
 
 
+def test_without_action_units_nothing_is_trained_by_them(casme2: Path, tmp_path: Path) -> None:
+    """A stream that nothing was learned by would answer for clips that have some."""
+    none = made_shards(tmp_path / "none", subjects=3, size=32, hints={n: np.full((2, 34), np.nan) for n in range(9)})
+    done = fmanet("train", none, "--out", tmp_path / "run", *SMALL, "-v")
+    assert (done.exit_code, "no stream for them" in done.stderr) == (0, True), done.stderr
+    facts, settings = run_folder.open_run(tmp_path / "run")[:2]
+    assert (facts["clips"]["with_action_units"], settings.network.action_units) == (0, False)
+    known, unknown = ((tmp_path / name) for name in ("known.csv", "unknown.csv"))
+    for shards, out in ((casme2, known), (none, unknown)):
+        assert fmanet("predict", tmp_path / "run", shards, "--out", out).exit_code == 0
+    assert known.read_text() == unknown.read_text()
+    alone = fmanet("train", none, "--out", tmp_path / "alone", *SMALL, "--network", "action-units")
+    assert alone.exit_code == 2
+    assert "must have strengths of action units for network action-units; got none in 9 clips" in alone.stderr
+    assert not (tmp_path / "alone").exists()
+
+
+def test_without_action_units_the_ladder_does_not_ask_what_they_are_worth(tmp_path: Path, monkeypatch: Any) -> None:
+    import fmanet.ablation as module
+
+    titles = ("Action units alone", "FMANet without action units", "FMANet")
+    asked = [row for row in rungs() if row[0] in titles]
+    assert len(asked) == 3
+    monkeypatch.setattr(module, "rungs", lambda: asked)
+    none = made_shards(tmp_path / "none", subjects=3, size=32, hints={n: np.full((2, 34), np.nan) for n in range(9)})
+    done = fmanet("ablate", none, "--out", tmp_path / "ladder", *SMALL)
+    assert done.exit_code == 0, done.stderr
+    assert [path.name for path in (tmp_path / "ladder").iterdir() if path.is_dir()] == ["02-fmanet"]
+
+
 def test_cross_trains_on_one_data_set_and_tests_on_another(casme2: Path, smic: Path, tmp_path: Path) -> None:
     flags = ("--protocol", "cross", "--train-on", "casme2", "--test-on", "smic", "--network", "cnn", "--inputs", "rise")
     done = fmanet("train", casme2, smic, "--out", tmp_path / "run", *SMALL, *flags, "--json")
