@@ -74,11 +74,8 @@ REAL_BARS: dict[str, Bar] = {
 }
 STILL = ("train.augment.rotation_deg=0", "train.augment.scale=0", "train.augment.translation_px=0")
 """No turning, scaling and shifting of training clips."""
-TRAINING = [("train.epochs=30",), ("train.epochs=60",), ("train.epochs=30", *STILL), ("train.epochs=60", *STILL)]
 LITTLE = ("train.batch=64", "train.augment.gain=0.05", "train.augment.drift=0")
 """Larger batches, and clips that are hardly changed."""
-CONFIGURATIONS = [(*training, *rest) for training in TRAINING for rest in ((), LITTLE)]
-"""What is tried of each network: eight settings."""
 TUNED = ("fmanet", "cnn", "shallow", "action-units")
 INNER_TRAININGS = 10
 """At most, of each configuration."""
@@ -119,6 +116,8 @@ class Clipset:
         Data sets that are scored apart; empty: all held-out clips together.
     tuned : tuple of str
         Networks that have settings to tune.
+    epochs : tuple of int
+        That are tried.
     """
 
     shards: list[Path]
@@ -128,6 +127,12 @@ class Clipset:
     folds: Callable[[Clips], list[Fold]]
     tests: tuple[str, ...] = ()
     tuned: tuple[str, ...] = TUNED
+    epochs: tuple[int, int] = (30, 60)
+
+    def configurations(self) -> list[tuple[str, ...]]:
+        """Return what is tried of each network: eight settings."""
+        training = [(f"train.epochs={epochs}", *still) for still in ((), STILL) for epochs in self.epochs]
+        return [(*one, *rest) for one in training for rest in ((), LITTLE)]
 
     def clips(self) -> Clips:
         """Return all clips, in the size that networks see."""
@@ -147,7 +152,7 @@ def real_clips(work: Path, people: People) -> Clipset:
     shards = work / "shards"
     run("flowkit", "import", "stst", SHARED, "--out", shards)
     settings = ("train.augment.drift=0.1", "network.action_units=false")  # as fmanet has it where no clip has any
-    return Clipset([shards], "3-class", settings, (), loso, tuned=TUNED[:3])
+    return Clipset([shards], "3-class", settings, (), loso, tuned=TUNED[:3], epochs=(20, 30))
 
 
 def synthetic(work: Path, people: People, grouping: str = "raw") -> Clipset:
@@ -273,7 +278,7 @@ def tune(name: str, found: Clipset, work: Path) -> list[dict[str, Any]]:
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         for network in found.tuned:
             inputs = "rise" if network == "shallow" else "both"
-            for tried in CONFIGURATIONS:
+            for tried in found.configurations():
                 if (network, tried) in known:
                     continue
                 given = (*found.settings, *tried, f"network.network={network}", f"network.inputs={inputs}")

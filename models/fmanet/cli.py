@@ -95,7 +95,7 @@ TRAIN_SETTINGS = [
     click.option("--train-on", "protocol__train_on", callback=_names, metavar="NAMES", help="Data sets, for cross."),
     click.option("--test-on", "protocol__test_on", callback=_names, metavar="NAMES", help="Data sets, for cross."),
     click.option("--seeds", type=int, help="Networks per fold, with seeds 0, 1, ...  [default: 1]"),
-    click.option("--epochs", "train__epochs", type=int, help="Passes over the training clips.  [default: 30]"),
+    click.option("--epochs", "train__epochs", type=int, help="Passes over the training clips.  [default: 20]"),
     click.option(
         "--select",
         "train__select",

@@ -270,7 +270,7 @@ class TrainSettings:
     ConfigError
     """
 
-    epochs: int = 30
+    epochs: int = 20
     batch: int = 32
     rate: float = 4e-3
     scalar_rate: float = 5.0

@@ -116,7 +116,7 @@ def test_help_and_settings(fmanet: Fmanet, tmp_path: Path) -> None:
         code, out, _ = fmanet(command, "--help")
         assert (code, out.startswith("Usage:")) == (0, True)
     code, out, _ = fmanet("settings")
-    assert (code, "epochs = 30" in out) == (0, True)
+    assert (code, "epochs = 20" in out) == (0, True)
     assert fmanet("settings", "--of", tmp_path)[0] == 2
 
 
