@@ -416,7 +416,7 @@ def _network_for(clips: Clips, network: NetworkConfig) -> NetworkConfig:
     if network.network == "action-units" and not known:
         raise ConfigError(
             f"train: a clip must have strengths of action units for network action-units; got none in {len(clips)} clips. "
-            "Extract them with align.stabilise=head, or choose another --network."
+            "Extract them with align.stabilise=head, or choose another network."
         )
     return replace(network, classes=len(clips.classes), action_units=network.action_units and known)
 
