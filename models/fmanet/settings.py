@@ -67,7 +67,7 @@ class NetworkConfig(Settings):
         "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
     modulation : bool
         Modulate the magnitude: a learned power of each vector's length, and MM-COF's gate. False: flow as it is, and
-        M' = clip(M_c, 0, 1), which is COF. Off: it has not been shown to help.
+        M' = clip(M_c, 0, 1), which is COF. Off: it does not help.
     fusion : bool
         Each stream sees both phases, their difference and MM-COF at each place. False: half of the streams see the rise and half
         the fall, and their answers are averaged.
