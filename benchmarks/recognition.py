@@ -11,7 +11,7 @@ sculpted: it shows whether a network has learned our head. `synthetic-3`: the sa
 `megc-flow28`: 309 real clips of SMIC-HS and CASME II, public flow pictures of 28 x 28 whose scale and zero are lost
 (`../shared/data`); each subject is held out once.
 
-Every network gets the same budget of tuning: eight configurations, by inner splits of the training people. The closed forms choose
+Every network gets the same budget of tuning: twelve configurations, by inner splits of the training people. The closed forms choose
 their one number likewise. Then each row is trained, and the held-out people are read once. A call that was stopped is resumed: DIR
 holds clips, shards, runs and what was tried. With --before CHECKOUT, the network of an older version is a row: its own code.
 --people makes a quick look of fewer people: no figure of record.
@@ -76,6 +76,13 @@ STILL = ("train.augment.rotation_deg=0", "train.augment.scale=0", "train.augment
 """No turning, scaling and shifting of training clips."""
 LITTLE = ("train.batch=64", "train.augment.gain=0.05", "train.augment.drift=0")
 """Larger batches, and clips that are hardly changed."""
+CONFIGURATIONS = [
+    (f"train.epochs={epochs}", *still, *rest)
+    for still in ((), STILL)
+    for epochs in (20, 30, 60)
+    for rest in ((), LITTLE)
+]
+"""What is tried of each network."""
 TUNED = ("fmanet", "cnn", "shallow", "action-units")
 INNER_TRAININGS = 10
 """At most, of each configuration."""
@@ -116,8 +123,6 @@ class Clipset:
         Data sets that are scored apart; empty: all held-out clips together.
     tuned : tuple of str
         Networks that have settings to tune.
-    epochs : tuple of int
-        That are tried.
     """
 
     shards: list[Path]
@@ -127,12 +132,6 @@ class Clipset:
     folds: Callable[[Clips], list[Fold]]
     tests: tuple[str, ...] = ()
     tuned: tuple[str, ...] = TUNED
-    epochs: tuple[int, int] = (30, 60)
-
-    def configurations(self) -> list[tuple[str, ...]]:
-        """Return what is tried of each network: eight settings."""
-        training = [(f"train.epochs={epochs}", *still) for still in ((), STILL) for epochs in self.epochs]
-        return [(*one, *rest) for one in training for rest in ((), LITTLE)]
 
     def clips(self) -> Clips:
         """Return all clips, in the size that networks see."""
@@ -152,7 +151,7 @@ def real_clips(work: Path, people: People) -> Clipset:
     shards = work / "shards"
     run("flowkit", "import", "stst", SHARED, "--out", shards)
     settings = ("train.augment.drift=0.1", "network.action_units=false")  # as fmanet has it where no clip has any
-    return Clipset([shards], "3-class", settings, (), loso, tuned=TUNED[:3], epochs=(20, 30))
+    return Clipset([shards], "3-class", settings, (), loso, tuned=TUNED[:3])
 
 
 def synthetic(work: Path, people: People, grouping: str = "raw") -> Clipset:
@@ -278,7 +277,7 @@ def tune(name: str, found: Clipset, work: Path) -> list[dict[str, Any]]:
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         for network in found.tuned:
             inputs = "rise" if network == "shallow" else "both"
-            for tried in found.configurations():
+            for tried in CONFIGURATIONS:
                 if (network, tried) in known:
                     continue
                 given = (*found.settings, *tried, f"network.network={network}", f"network.inputs={inputs}")

@@ -9,7 +9,7 @@
   default; MM-COF is COF then.
 - Fusion: early. Both phases, their difference and MM-COF meet at each place in the first convolution.
 - Motion attention: a factor for each place, from how well both phases agree there, how strong the motion is, and which part of the
-  face it is. Starts at 1 everywhere.
+  face it is. Starts at 1 everywhere. Off by default.
 - Light streams: several small networks, each of which learns to answer alone; the answer is the mean of theirs.
 - Action units: one more stream, on the strengths that the head fit of extraction found. Where they are known, its answer is half.
 

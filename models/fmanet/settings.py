@@ -72,7 +72,8 @@ class NetworkConfig(Settings):
         Each stream sees both phases, their difference and MM-COF at each place. False: half of the streams see the rise and half
         the fall, and their answers are averaged.
     attention : bool
-        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike.
+        Weigh places by agreement of the phases, strength of the motion, and part of the face. False: all places alike. Off: it has
+        not been shown to help.
     action_units : bool
         One more stream sees the strengths of action units of the shards (`au_hint`). A run in which no clip has any is without it.
     pooling : {"map", "global"}
@@ -102,7 +103,7 @@ class NetworkConfig(Settings):
 
     Examples
     --------
-    >>> NetworkConfig(classes=5, attention=False).inputs
+    >>> NetworkConfig(classes=5, fusion=False).inputs
     'both'
     """
 
@@ -111,7 +112,7 @@ class NetworkConfig(Settings):
     inputs: Inputs = "both"
     modulation: bool = False
     fusion: bool = True
-    attention: bool = True
+    attention: bool = False
     action_units: bool = True
     pooling: Literal["map", "global"] = "map"
     grid: Literal[4, 7] = 7

@@ -34,10 +34,11 @@ from fmanet.settings import NetworkConfig, RunSettings
 torch.set_num_threads(1)
 Clips = tuple[Tensor, Tensor, Tensor]
 WHOLE = {"modulation": True, "attention": True}
-"""FMANet with all its parts, which is what most tests look at: modulation is off by default."""
+"""FMANet with all its parts, which is what most tests look at: modulation and attention are off by default."""
 LADDER: dict[str, dict[str, Any]] = {
     "whole": {},
-    "as by default": {"modulation": False},
+    "as by default": {"modulation": False, "attention": False},
+    "no modulation": {"modulation": False},
     "rise": {"inputs": "rise"},
     "fall": {"inputs": "fall"},
     "no fusion": {"fusion": False},
