@@ -28,6 +28,7 @@ from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.training import (
     LogRow,
     OnEpoch,
+    Optimizer,
     State,
     Trained,
     check_trainable,
@@ -35,10 +36,8 @@ from fmanet.training import (
     copied,
     is_closed_form,
     on_device,
-    parameter_groups,
     pinned,
     precision,
-    set_rate,
     started,
     tell,
     train,
@@ -121,13 +120,11 @@ class _Stack:
     def epochs(self) -> Iterator[list[LogRow]]:
         """Train epoch by epoch; each yields one row a network."""
         settings = self._settings
-        groups = parameter_groups(self._parameters, self._axes, settings)
-        optimizer = torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+        optimizer = Optimizer(self._parameters, self._axes, settings)
         for epoch in range(settings.epochs):
             rate = settings.rate_at(epoch)
-            set_rate(optimizer, rate)
             torch.manual_seed(derived_seed(*self._seeds, epoch, "dropout"))
-            steps = [self._step(optimizer, batch) for batch in self._batches(epoch)]
+            steps = [self._step(optimizer, rate, batch) for batch in self._batches(epoch)]
             losses = torch.stack([loss for loss, _ in steps]).mean(0).tolist()
             correct = torch.stack([right for _, right in steps]).sum(0).tolist()
             yield [
@@ -135,11 +132,9 @@ class _Stack:
                 for n, own in enumerate(self._clips)
             ]
 
-    def _step(self, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _step(self, optimizer: Optimizer, rate: float, batch: Batch) -> tuple[Tensor, Tensor]:
         losses, correct = self._run(self._parameters, self._buffers, self._weights, batch)
-        optimizer.zero_grad()
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        optimizer.step(losses.sum(), rate)
         return losses.detach(), correct
 
     def _batches(self, epoch: int) -> Iterator[Batch]:

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from fmanet.batches import derived_seed, epoch_batches
 from fmanet.building import build_network, seen_by
@@ -166,20 +167,21 @@ def check_trainable(clips: Clips, network: NetworkConfig) -> None:
 @contextmanager
 def pinned(settings: TrainSettings) -> Iterator[None]:
     """Threads and algorithms as recorded, and random numbers of our own; everything is put back afterwards."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks of whoever wants the same bits twice
     devices = [torch.cuda.current_device()] if settings.device == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.set_num_threads(settings.threads)
-        torch.use_deterministic_algorithms(True)
+        # As use_deterministic_algorithms(True), which imports torch's compiler: that takes as long as importing torch.
+        torch.set_deterministic_debug_mode("error")
         # Nothing here reads what it did not write, and filling every new tensor took a tenth of the time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(strict)
+            torch.set_deterministic_debug_mode(mode)
             torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
@@ -202,24 +204,70 @@ def started(network: NetworkConfig, settings: TrainSettings, seed: int) -> nn.Mo
     return build_network(network, derived_seed(seed, "network")).to(settings.device)
 
 
-def parameter_groups(
-    parameters: Mapping[str, Tensor], axes: Mapping[str, int], settings: TrainSettings
-) -> list[dict[str, object]]:
-    """Return parameters for AdamW by their `axes`: two or more with weight decay; none with a learning rate of their own."""
-    weights = [parameter for name, parameter in parameters.items() if axes[name] >= 2]
-    vectors = [parameter for name, parameter in parameters.items() if axes[name] == 1]
-    numbers = [parameter for name, parameter in parameters.items() if axes[name] == 0]
-    return [
-        {"params": weights, "weight_decay": settings.weight_decay, "factor": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "factor": 1.0},
-        {"params": numbers, "weight_decay": 0.0, "factor": settings.scalar_rate},
-    ]
+@dataclass(frozen=True)
+class _Group:
+    """Parameters that are treated alike, and their running means; steps counts per parameter."""
+
+    parameters: list[Tensor]
+    weight_decay: float
+    factor: float
+    means: list[Tensor]
+    squares: list[Tensor]
+    steps: list[Tensor]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use a learning rate from now on, times the factor of each group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+class Optimizer:
+    """`torch.optim.AdamW(fused=True)`, to the bit, by the function behind it.
+
+    The class imports torch's compiler when the first one is made. Nothing here is compiled, and each worker would spend as long
+    on that as on importing torch.
+
+    Parameters
+    ----------
+    parameters : dict of str to Tensor
+    axes : dict of str to int
+        Of each parameter: those with two or more have weight decay; those with none (numbers) a learning rate of their own.
+    settings : TrainSettings
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], axes: Mapping[str, int], settings: TrainSettings) -> None:
+        kinds = ((2, settings.weight_decay, 1.0), (1, 0.0, 1.0), (0, 0.0, settings.scalar_rate))
+        self._groups = []
+        for kind, weight_decay, factor in kinds:
+            own = [parameter for name, parameter in parameters.items() if min(axes[name], 2) == kind]
+            means, squares = ([torch.zeros_like(one) for one in own] for _ in range(2))
+            steps = [torch.zeros((), device=one.device) for one in own]
+            self._groups.append(_Group(own, weight_decay, factor, means, squares, steps))
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Go one step down the gradient of a loss."""
+        for group in self._groups:
+            for parameter in group.parameters:
+                parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for group in self._groups:
+                self._step(group, rate * group.factor)
+
+    @staticmethod
+    def _step(group: _Group, rate: float) -> None:
+        used = [n for n, parameter in enumerate(group.parameters) if parameter.grad is not None]
+        adamw(
+            [group.parameters[n] for n in used],
+            [cast(Tensor, group.parameters[n].grad) for n in used],
+            [group.means[n] for n in used],
+            [group.squares[n] for n in used],
+            [],
+            [group.steps[n] for n in used],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=group.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def tell(on_epoch: OnEpoch, epoch: int, state: Mapping[str, Tensor]) -> None:
@@ -268,12 +316,10 @@ def _epochs(
 ) -> Iterator[LogRow]:
     """Train epoch by epoch; the model has that epoch's weights when its row is yielded."""
     named = dict(model.named_parameters())
-    groups = parameter_groups(named, {name: value.ndim for name, value in named.items()}, settings)
-    optimizer = torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+    optimizer = Optimizer(named, {name: value.ndim for name, value in named.items()}, settings)
     weights = class_weights(clips.target, len(clips.classes), settings.loss)
     for epoch in range(epochs):
         rate = settings.rate_at(epoch)
-        set_rate(optimizer, rate)
         torch.manual_seed(derived_seed(seed, epoch, "dropout"))
         model.train()
         losses, correct = [], 0
@@ -281,9 +327,7 @@ def _epochs(
             with precision(settings):
                 logits = model(*seen_by(model, batch)).float()
             loss = classification_loss(logits, batch.target, weights, batch.present, settings.loss, settings.gamma)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            optimizer.step(loss, rate)
             losses.append(loss.item())
             correct += int(right(logits, batch.target).sum())
         mean = checked_loss(float(np.mean(losses)), epoch + 1, rate)

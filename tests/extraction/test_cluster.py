@@ -101,6 +101,7 @@ def slow_loader(root: Path, frames: FrameConfig, align: AlignConfig) -> Iterator
         yield slow
 
 
+@pytest.mark.slow
 def test_five_workers_killed_in_mid_run_lose_nothing(
     workers: LocalCluster, cropped: Path, single: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def deadly_worker(name: str, job: Job) -> Iterator[Callable[[Task], DoneTask]]:
         yield deadly
 
 
+@pytest.mark.slow
 def test_a_task_that_ends_every_process_is_given_up_when_all_others_are_done(
     workers: LocalCluster, cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +222,7 @@ def processes_of_group(group: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_dismisses_the_crews_of_a_cluster_elsewhere(
     workers: LocalCluster, cropped: Path, single: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,7 +120,9 @@ def samples(out: Path) -> dict[str, str]:
     return {s["clip_id"]: s["sample_hash"] for shard in ShardFolder.open(out).shards() for s in shard.samples()}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_says_so_and_goes_on(
     undisturbed: Path, cropped: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -208,7 +208,15 @@ def test_a_run_that_is_killed_leaves_no_process_behind(undisturbed: Path, croppe
 # -- 25: damaged files
 
 
-@pytest.mark.parametrize("what", ["record cut short", "record overwritten", "shard cut short", "shard gone"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "record cut short",
+        pytest.param("record overwritten", marks=pytest.mark.slow),
+        "shard cut short",
+        pytest.param("shard gone", marks=pytest.mark.slow),
+    ],
+)
 def test_what_was_torn_is_moved_aside_and_done_again(
     undisturbed: Path, cropped: Path, tmp_path: Path, what: str
 ) -> None:
@@ -238,7 +246,7 @@ def test_what_was_torn_is_moved_aside_and_done_again(
 # -- 27: clocks
 
 
-@pytest.mark.parametrize("year", [1971, 2106])
+@pytest.mark.parametrize("year", [1971, pytest.param(2106, marks=pytest.mark.slow)])
 def test_times_of_files_decide_nothing(undisturbed: Path, cropped: Path, tmp_path: Path, year: int) -> None:
     """Neither those of the sources nor of what a run left; half of it was done before, the other half after."""
     then = (year - 1970) * 365.25 * 86400

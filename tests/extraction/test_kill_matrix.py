@@ -140,7 +140,10 @@ def test_a_run_that_dies_again_and_again_loses_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("damaged", "dies_at"),
-    [("000001.json", "000001.json:after_quarantine"), ("000001-*.h5", "000001-*.h5:after_quarantine")],
+    [
+        ("000001.json", "000001.json:after_quarantine"),
+        pytest.param("000001-*.h5", "000001-*.h5:after_quarantine", marks=pytest.mark.slow),
+    ],
 )
 def test_death_while_damaged_files_are_moved_aside(
     undisturbed: Path, cropped: Path, tmp_path: Path, damaged: str, dies_at: str
@@ -197,7 +200,7 @@ def test_workers_that_are_killed_are_replaced(undisturbed: Path, cropped: Path, 
     assert_nothing_is_lost_or_changed(out, undisturbed)
 
 
-@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("both", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_of_two_runs_on_one_folder_any_may_be_killed(
     undisturbed: Path, cropped: Path, tmp_path: Path, both: bool
 ) -> None:

@@ -146,7 +146,8 @@ def test_a_device_process_that_is_killed_costs_nothing_but_time(run: Any, undist
     assert len({pid for pid, _ in journal(tmp_path, 0)}) == 3
 
 
-@pytest.mark.parametrize("clips", [(1, 2), pytest.param((10, 11), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("clips", [(1, 2), (10, 11)])
 def test_a_clip_that_kills_the_device_fails_alone(
     run: Any, undisturbed: Path, tmp_path: Path, clips: tuple[int, ...]
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_clip_that_kills_the_device_fails_alone(
     assert (again.computed, again.exit_code) == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_task_committed_by_a_process_that_then_died_counts_as_computed(run: Any) -> None:
     summary, notes = run((0,), ill="after_record", clips=(3,), times=1)
     assert any("exit code 137" in text for text in notes.said)

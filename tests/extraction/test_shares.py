@@ -120,6 +120,7 @@ def test_four_shares_at_once_make_the_shards_of_one_run(in_one_go: Path, cropped
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_elements_of_an_array_that_are_killed_are_done_by_others(
     in_one_go: Path, cropped: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_share_counts_its_own_clips_and_failures_only(cropped: Path, tmp_path:
     assert flowkit("verify", out).code == 0
 
 
+@pytest.mark.slow
 def test_new_clips_are_shared_out_too(cropped: Path, in_one_go: Path, tmp_path: Path) -> None:
     """A longer manifest on a folder that is done: two shares plan the rest once, and each does its part of it."""
     out, clips = tmp_path / "out", read_manifest(cropped)

@@ -158,7 +158,7 @@ def test_weights_that_lie_are_refused(tmp_path: Path, name: str) -> None:
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("how", ["weights", "record", "beside", "predictions"])
+@pytest.mark.parametrize("how", ["weights", "record", pytest.param("beside", marks=pytest.mark.slow), "predictions"])
 def test_a_pickle_in_a_run_is_never_read(
     trained: Path, shards: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_local_cluster_comes_to_the_same_bits(
     assert leftovers(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_workers_killed_in_mid_run_cost_nothing(
     workers: LocalCluster, source: ClipSource, expected: dict[str, list[str]], tmp_path: Path
 ) -> None:

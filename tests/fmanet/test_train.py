@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from fmanet.building import build_network
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
 from fmanet.settings import AugmentSettings, NetworkConfig, RunSettings, TrainSettings
-from fmanet.training import State, predict, train
+from fmanet.training import Optimizer, State, predict, train
 from fmanet.transforms import flip
 
 NETWORK = NetworkConfig(width=4, grid=4)
@@ -56,6 +59,53 @@ def test_training_leaves_the_process_as_it_was() -> None:
     train(made_clips(), NETWORK, dataclasses.replace(QUICK, threads=2), 0)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_step_is_that_of_adamw_to_the_bit() -> None:
+    torch.manual_seed(0)
+    start = {
+        "weights": torch.randn(3, 4),
+        "bias": torch.randn(4),
+        "number": torch.randn(()),
+        "unused": torch.randn(2, 2),
+    }
+    own, wanted = ({name: value.clone().requires_grad_() for name, value in start.items()} for _ in range(2))
+    settings = TrainSettings(weight_decay=0.1, scalar_rate=5.0)
+    groups = [
+        {"params": [wanted["weights"], wanted["unused"]], "weight_decay": 0.1},
+        {"params": [wanted["bias"]], "weight_decay": 0.0},
+        {"params": [wanted["number"]], "weight_decay": 0.0},
+    ]
+    theirs = torch.optim.AdamW(groups, fused=True)
+    ours = Optimizer(own, {name: value.ndim for name, value in own.items()}, settings)
+
+    def loss(of: dict[str, torch.Tensor], seen: torch.Tensor) -> torch.Tensor:
+        return ((seen @ of["weights"] + of["bias"]) * of["number"]).pow(2).mean()
+
+    for rate in (0.1, 0.03, 0.01):
+        seen = torch.randn(5, 3)
+        ours.step(loss(own, seen), rate)
+        for group, factor in zip(theirs.param_groups, (1.0, 1.0, 5.0), strict=True):
+            group["lr"] = rate * factor
+        theirs.zero_grad()
+        loss(wanted, seen).backward()
+        theirs.step()
+    assert all(torch.equal(own[name], wanted[name]) for name in start)
+    assert {name for name in start if torch.equal(own[name], start[name])} == {"unused"}
+
+
+def test_training_and_predicting_import_no_compiler() -> None:
+    """It takes as long as importing torch, in each worker."""
+    code = (
+        "import sys; from made_clips import made_clips; from fmanet.settings import NetworkConfig, TrainSettings\n"
+        "from fmanet.training import predict, train; from fmanet.building import build_network\n"
+        "network, settings = NetworkConfig(width=4), TrainSettings(epochs=1)\n"
+        "train(made_clips(2, 1), network, settings, 0); predict(build_network(network, 0), made_clips(2, 1), settings)\n"
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_classes_that_motion_shows_are_learned() -> None:

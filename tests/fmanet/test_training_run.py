@@ -341,7 +341,7 @@ def test_a_damaged_record_is_put_aside_and_its_fold_trained_again(
     assert len(list((out / "quarantine").iterdir())) == 2
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".safetensors"])
+@pytest.mark.parametrize("suffix", [pytest.param(".csv", marks=pytest.mark.slow), ".safetensors"])
 def test_a_file_with_a_flipped_bit_is_found_by_the_next_run_and_made_again(
     undisturbed: Path, shards: Path, tmp_path: Path, suffix: str
 ) -> None:
@@ -471,6 +471,7 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_give_one_result(undisturbed: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     both = [start("train", shards, "--out", out, *FLAGS, "--workers", "1") for _ in range(2)]

@@ -151,7 +151,7 @@ def test_without_an_offset_the_search_goes_on_to_the_last_frame(cropped: Path, t
     assert abs(found.apex - clip.apex) <= 2
 
 
-@pytest.mark.parametrize("form", ["png", "mkv"])
+@pytest.mark.parametrize("form", ["png", pytest.param("mkv", marks=pytest.mark.slow)])
 def test_onset_and_offset_are_found_in_a_long_clip(tmp_path: Path, form: str) -> None:
     config = dataclasses.replace(CROPPED, rest_frames=60, format=form, classes=("smile",))
     manifest = synthesise(tmp_path / "long", config)
@@ -339,7 +339,9 @@ def test_spot_refuses_what_it_cannot_write_before_it_begins(cropped: Path, tmp_p
     assert flowkit("spot", tmp_path / "old.csv", "--out", tmp_path / "new.csv").code == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)]
+)
 def test_a_spotting_that_is_stopped_leaves_nothing(
     cropped: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

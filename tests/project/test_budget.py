@@ -29,7 +29,9 @@ def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [pytest.param((), marks=pytest.mark.slow), ("-n", "2")], ids=["one process", "xdist"]
+)
 def test_a_run_beyond_its_budget_fails_and_names_the_slowest_tests(tmp_path: Path, workers: tuple[str, ...]) -> None:
     done = session(tmp_path, "--budget", "0.001", *workers)
     assert done.returncode == 1, done.stdout + done.stderr
