@@ -1,7 +1,8 @@
 """The time that `make test` may take: measured, recorded, and an error where it grows by half.
 
-The budget is for two idle cores. A slower or busier machine gets more: its speed is measured before the first test and after
-the last one. Imports no more than pytest; `make test` passes `--budget` and `--began`, other calls of pytest are not watched.
+The budget is for two idle cores. A slower or busier machine gets more: its speed is measured before the first test and after the
+last one, and that of a core in between. Imports no more than pytest; `make test` passes `--budget` and `--began`, other calls of
+pytest are not watched.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ TOLERATED = 1.5
 PIECE = b"".join(number.to_bytes(3, "big") for number in range(1_600_000))
 REFERENCE_S = 0.1
 """What `calibrated` gives on two idle cores of the machine for which the budget is meant."""
+EVERY_S = 10.0
+"""Between two measurements of a core while tests run."""
 NAMED = 15
 
 
@@ -39,6 +42,13 @@ def calibrated() -> float:
 
     with ThreadPoolExecutor(2) as threads:
         return statistics.median(tried() for _ in range(5))
+
+
+def core_seconds() -> float:
+    """Return the CPU seconds of one piece of work: those of a core however many tests share it, so that they may run meanwhile."""
+    began = time.thread_time()
+    zlib.compress(PIECE)
+    return time.thread_time() - began
 
 
 def limit(budget: float, calibration: float) -> float:
@@ -62,18 +72,23 @@ class Budget:
     def __init__(self, budget: float, began: float, record: Path) -> None:
         self._budget, self._began, self._record = budget, began, record
         self._calibration = calibrated()
+        self._between: list[float] = []
+        self._measured = time.monotonic()
         self._spent = Counter[str]()
         self._took = 0.0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up what a test, its setup and its end took."""
+        """Add up what a test, its setup and its end took; now and then, measure a core."""
         self._spent[report.nodeid] += report.duration  # type: ignore[assignment] # seconds count too
+        if time.monotonic() - self._measured > EVERY_S:
+            self._between.append(core_seconds())
+            self._measured = time.monotonic()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the record, and fail a run that took too long."""
         self._took = time.time() - self._began
-        self._calibration = max(self._calibration, calibrated())
+        self._calibration = max(self._calibration, calibrated(), statistics.median(self._between or [0.0]))
         found = {
             "seconds": round(self._took, 1),
             "budget_seconds": self._budget,

@@ -275,6 +275,7 @@ def test_a_lost_scheduler_ends_the_run_with_75_and_a_folder_that_can_be_taken_up
     assert shard_bytes(tmp_path / "out") == single
 
 
+@pytest.mark.slow
 def test_a_cluster_and_this_machine_may_work_on_one_folder(
     workers: LocalCluster, cropped: Path, single: dict[str, str], tmp_path: Path
 ) -> None:
@@ -425,6 +426,7 @@ def broken() -> Iterator[Callable[[int], int]]:
     yield abs
 
 
+@pytest.mark.slow
 def test_a_crew_without_work_goes_home_and_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the client was killed: nobody dismisses it."""
     monkeypatch.setattr(crew, "IDLE_S", 0.2)
@@ -454,6 +456,7 @@ def test_the_slot_of_a_gpu_worker_uses_its_first_gpu(tmp_path: Path, monkeypatch
     assert run_on_cluster._OnWorkers(client, "cpu", survey).processes == 16
 
 
+@pytest.mark.slow
 def test_tasks_are_idempotent_where_dask_runs_them_twice(cropped: Path, tmp_path: Path, workers: LocalCluster) -> None:
     """Committed already, a task computes nothing, whoever asks."""
     extract(cropped, tmp_path / "out", CONFIG, RunOptions(cluster=workers.scheduler_address))

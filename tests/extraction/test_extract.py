@@ -140,6 +140,7 @@ def test_a_stopped_run_says_so_and_goes_on(
     assert shard_bytes(out) == shard_bytes(undisturbed)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_give_one_result(undisturbed: Path, cropped: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     runs = [start("extract", cropped, "--out", out, *SMALL) for _ in range(2)]

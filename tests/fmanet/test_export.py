@@ -57,7 +57,7 @@ def unlike_start(config: NetworkConfig) -> torch.nn.Module:
     return network
 
 
-QUICK = ("fmanet 28", "shallow 28", "cnn 112", "svm 112")
+QUICK = ("fmanet 28", "shallow 28", "svm 112")
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,7 @@ def test_spot_tells_programs_the_curve_and_goes_on_after_bad_clips(cropped: Path
     assert read_rows(out) == written
 
 
+@pytest.mark.slow
 def test_spot_finds_the_ends_of_long_clips(tmp_path: Path) -> None:
     config = dataclasses.replace(CROPPED, rest_frames=60, format="mkv", classes=("smile",))
     manifest = synthesise(tmp_path / "long", config)

@@ -20,9 +20,9 @@ def test_slow(): time.sleep(0.2)
 """
 
 
-def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def session(folder: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run two tests under a budget."""
-    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "conftest.py").write_text(before + CONFTEST)
     (folder / "test_times.py").write_text(TESTS)
     code = f"import sys; sys.path[:0] = {sys.path!r}; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
@@ -71,3 +71,12 @@ def test_half_as_much_again_is_tolerated_and_a_slow_machine_gets_more() -> None:
     assert budget.limit(480, usual / 2) == 720
     assert budget.limit(480, 2 * usual) == pytest.approx(1440)
     assert 0 < budget.calibrated() < 100 * usual
+
+
+def test_a_core_that_is_slow_while_tests_run_is_seen(tmp_path: Path) -> None:
+    """A machine may be fast before the first test and after the last one."""
+    slow = "import budget; budget.EVERY_S = 0.0; budget.calibrated = lambda: 0.1; budget.core_seconds = lambda: 0.4\n"
+    done = session(tmp_path, "--budget", "1000", before=slow)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "limit on this machine, now: 6000 s." in done.stdout
+    assert 0 < budget.core_seconds() < 100 * budget.REFERENCE_S
