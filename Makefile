@@ -39,7 +39,7 @@ test: $(VENV)/.dev
 	$(BIN)/mypy && \
 	$(PYTEST) -m "not slow and not hours" --budget $(BUDGET) --began $$began
 
-# What is tried a few times there is tried many times here; CI runs both.
+# What is tried a few times there is tried many times here, and some of what starts many processes only here; CI runs both.
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
 

@@ -212,11 +212,10 @@ def test_a_device_that_only_dies_is_taken_out_and_the_other_finishes(
 @pytest.mark.parametrize(
     ("ill", "how", "clips"),
     [
-        ("killed", "SIGKILL", (5, 6, 7)),
+        pytest.param("killed", "SIGKILL", (5, 6, 7), marks=pytest.mark.slow),
         ("after_write", "no clip in flight.*exit code 137", (7,)),
     ],
 )
-@pytest.mark.slow
 def test_with_no_device_left_the_run_stops_and_can_go_on(
     run: Any, undisturbed: Path, tmp_path: Path, ill: str, how: str, clips: tuple[int, ...]
 ) -> None:

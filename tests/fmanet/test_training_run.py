@@ -234,8 +234,7 @@ def test_a_fold_whose_process_dies_twice_is_reported_and_the_rest_goes_on(
     assert results(out).items() < results(undisturbed).items()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("step", "code"), [("files", 1), ("record", 0)])
+@pytest.mark.parametrize(("step", "code"), [("files", 1), pytest.param("record", 0, marks=pytest.mark.slow)])
 def test_death_in_the_midst_of_a_commit_loses_and_changes_nothing(
     undisturbed: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
 ) -> None:
