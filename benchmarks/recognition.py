@@ -142,6 +142,9 @@ People = tuple[int, int]
 """How many train and how many are held out."""
 IN_PIXELS = ("size=28", "network.floor_px=0.006", "train.augment.drift=0.002")
 """What is in pixels goes down with the size, from 224 to 28."""
+WITHOUT_ACTION_UNITS = "network.action_units=false"
+REAL_SETTINGS = ("train.augment.drift=0.1", WITHOUT_ACTION_UNITS)
+"""Of the public pictures: no clip has action units."""
 
 
 def real_clips(work: Path, people: People) -> Clipset:
@@ -150,8 +153,7 @@ def real_clips(work: Path, people: People) -> Clipset:
         sys.exit(f"recognition: data must be at {SHARED}; got none there. Without it, run the set synthetic.")
     shards = work / "shards"
     run("flowkit", "import", "stst", SHARED, "--out", shards)
-    settings = ("train.augment.drift=0.1", "network.action_units=false")  # as fmanet has it where no clip has any
-    return Clipset([shards], "3-class", settings, (), loso, tuned=TUNED[:3])
+    return Clipset([shards], "3-class", REAL_SETTINGS, (), loso, tuned=TUNED[:3])
 
 
 def synthetic(work: Path, people: People, grouping: str = "raw") -> Clipset:
@@ -309,7 +311,6 @@ class Row:
     predictions: list[Prediction]
     classes: tuple[str, ...]
     parameters: int | None
-    seconds: float
 
 
 def planned(found: Clipset) -> list[tuple[str, dict[str, Any]]]:
@@ -330,30 +331,26 @@ def trained(title: str, changes: dict[str, Any], found: Clipset, tuned: tuple[st
     network = tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
     given = (*found.settings, *tuned, *network)
     closed = changes["network.network"] in ("lda", "svm")
-    summary = training_run(found, given, out, 1 if closed else seeds)
+    training_run(found, given, out, 1 if closed else seeds)
     table = read_table(out / "predictions.csv")
     settings = RunSettings.from_dict(load_values(None, [*given, f"network.classes={len(table.classes)}"]))
     parameters = None if closed else parameter_count(build_network(settings.network, 0))
-    return Row(title, (*tuned, *network), list(table.rows), table.classes, parameters, summary["seconds"])
+    return Row(title, (*tuned, *network), list(table.rows), table.classes, parameters)
 
 
-def training_run(
-    found: Clipset, given: tuple[str, ...], out: Path, seeds: int, checkout: Path | None = None
-) -> dict[str, Any]:
-    """Return what `fmanet train` says of a run."""
+def training_run(found: Clipset, given: tuple[str, ...], out: Path, seeds: int, checkout: Path | None = None) -> None:
+    """Run `fmanet train`, or go on with it; its predictions lie in `out`."""
     flags = [flag for one in given for flag in ("--set", one)]
-    where = ("--out", out, "--classes", found.grouping, "--seeds", str(seeds), "--json")
-    said: dict[str, Any] = json.loads(
-        run("fmanet", "train", *found.shards, *where, *found.protocol, *flags, checkout=checkout)
-    )
-    return said
+    where = ("--out", out, "--classes", found.grouping, "--seeds", str(seeds))
+    run("fmanet", "train", *found.shards, *where, *found.protocol, *flags, checkout=checkout)
 
 
 def before(found: Clipset, out: Path, seeds: int, checkout: Path) -> Row:
     """Train the network of an older checkout, with its own settings."""
-    summary = training_run(found, found.settings, out, seeds, checkout)
+    settings = tuple(one for one in found.settings if one != WITHOUT_ACTION_UNITS)  # version 0.1 has no such setting
+    training_run(found, settings, out, seeds, checkout)
     table = read_table(out / "predictions.csv")
-    return Row(BEFORE, (), list(table.rows), table.classes, None, summary["seconds"])
+    return Row(BEFORE, (), list(table.rows), table.classes, None)
 
 
 def scored(row: Row, dataset: str, others: dict[str, Row]) -> dict[str, Any]:
@@ -366,7 +363,6 @@ def scored(row: Row, dataset: str, others: dict[str, Row]) -> dict[str, Any]:
         "row": row.title,
         "settings": list(row.settings),
         "parameters": row.parameters,
-        "seconds": round(row.seconds, 1),
         "uf1_seeds": {"mean": round(seeds.mean, 4), "std": round(seeds.std, 4) if math.isfinite(seeds.std) else None},
         **{name: bounds(getattr(interval, name)) for name in ("uf1", "uar", "acc")},
         "uf1_of_seeds_averaged": bounds(averaged.uf1),

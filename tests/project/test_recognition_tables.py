@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +26,35 @@ def recognition(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("recognition")
 
 
-def test_something_was_measured() -> None:
-    assert "recognition-synthetic" in STORED
+README_ROWS = {
+    "synthetic, eight expressions": ("recognition-synthetic", 0),
+    "the same, another head than in training": ("recognition-synthetic", 1),
+    "synthetic, three classes": ("recognition-synthetic-3", 0),
+    "the same, another head": ("recognition-synthetic-3", 1),
+    "real, three classes (309 public clips)": ("megc-flow28", 0),
+}
+"""Of the table in README.md: which test of which result."""
+README_COLUMNS = (
+    "FMANet",
+    "CNN, both phases",
+    "LDA, both phases",
+    "SVM, both phases",
+    "FMANet, rise only",
+    "FMANet of version 0.1",
+)
+
+
+def test_every_set_was_measured() -> None:
+    assert set(STORED) == {name for name, _ in README_ROWS.values()}
+
+
+@pytest.mark.parametrize("title", README_ROWS)
+def test_the_readme_shows_what_was_measured(title: str) -> None:
+    name, number = README_ROWS[title]
+    rows = {row["row"]: row["uf1"]["value"] for row in list(STORED[name]["tests"].values())[number]["rows"]}
+    line = f"| {title} | {' | '.join(f'{rows[column]:.3f}' for column in README_COLUMNS)} |"
+    page = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").replace("**", "")
+    assert line in page.splitlines()
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -50,3 +78,21 @@ def test_the_page_shows_what_attention_is_worth(monkeypatch: pytest.MonkeyPatch)
     found = json.loads((BENCHMARKS / "results" / "recognition-attention.json").read_text(encoding="utf-8"))["results"]
     page = (BENCHMARKS / "README.md").read_text(encoding="utf-8").splitlines()
     assert [line for line in part.table(found).splitlines() if line not in page and line] == []
+
+
+def test_an_older_version_is_given_no_setting_that_it_lacks(
+    recognition: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[str] = []
+
+    def fmanet(*arguments: str | Path, **_: Any) -> str:
+        given.extend(str(word) for word in arguments)
+        raise KeyboardInterrupt  # nothing is trained here
+
+    monkeypatch.setattr(recognition, "run", fmanet)
+    settings = (*recognition.IN_PIXELS, *recognition.REAL_SETTINGS)
+    found = recognition.Clipset([tmp_path], "3-class", settings, (), recognition.loso)
+    with pytest.raises(KeyboardInterrupt):
+        recognition.before(found, tmp_path / "run", 1, tmp_path)
+    asked = {text.partition("=")[0] for flag, text in itertools.pairwise(given) if flag == "--set"}
+    assert asked == {"size", "network.floor_px", "train.augment.drift"}  # which 0.1 has
