@@ -288,15 +288,34 @@ def install_wheels(folder: Path, scratch: Path) -> str:
 
 def run_command(command: list[str], log: Any, environment: Mapping[str, str], limit: float) -> int | None:
     """Run a command and return its exit code, or None if it ran out of time. Kill every process that it leaves behind."""
-    process = subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
-    )
+    process = None
     try:
+        with held_signals():  # a signal within Popen would leave a process behind that nobody knows of
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS) and None,
+            )
         return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold back the signals that end the script until the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -5,6 +5,7 @@ The whole of it on a GPU machine is tried by test_bare_machine.py; here are its 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -184,7 +185,7 @@ def test_a_signal_ends_the_step_and_all_that_it_started(tmp_path: Path, number: 
     """SIGHUP: the connection to the machine was lost."""
     out, tools = tmp_path / "out", tmp_path / "tools"
     tools.mkdir()
-    seconds = f"54321.{number}5"
+    seconds = f"54321.{int(number):02}5"
     (tools / "ncu").write_text(f"#!/bin/sh\nsleep {seconds}\n")
     (tools / "ncu").chmod(0o755)
     environment = dict(os.environ) | asked(out, "ncu", PATH=f"{tools}:{os.environ['PATH']}", TMPDIR=str(tmp_path))
@@ -196,6 +197,31 @@ def test_a_signal_ends_the_step_and_all_that_it_started(tmp_path: Path, number: 
     assert json.loads((out / "device.json").read_text())["steps"]["ncu"]["status"] == "stopped"
     assert not [line for line in running() if seconds in line]
     assert not list(tmp_path.glob("flowkit-device-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_while_a_step_is_being_started_leaves_nothing_behind(
+    device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            started.append(self)
+            os.kill(os.getpid(), number)
+
+    def stop(got: int, _frame: Any) -> None:
+        raise device.Stop(got)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    usual = signal.signal(number, stop)
+    try:
+        with (tmp_path / "log").open("w") as log, pytest.raises(device.Stop):
+            device.run_command(["sleep", "60"], log, os.environ, 60)
+    finally:
+        signal.signal(number, usual)
+    assert [process.poll() for process in started] in ([-signal.SIGINT], [-signal.SIGKILL])
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, device: Any) -> None:
@@ -256,11 +282,11 @@ def wait_until(holds: Any, process: subprocess.Popen[str]) -> None:
 
 def running() -> list[str]:
     """Command lines of all processes."""
-    return [
-        path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.exists()
-    ]
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # the process ended meanwhile
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return lines
 
 
 def test_a_step_out_of_time_is_asked_first_and_then_made_to_end_with_all_it_started(
