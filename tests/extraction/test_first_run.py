@@ -100,7 +100,8 @@ def test_of_processes_that_start_together_one_compiles(first_runs: FirstRuns) ->
     printed = "".join(done.out for done in first_runs.all)
     for entry in ENTRIES:
         assert len(re.findall(rf"data saved to .*{entry}\.", printed)) == 1
-    assert len(re.findall(rf"data loaded from .*{ENTRIES[0]}\.", first_runs.spot.out)) >= 2
+    # Both workers of spot have it: one of them may be the process that compiled.
+    assert len(re.findall(rf"data (saved to|loaded from) .*{ENTRIES[0]}\.", first_runs.spot.out)) >= 2
 
 
 def test_compiling_is_told_once_and_counts_in_no_rate(first_runs: FirstRuns) -> None:
