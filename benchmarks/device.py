@@ -298,7 +298,7 @@ def run_command(command: list[str], log: Any, environment: Mapping[str, str], li
                 cwd=ROOT,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS) and None,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS),
             )
         return process.wait(limit)
     except subprocess.TimeoutExpired:

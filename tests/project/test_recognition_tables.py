@@ -18,14 +18,6 @@ STORED = {
     if {"tests", "bars"} <= set(found := json.loads(path.read_text(encoding="utf-8")).get("results", {}))
 }
 """What recognition.py has measured."""
-
-
-@pytest.fixture
-def recognition(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("recognition")
-
-
 README_ROWS = {
     "synthetic, eight expressions": ("recognition-synthetic", 0),
     "the same, another head than in training": ("recognition-synthetic", 1),
@@ -42,6 +34,12 @@ README_COLUMNS = (
     "FMANet, rise only",
     "FMANet of version 0.1",
 )
+
+
+@pytest.fixture
+def recognition(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("recognition")
 
 
 def test_every_set_was_measured() -> None:
