@@ -292,13 +292,7 @@ def run_command(command: list[str], log: Any, environment: Mapping[str, str], li
     try:
         with held_signals():  # a signal within Popen would leave a process behind that nobody knows of
             process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS),
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
             )
         return process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -310,12 +304,16 @@ def run_command(command: list[str], log: Any, environment: Mapping[str, str], li
 
 @contextlib.contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold back the signals that end the script until the block ends."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """Hold back the signals that end the script until the block ends, whichever thread they reach."""
+    held: list[int] = []
+    usual = {number: signal.signal(number, lambda got, _frame: held.append(got)) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for got in held:
+        signal.raise_signal(got)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
