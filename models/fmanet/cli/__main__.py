@@ -1,0 +1,5 @@
+"""`python -m fmanet.cli`, the command `fmanet`."""
+
+from fmanet.cli import main
+
+main()
