@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from flowkit.storage.folder import ShardFolder
     from flowkit.storage.index import Index
     from flowkit.storage.inspection import inspect, verify
+    from flowkit.storage.sample_reader import read_samples
     from flowkit.storage.shard_reader import Shard
     from flowkit.synthetic.dataset import synthesise
-    from flowkit.synthetic.sample_files import read_samples
     from flowkit.synthetic.scene_settings import SynthConfig
     from flowkit.synthetic.scenes import make_scene, make_subject
 
@@ -73,7 +73,7 @@ _HOME = {
     "preview": "flowkit.extraction.pipeline",
     "read_dataset": "flowkit.datasets",
     "read_manifest": "flowkit.inputs.manifest",
-    "read_samples": "flowkit.synthetic.sample_files",
+    "read_samples": "flowkit.storage.sample_reader",
     "removed_motion": "flowkit.motion.stored_head_motion",
     "synthesise": "flowkit.synthetic.dataset",
     "verify": "flowkit.storage.inspection",

@@ -24,7 +24,7 @@ from flowkit.face.face_mesh import Array
 from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
 from flowkit.face.regions import regions
 from flowkit.face.transforms import fit_similarity
-from flowkit.storage.schema import RIGID
+from flowkit.storage.schema import FACE, RIGID
 from flowkit.synthetic.camera import CAMERA_CM, PIVOT_CM, rotation
 from flowkit.synthetic.degradation import Flow, degrade, nearest_similarity
 from flowkit.synthetic.draws import generator
@@ -158,6 +158,10 @@ class FlowSample:
         The face; not stored.
     gradient : (2, S, S) float32
         See `degrade`; not stored.
+    landmarks : (478, 2) float32
+        Of the onset, px of the computed crop; stored with flow, not with pictures.
+    region : (S, S) bool
+        The face as extraction takes it from the landmarks; stored as they are.
     label : str
     subject : int
     movement : Movement
@@ -169,6 +173,8 @@ class FlowSample:
     truth: Flow
     inside: npt.NDArray[np.bool_]
     gradient: Flow
+    landmarks: Flow
+    region: npt.NDArray[np.bool_]
     label: str
     subject: int
     movement: Movement
@@ -220,7 +226,11 @@ def make_sample(number: int, config: FlowConfig) -> FlowSample:
     flow = degrade(np.where(motion.shown, motion.flow, -behind), gradient, motion.rigid, noise, rng)
     if config.form == "pictures":
         flow = _pictures(flow, rng)
-    return FlowSample(flow, motion.local, motion.inside, gradient, label, subject, movement, peak, seed)
+    landmarks = motion.rest[person.head.landmark, :2]
+    region = regions(landmarks, np.eye(2, 3), config.side) & FACE > 0
+    return FlowSample(
+        flow, motion.local, motion.inside, gradient, landmarks, region, label, subject, movement, peak, seed
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,7 +286,10 @@ def _seed(number: int, seed: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Motion:
-    """True motion on the crop: `flow` with what alignment leaves of the head's, `local` without; `shown`: the head."""
+    """True motion on the crop: `flow` with what alignment leaves of the head's, `local` without; `shown`: the head.
+
+    `rest` are the points of the head at the onset, (V, 3): px of the crop, and depth.
+    """
 
     flow: Flow
     local: Flow
@@ -284,6 +297,7 @@ class _Motion:
     inside: npt.NDArray[np.bool_]
     rigid: npt.NDArray[np.bool_]
     gradient: Flow
+    rest: Flow
 
 
 def _motion(
@@ -310,7 +324,7 @@ def _motion(
     turn, weight = whole - local, rigid * result[:, 4] ** 2
     left: Flow = np.stack([field - nearest_similarity(field, share) for field, share in zip(turn, weight, strict=True)])
     shown = result[:, 4:5] > 0  # skin, hair and eyes all have some texture
-    return _Motion(local + np.float32(TURN_LEFT) * left, local, shown, face, rigid, result[:, 4])
+    return _Motion(local + np.float32(TURN_LEFT) * left, local, shown, face, rigid, result[:, 4], rest)
 
 
 def _displaced(person: _Person, weights: Weights) -> Flow:

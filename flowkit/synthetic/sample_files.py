@@ -1,27 +1,12 @@
-"""Samples at flow level on disk: `write_samples` and `read_samples`.
+"""Samples at flow level on disk: `write_samples`. `flowkit.storage.sample_reader` describes the files and reads them.
 
 A data set is a folder of HDF5 files, each written whole, and settings.json. A stopped run resumes with the files that are missing.
-The datasets of a file; n samples, side S:
-
-flow          (n, 2, 2, S, S) float16: phase (rise, fall), component (u right, v down), y, x.
-              `moving(x + flow(x)) = reference(x)`, rise on the onset's grid, fall on the apex's. The file's attribute
-              `units` is the unit: "px" of the crop; or "minmax",
-              (grey level - median) / deviation of each component's picture, as `flowkit import stst` stores the public pictures.
-label         (n,) int8: index into the attribute `labels`, the eight emotions.
-class         (n,) int8: index into the attribute `classes`: negative, positive, surprise.
-subject       (n,) int32: number of the person.
-action_units  (n, 2, K) float16: displacement at apex and offset by each entry of the attribute `action_units` ("12L": unit 12, left
-              side; "B": both), relative to the strongest. 0 where nothing moves.
-peak          (n,) float32: largest length of the true local rise, px of the crop (of pictures: px of 56).
-seed          (n,) uint64: of the sample's random numbers.
-
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit._version import __version__
+from flowkit.config import ExtractConfig
 from flowkit.errors import ConfigError, EnvironmentMissing, Interrupted
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
@@ -40,12 +26,12 @@ from flowkit.execution.supervised_pool import SupervisedPool
 from flowkit.execution.worker_process import WorkerStartError
 from flowkit.labels.groupings import grouping
 from flowkit.storage import durable_files
+from flowkit.storage.sample_reader import SAMPLE_SETTINGS
 from flowkit.synthetic.expressions import EMOTIONS
-from flowkit.synthetic.flow_samples import FlowConfig, FlowSample, make_sample
+from flowkit.synthetic.flow_samples import PICTURE_PX, FlowConfig, FlowSample, make_sample
 from flowkit.synthetic.head import canonical_head
 from flowkit_kernels.host import cores
 
-_SETTINGS: Final = "settings.json"
 _TIMEOUT_S: Final = 900.0
 
 
@@ -170,9 +156,12 @@ def _image(samples: Sequence[FlowSample], config: FlowConfig) -> bytes:
         "peak": np.array([sample.peak_px for sample in samples], np.float32),
         "seed": np.array([sample.seed for sample in samples], np.uint64),
     }
+    if config.form == "flow":
+        columns["landmarks"] = np.stack([sample.landmarks for sample in samples]).astype(np.float32)
+        columns["region"] = np.stack([sample.region for sample in samples])
     with h5py.File("samples", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         for name, values in columns.items():
-            chunks = (1, *values.shape[1:]) if name == "flow" else None
+            chunks = (1, *values.shape[1:]) if name in ("flow", "region") else None
             file.create_dataset(name, data=values, chunks=chunks, track_times=False)
         file.attrs.update(
             {
@@ -184,12 +173,21 @@ def _image(samples: Sequence[FlowSample], config: FlowConfig) -> bytes:
                 "classes": list(classes),
                 "action_units": [f"{unit}{side}" for unit, side in keys],
                 "settings": json.dumps(_settings(config), sort_keys=True),
+                "stands_for": json.dumps(_stands_for(config), sort_keys=True),
                 "version": __version__,
             }
         )
         file.flush()
         image: bytes = file.id.get_file_image()
     return image
+
+
+def _stands_for(config: FlowConfig) -> dict[str, Any]:
+    """Settings of the shards whose flow the samples are like: those of extraction by default, or of `flowkit import stst`."""
+    if config.form == "flow":
+        return ExtractConfig().to_dict()
+    still = {"method": "none", "size": PICTURE_PX, "stabilise": "none"}
+    return {"align": still, "import": {"zero": "median", "scale": "spread"}, "units": "minmax"}
 
 
 def _unit_row(sample: FlowSample, keys: Sequence[tuple[int, str]]) -> list[list[float]]:
@@ -206,12 +204,12 @@ def _settings(config: FlowConfig) -> dict[str, Any]:
 def _take_folder(out: Path, config: FlowConfig) -> None:
     """Begin a folder, or resume one that was begun with the same settings."""
     settings = (json.dumps(_settings(config) | {"files": len(_jobs(out, config))}, indent=2) + "\n").encode()
-    path = out / _SETTINGS
+    path = out / SAMPLE_SETTINGS
     if path.is_file():
         if path.read_bytes() != settings:
             raise ConfigError(
-                f"{out}: settings must be those of {_SETTINGS}, with which the folder was begun; got others. Run the same command "
-                "as before, delete the folder, or choose another."
+                f"{out}: settings must be those of {SAMPLE_SETTINGS}, with which the folder was begun; got others. Run the same "
+                "command as before, delete the folder, or choose another."
             )
         return
     if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
@@ -220,43 +218,3 @@ def _take_folder(out: Path, config: FlowConfig) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     durable_files.replace_file(path, settings)
-
-
-def read_samples(folder: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
-    """Return all samples of a folder, by the names of the datasets.
-
-    Parameters
-    ----------
-    folder : str or path
-
-    Returns
-    -------
-    dict of str to array
-        In the order of the samples' numbers.
-
-    Raises
-    ------
-    ConfigError
-        The folder holds no samples, or not all of them.
-
-    Examples
-    --------
-    >>> read_samples("samples")["flow"].shape  # doctest: +SKIP
-    (1000, 2, 2, 112, 112)
-    """
-    path = Path(folder) / _SETTINGS
-    if not path.is_file():
-        raise ConfigError(
-            f"{folder}: folder must hold {_SETTINGS}; got none. Make samples: flowkit synth --level flow."
-        )
-    wanted = json.loads(path.read_text("utf-8"))["files"]
-    files = sorted(Path(folder).glob("samples-*.h5"))
-    if len(files) != wanted:
-        raise ConfigError(
-            f"{folder}: folder must hold {wanted} files of samples; got {len(files)}. Run its command again: it resumes."
-        )
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    for path in files:
-        with h5py.File(path) as file:
-            parts.append({name: file[name][:] for name in file})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 
 from conftest import flowkit
-from flowkit.errors import ConfigError, Interrupted
+from flowkit.config import ExtractConfig
+from flowkit.errors import ConfigError, Interrupted, ShardCorrupt
 from flowkit.execution.stop import Stop
+from flowkit.face.canonical_face import can_be_carried
+from flowkit.face.landmarks import CANONICAL, LEFT_EYE, RIGHT_EYE
+from flowkit.face.regions import regions
+from flowkit.storage.sample_reader import each_sample_file, read_samples
+from flowkit.storage.schema import FACE
 from flowkit.synthetic.degradation import Degradation, degrade, nearest_similarity, smooth_noise
 from flowkit.synthetic.expressions import EMOTIONS
 from flowkit.synthetic.flow_samples import FlowConfig, make_sample
-from flowkit.synthetic.sample_files import read_samples, write_samples
+from flowkit.synthetic.sample_files import write_samples
 
 SMALL = FlowConfig(samples=12, size=32, per_person=4)
 CLEAN = Degradation(smear=0, half_gradient=0, gain_spread=0, absorbed=0, noise=0, outliers=0)
@@ -46,6 +52,8 @@ def test_a_folder_holds_what_its_docstring_says(tmp_path: Path) -> None:
         "action_units": ((12, 2, 34), "float16"),
         "peak": ((12,), "float32"),
         "seed": ((12,), "uint64"),
+        "landmarks": ((12, 478, 2), "float32"),
+        "region": ((12, 32, 32), "bool"),
     }
     assert samples["subject"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert np.isfinite(samples["flow"]).all()
@@ -58,6 +66,49 @@ def test_a_folder_holds_what_its_docstring_says(tmp_path: Path) -> None:
     for label, group in zip(samples["label"], samples["class"], strict=True):
         emotion = tuple(EMOTIONS)[label]
         assert group == {"happiness": 1, "surprise": 2}.get(emotion, 0)
+
+
+def test_a_file_says_which_shards_it_is_like(tmp_path: Path) -> None:
+    (flow,) = each_sample_file(write_samples(tmp_path / "flow", SMALL, workers=1))
+    assert flow.facts["stands_for"] == ExtractConfig().to_dict()
+    pictures = dataclasses.replace(SMALL, form="pictures")
+    (file,) = each_sample_file(write_samples(tmp_path / "pictures", pictures, workers=1))
+    assert (file.facts["units"], file.facts["stands_for"]["import"]) == (
+        "minmax",
+        {"zero": "median", "scale": "spread"},
+    )
+    assert not {"landmarks", "region"} & set(file.columns)
+
+
+def test_landmarks_lie_where_alignment_brings_them_and_bound_the_face() -> None:
+    for number in range(4):
+        sample = make_sample(number, dataclasses.replace(SMALL, size=112, pose_deg=0.0))
+        eyes = sample.landmarks[[LEFT_EYE, RIGHT_EYE]]
+        assert np.allclose(eyes, np.array([CANONICAL[LEFT_EYE], CANONICAL[RIGHT_EYE]]) * 112 - 0.5, atol=1.5)
+        assert np.array_equal(sample.region, regions(sample.landmarks, np.eye(2, 3), 112) & FACE > 0)
+        assert (sample.region & sample.inside[0]).sum() > 0.9 * sample.region.sum()  # the rest: eyes, mouth, hair
+        assert can_be_carried(sample.landmarks, np.eye(2, 3))
+
+
+@pytest.mark.parametrize("spoil", ["cut", "columns", "attribute", "json", "settings"])
+def test_a_damaged_file_is_named(spoil: str, tmp_path: Path) -> None:
+    out = write_samples(tmp_path / "out", SMALL, workers=1)
+    path = next(out.glob("*.h5"))
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif spoil == "settings":
+        path = out / "settings.json"
+        path.write_text('{"files": -3}')
+    else:
+        with h5py.File(path, "a") as file:
+            if spoil == "columns":
+                del file["seed"]
+            elif spoil == "attribute":
+                del file.attrs["stands_for"]
+            else:
+                file.attrs["stands_for"] = "{"
+    with pytest.raises(ShardCorrupt, match=f"{path.name}: must "):
+        read_samples(out)
 
 
 def test_the_largest_true_motion_is_the_peak() -> None:
