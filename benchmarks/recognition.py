@@ -44,10 +44,10 @@ from fmanet.baselines import inner_folds
 from fmanet.batches import derived_seed
 from fmanet.building import build_network, load_weights, parameter_count
 from fmanet.dataset import Clips, ShardDataset
-from fmanet.intervals import paired_difference, subject_interval
-from fmanet.metrics import by_seed, score, seed_average, spread
-from fmanet.prediction_table import Prediction, read_table
 from fmanet.protocol import Fold, holdout, loso, split
+from fmanet.scoring.intervals import paired_difference, subject_interval
+from fmanet.scoring.metrics import by_seed, score, seed_average, spread
+from fmanet.scoring.prediction_table import Prediction, read_table
 from fmanet.settings import RunSettings
 from fmanet.training import predict, train
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import machine
 import recognition
-from fmanet.intervals import paired_difference, subject_interval
-from fmanet.prediction_table import Prediction, read_table
+from fmanet.scoring.intervals import paired_difference, subject_interval
+from fmanet.scoring.prediction_table import Prediction, read_table
 
 SET = "synthetic"
 STATES = ("true", "false")

@@ -19,6 +19,8 @@ from typing import Any, Literal, Self, cast
 from flowkit.errors import ConfigError
 
 CHOICES = "choices"
+ALSO = "also"
+"""In the metadata of a setting with `CHOICES`: a function that says whether a text is good that is none of them."""
 
 
 class Settings:
@@ -193,7 +195,7 @@ def _build(cls: Any, values: Mapping[str, Any], where: str, prefix: str, problem
                 good[key] = _build(hint, value, where, f"{name}.", problems)
             else:
                 own.append(f"{where}: {name} must be a table; got {value!r}. Set {name}.NAME instead.")
-        elif fits(hint, value):
+        elif fits(hint, value) or _is_also(cls, key, value):
             good[key] = _converted(hint, value)
         else:
             own.append(f"{where}: {name} must be {_expectation(hint)}; got {value!r}. {_advice(hint, value)}")
@@ -204,6 +206,11 @@ def _build(cls: Any, values: Mapping[str, Any], where: str, prefix: str, problem
             own.append(str(error))
     problems += filter(None, own)
     return base
+
+
+def _is_also(cls: Any, name: str, value: Any) -> bool:
+    metadata = next(field.metadata for field in dataclasses.fields(cls) if field.name == name)
+    return isinstance(value, str) and ALSO in metadata and bool(metadata[ALSO](value))
 
 
 def _preset(cls: Any, values: dict[str, Any], problems: list[str]) -> Any:

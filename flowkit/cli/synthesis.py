@@ -35,6 +35,11 @@ from flowkit.cli.common import FOLDER, command, progress, signals
     help="Of --level flow: pixels, or what the public 28 x 28 pictures hold.  [default: flow]",
 )
 @click.option("--per-person", type=int, help="Of --level flow: samples per person.  [default: 25]")
+@click.option(
+    "--label-shares",
+    type=click.Choice(["equal", "megc2019"]),
+    help="Of --level flow: each label as often as the others, or as in the MEGC2019 composite.  [default: equal]",
+)
 @click.option("--workers", type=int, help="Of --level flow: processes.  [default: one per core]")
 @click.option("--subjects", type=int, help="Synthetic subjects.  [default: 5]")
 @click.option("--clips", type=int, help="Clips per subject and class.  [default: 1]")

@@ -42,6 +42,7 @@ EXTRAS = {
     "cuda12": "NVIDIA GPU whose driver runs CUDA 12 but not 13; never beside cuda13",
     "cuda13": "NVIDIA GPU whose driver runs CUDA 13; never beside cuda12",
     "onnx": "fmanet export: trained networks for onnxruntime",
+    "figures": "fmanet compare --figure: runs beside each other, drawn",
 }
 """Optional parts, and what they are for."""
 PROBES = {"image": "pillow", "video": "av", "kernels": "numba", "shard": "h5py"}

@@ -90,6 +90,23 @@ EMOTIONS: dict[str, tuple[Combination, ...]] = {
         *(_c(0.25, {12: 1}, fall={24: 0.9, 17: 0.6}), _c(0.2, {6: 0.7, 12: 1}, fall={15: 0.9})),
     ),
 }
+MEGC2019 = {
+    "happiness": 109.0,
+    "surprise": 83.0,
+    **{
+        label: 250 * count / 180
+        for label, count in {
+            "disgust": 70,
+            "anger": 57,
+            "repression": 27,
+            "contempt": 12,
+            "fear": 8,
+            "sadness": 6,
+        }.items()
+    },
+}
+"""How often each label is in the MEGC2019 composite (See et al. 2019: 250 negative, 109 positive, 83 surprise). The negative clips
+of SMIC have no further label; they are split as those of CASME II and SAMM."""
 STRAY_UNITS = (1, 4, 6, 7, 14, 17, 24, 25)
 """What a face does beside an expression."""
 _STRAY = (0.1, 0.35)

@@ -28,7 +28,7 @@ from flowkit.storage.schema import FACE, RIGID
 from flowkit.synthetic.camera import CAMERA_CM, PIVOT_CM, rotation
 from flowkit.synthetic.degradation import Flow, degrade, nearest_similarity
 from flowkit.synthetic.draws import generator
-from flowkit.synthetic.expressions import EMOTIONS, Movement, Weights, draw_movement
+from flowkit.synthetic.expressions import EMOTIONS, MEGC2019, Movement, Weights, draw_movement
 from flowkit.synthetic.head import SKIN, Head, canonical_head
 from flowkit.synthetic.people import make_person, own_movements, own_points
 from flowkit_kernels.cpu import rasteriser
@@ -69,6 +69,8 @@ class FlowConfig:
         minimum and maximum.
     classes : tuple of str, optional
         Labels, some of the eight emotions; all of them by default.
+    label_shares : {"equal", "megc2019"}
+        How often each label is drawn: all alike, or as often as in the MEGC2019 composite.
     per_person : int
         Samples of each person.
     peak_px : (float, float), optional
@@ -92,6 +94,7 @@ class FlowConfig:
     size: int = 112
     form: Form = "flow"
     classes: tuple[str, ...] | None = None
+    label_shares: Literal["equal", "megc2019"] = "equal"
     per_person: int = 25
     peak_px: tuple[float, float] | None = None
     turn_deg: float = 0.5
@@ -109,6 +112,7 @@ class FlowConfig:
         _check(self.form in ("flow", "pictures"), "form", "flow or pictures", self.form)
         named = bool(self.labels) and set(self.labels) <= set(known) and len(set(self.labels)) == len(self.labels)
         _check(named, "classes", f"different ones of {', '.join(known)}", self.classes)
+        _check(self.label_shares in ("equal", "megc2019"), "label_shares", "equal or megc2019", self.label_shares)
         _check(1 <= self.per_person <= 10_000, "per_person", "from 1 to 10000", self.per_person)
         weak, strong = self.peaks_px
         limit = PEAK_LIMIT * self.side
@@ -203,7 +207,7 @@ def make_sample(number: int, config: FlowConfig) -> FlowSample:
     person = _person(subject, config.seed)
     seed = _seed(number, config.seed)
     rng = np.random.default_rng(seed)
-    label = config.labels[int(rng.integers(len(config.labels)))]
+    label = _label(rng, config)
     movement = draw_movement(rng, label, config.stray, config.incomplete, config.different)
     weak, strong = config.peaks_px
     peak = float(weak * (strong / weak) ** rng.uniform()) if weak else 0.0
@@ -231,6 +235,13 @@ def make_sample(number: int, config: FlowConfig) -> FlowSample:
     return FlowSample(
         flow, motion.local, motion.inside, gradient, landmarks, region, label, subject, movement, peak, seed
     )
+
+
+def _label(rng: np.random.Generator, config: FlowConfig) -> str:
+    if config.label_shares == "equal":
+        return config.labels[int(rng.integers(len(config.labels)))]
+    shares = np.array([MEGC2019[label] for label in config.labels])
+    return config.labels[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

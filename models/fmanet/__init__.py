@@ -31,19 +31,14 @@ if TYPE_CHECKING:
     )
     from fmanet.fold_worker import ClipSource
     from fmanet.inference import predict_shards
-    from fmanet.intervals import Difference, Interval, Intervals, paired_difference, subject_interval
-    from fmanet.metrics import Scores, by_seed, score, score_rows, seed_average
     from fmanet.networks import register_network
-    from fmanet.prediction_table import Prediction, prediction_rows
+    from fmanet.own_networks.naming import own_network
     from fmanet.protocol import Fold, complete, cross, holdout, inner_split, loso, split
-    from fmanet.settings import (
-        AugmentSettings,
-        NetworkConfig,
-        ProtocolSettings,
-        RunOptions,
-        RunSettings,
-        TrainSettings,
-    )
+    from fmanet.run_options import RunOptions
+    from fmanet.scoring.intervals import Difference, Interval, Intervals, paired_difference, subject_interval
+    from fmanet.scoring.metrics import Scores, by_seed, score, score_rows, seed_average
+    from fmanet.scoring.prediction_table import Prediction, prediction_rows
+    from fmanet.settings import AugmentSettings, NetworkConfig, ProtocolSettings, RunSettings, TrainSettings
     from fmanet.training import Trained, predict, train
     from fmanet.training_run import Summary, train_run
 
@@ -52,20 +47,20 @@ _HOME = {
     "CheckpointRefused": "fmanet.errors",
     "ClipSource": "fmanet.fold_worker",
     "Clips": "fmanet.dataset",
-    "Difference": "fmanet.intervals",
+    "Difference": "fmanet.scoring.intervals",
     "ExportMismatch": "fmanet.errors",
     "Fold": "fmanet.protocol",
     "FoldsMissing": "fmanet.errors",
-    "Interval": "fmanet.intervals",
+    "Interval": "fmanet.scoring.intervals",
     "IntervalUndefined": "fmanet.errors",
-    "Intervals": "fmanet.intervals",
+    "Intervals": "fmanet.scoring.intervals",
     "LeakError": "fmanet.errors",
     "NetworkConfig": "fmanet.settings",
-    "Prediction": "fmanet.prediction_table",
+    "Prediction": "fmanet.scoring.prediction_table",
     "ProtocolSettings": "fmanet.settings",
-    "RunOptions": "fmanet.settings",
+    "RunOptions": "fmanet.run_options",
     "RunSettings": "fmanet.settings",
-    "Scores": "fmanet.metrics",
+    "Scores": "fmanet.scoring.metrics",
     "ShardDataset": "fmanet.dataset",
     "Summary": "fmanet.training_run",
     "TableDamaged": "fmanet.errors",
@@ -74,22 +69,23 @@ _HOME = {
     "TrainingDiverged": "fmanet.errors",
     "TrainingImpossible": "fmanet.errors",
     "build_network": "fmanet.building",
-    "by_seed": "fmanet.metrics",
+    "by_seed": "fmanet.scoring.metrics",
     "complete": "fmanet.protocol",
     "cross": "fmanet.protocol",
     "holdout": "fmanet.protocol",
     "inner_split": "fmanet.protocol",
     "loso": "fmanet.protocol",
-    "paired_difference": "fmanet.intervals",
+    "own_network": "fmanet.own_networks.naming",
+    "paired_difference": "fmanet.scoring.intervals",
     "predict": "fmanet.training",
     "predict_shards": "fmanet.inference",
-    "prediction_rows": "fmanet.prediction_table",
+    "prediction_rows": "fmanet.scoring.prediction_table",
     "register_network": "fmanet.networks",
-    "score": "fmanet.metrics",
-    "score_rows": "fmanet.metrics",
-    "seed_average": "fmanet.metrics",
+    "score": "fmanet.scoring.metrics",
+    "score_rows": "fmanet.scoring.metrics",
+    "seed_average": "fmanet.scoring.metrics",
     "split": "fmanet.protocol",
-    "subject_interval": "fmanet.intervals",
+    "subject_interval": "fmanet.scoring.intervals",
     "train": "fmanet.training",
     "train_run": "fmanet.training_run",
 }
@@ -127,6 +123,7 @@ __all__ = [
     "holdout",
     "inner_split",
     "loso",
+    "own_network",
     "paired_difference",
     "predict",
     "predict_shards",

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from flowkit.errors import ConfigError
 from flowkit.storage import durable_files, hashed_json
-from fmanet.intervals import paired_difference
 from fmanet.networks import all_networks
 from fmanet.results import gather
+from fmanet.scoring.intervals import paired_difference
 from fmanet.settings import RunSettings
 
 METHOD: Final = "fmanet"
@@ -53,6 +53,8 @@ def ladder(settings: RunSettings, *, action_units: bool = True) -> list[Row]:
     ConfigError
         One subject alone is held out: nothing can be compared.
     """
+    if settings.is_final:
+        raise ConfigError("ablate: protocol.name must hold somebody out; got 'final'. Leave it out.")
     held_out = settings.protocol.hold_out
     if len(held_out) == 1:
         raise ConfigError(

@@ -14,8 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from flowkit.errors import ConfigError
 from flowkit.named_code import imported
 from flowkit.storage.schema import ACTION_UNITS
-from fmanet.networks import Network, registered
+from fmanet.networks import Network, all_networks, may_be_built, registered
 from fmanet.settings import NetworkConfig
+
+State = dict[str, Tensor]
+"""Weights of a network by their names."""
 
 
 def build_network(config: NetworkConfig, seed: int) -> nn.Module:
@@ -26,7 +29,8 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
     config : NetworkConfig
     seed : int
         Same seed, same bits, whatever ran before; the global generators of torch are neither read nor moved. Each layer draws
-        from a generator of its own, so two networks that differ in one part start alike in all others of the same shape.
+        from a generator of its own, so two networks that differ in one part start alike in all others of the same shape. A network
+        with the attribute `keeps_its_start = True`, such as one that loads weights, keeps what its class gave it.
 
     Returns
     -------
@@ -43,11 +47,23 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
         # For layers that `start_at` leaves alone. torch.manual_seed would reach the GPUs, too.
         torch.default_generator.manual_seed(seed)
         network = builder(config)
-    start_at(network, seed)
+    if not getattr(network, "keeps_its_start", False):
+        start_at(network, seed)
     return network
 
 
 def _builder(network: Network) -> Callable[[NetworkConfig], nn.Module]:
+    others = [other.name for other in all_networks() if other.builder == network.builder]
+    if not may_be_built(network.name) and others:
+        raise ConfigError(
+            f"network {network.name}: its source must be that of the run; got {others[0]}: the module was changed since. Restore "
+            "it, or train again in another folder."
+        )
+    if not may_be_built(network.name):
+        raise ConfigError(
+            f"network {network.name}: it is no part of flowkit, so its code runs only if you name it; got no such name. Pass "
+            f"--network {network.builder} to fmanet train or fmanet predict (in Python: fmanet.own_network)."
+        )
     try:
         return cast(Callable[[NetworkConfig], nn.Module], imported(network.builder))
     except (ImportError, AttributeError) as error:

@@ -21,7 +21,7 @@ from fmanet.settings import NetworkConfig
 if TYPE_CHECKING:  # who only compares files with their hashes needs no torch
     from torch import nn
 
-    from fmanet.training import State
+    from fmanet.building import State
 
 MAX_WEIGHT_BYTES = 256 << 20
 """No network here comes near it."""

@@ -305,15 +305,10 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
                 f"{self._shards[entry.shard].path}: flow of {entry.clip_id} must be finite; got NaN or infinity. Leave the clip "
                 "out of the manifest and extract again."
             )
-        moved, inside = resized(flow, region, self.size, self.units)
-        carried = [False] * len(flow)
+        places = None
         if self.face == "canonical":
             places = list(zip(columns["landmarks"], columns["transform"], strict=True))
-            carried = [can_be_carried(*own) for own in places]
-            scale = self.size / flow.shape[-1] if self.units == "px" else 1.0
-            for row in np.flatnonzero(carried):
-                own, share = canonical_flow(flow[row].numpy(), region[row].numpy(), *places[row], self.size)
-                moved[row], inside[row] = torch.from_numpy(own) * scale, torch.from_numpy(share >= 0.5)
+        moved, inside, carried = seen_flow(flow, region, places, self.size, self.units)
         moved[~valid] = 0
         return moved, valid, inside, carried
 
@@ -327,6 +322,35 @@ def _strengths(shard: Shard, rows: Sequence[int]) -> tuple[Tensor, list[bool]]:
     known = found.isfinite().flatten(1).all(1)
     found[~known] = 0
     return found.clamp(-STRONGEST_CM, STRONGEST_CM), known.tolist()
+
+
+def seen_flow(
+    flow: Tensor,
+    region: Tensor,
+    places: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None,
+    size: int,
+    units: Units,
+) -> tuple[Tensor, Tensor, list[bool]]:
+    """Return flow and region as networks see them, and which clips were carried onto the canonical face.
+
+    Parameters
+    ----------
+    flow : (N, 2, 2, H, H) float32
+    region : (N, H, H) bool
+    places : sequence of (landmarks, transform), optional
+        Of each clip, as `canonical_flow` takes them; clips without landmarks stay on their own face, and so do all without places.
+    size : int
+    units : {"px", "minmax"}
+    """
+    moved, inside = resized(flow, region, size, units)
+    known = list(places or ())
+    carried = [can_be_carried(*own) for own in known] or [False] * len(flow)
+    scale = size / flow.shape[-1] if units == "px" else 1.0
+    for row in np.flatnonzero(carried):
+        landmarks, transform = known[row]
+        own, share = canonical_flow(flow[row].numpy(), region[row].numpy(), landmarks, transform, size)
+        moved[row], inside[row] = torch.from_numpy(own) * scale, torch.from_numpy(share >= 0.5)
+    return moved, inside, carried
 
 
 def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
     flow, valid, region -> network, and once more in the mirror if the run predicts so -> logits, probabilities
 
 Each network of a run becomes a file of its own: that of one fold and seed, which never saw the subjects that its fold held out.
-A run trains no network on everybody.
+A run with --final has one that saw everybody.
 """
 
 from __future__ import annotations

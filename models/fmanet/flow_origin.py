@@ -65,7 +65,9 @@ def refuse_mixed(settings: Mapping[Path, Mapping[str, Any]]) -> None:
             )
 
 
-def refuse_unknown(folders: Sequence[Path], known: Sequence[Mapping[str, Any]]) -> None:
+def refuse_unknown(
+    folders: Sequence[Path], known: Sequence[Mapping[str, Any]], those: str = "those that the run was trained on"
+) -> None:
     """Refuse folders that are aligned otherwise than all that a run was trained on.
 
     Parameters
@@ -73,6 +75,8 @@ def refuse_unknown(folders: Sequence[Path], known: Sequence[Mapping[str, Any]]) 
     folders : sequence of Path
     known : sequence of mapping
         As `alignments` gave them.
+    those : str
+        What the known ones are, for messages.
 
     Raises
     ------
@@ -84,6 +88,6 @@ def refuse_unknown(folders: Sequence[Path], known: Sequence[Mapping[str, Any]]) 
         if own not in wanted:
             changes = min((differences(one, own) for one in wanted), key=len)
             raise ConfigError(
-                f"{path}: clips must be aligned as those that the run was trained on; got others ({'; '.join(changes)}). "
-                "Extract them again with the settings of the run's shards, or pass --allow-mixed-alignment."
+                f"{path}: clips must be aligned as {those}; got others ({'; '.join(changes)}). Extract them again with the known "
+                "settings, or pass --allow-mixed-alignment."
             )

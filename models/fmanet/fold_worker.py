@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ import torch
 from flowkit.errors import EnvironmentMissing, ShardCorrupt
 from fmanet import checkpoint, run_folder
 from fmanet.batches import derived_seed
-from fmanet.building import build_network, load_weights
+from fmanet.building import State, build_network, load_weights
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.flow_origin import alignments
 from fmanet.networks import Network, adopt
+from fmanet.own_networks.guard import Memory, unopened
+from fmanet.own_networks.probing import is_own
 from fmanet.plan import Member, Plan, member_keys
-from fmanet.prediction_table import prediction_rows, table_bytes
-from fmanet.protocol import Fold, cross, holdout, loso, split
+from fmanet.protocol import Fold, cross, everybody, holdout, loso, split
+from fmanet.scoring.prediction_table import prediction_rows, table_bytes
 from fmanet.settings import Face, ProtocolSettings, RunSettings, TrainSettings
 from fmanet.stacked_training import train_together
-from fmanet.training import OnEpoch, State, Trained, predict, train
+from fmanet.training import OnEpoch, Trained, predict, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def folds_of(protocol: ProtocolSettings, clips: Clips) -> list[Fold]:
         return holdout(clips, protocol.hold_out)
     if protocol.name == "cross":
         return cross(clips, protocol.train_on, protocol.test_on)
-    return loso(clips)
+    return everybody(clips) if protocol.name == "final" else loso(clips)
 
 
 @contextmanager
@@ -107,15 +109,18 @@ def trainer(job: Job) -> Iterator[Callable[[int], None]]:
     if clips_digest(clips) != job.digest:
         raise ShardCorrupt("shards: clips must stay as they are during a run; got others. Run the same command again.")
     folds = folds_of(job.settings.protocol, clips)
-    yield lambda group: _train_group(job, clips, folds, job.plan.groups[group])
+    memory = Memory(job.settings.network, clips) if is_own(job.network) else None
+    yield lambda group: _train_group(job, clips, folds, job.plan.groups[group], memory)
 
 
-def _train_group(job: Job, clips: Clips, folds: Sequence[Fold], group: Sequence[Member]) -> None:
+def _train_group(job: Job, clips: Clips, folds: Sequence[Fold], group: Sequence[Member], memory: Memory | None) -> None:
     keys = member_keys(job.plan, job.settings.fingerprint(), job.digest)
     if all(run_folder.read_record(job.out, job.plan, member, keys[member]) for member in group):
         return
     parts = [split(clips, folds[member.fold]) for member in group]
     watchers = [_Watcher(job.settings, test) if job.settings.keep_epochs else None for _, test in parts]
+    if memory is not None:
+        memory.check(job.plan.folds[group[0].fold].name)
     begin = time.perf_counter()
     for trained, member, watcher, (_, test) in zip(
         _trained(job, group, [own for own, _ in parts], watchers), group, watchers, parts, strict=True
@@ -131,10 +136,16 @@ def _trained(
     for member in group:
         run_folder.die_here(job.plan.folds[member.fold].name, "training")
     seeds = [derived_seed(member.seed, job.plan.folds[member.fold].name) for member in group]
-    if len(group) == 1:
-        return [train(clips[0], network, settings, seeds[0], on_epoch=watchers[0])]
-    told = {position: watcher for position, watcher in enumerate(watchers) if watcher is not None}
-    return train_together(clips, network, settings, seeds, on_epoch=told)
+    with _guarded(job):
+        if len(group) == 1:
+            return [train(clips[0], network, settings, seeds[0], on_epoch=watchers[0])]
+        told = {position: watcher for position, watcher in enumerate(watchers) if watcher is not None}
+        return train_together(clips, network, settings, seeds, on_epoch=told)
+
+
+def _guarded(job: Job) -> AbstractContextManager[None]:
+    """Where a network that is not flowkit's computes: the shards cannot be opened there."""
+    return unopened(job.source.folders, job.network.name) if is_own(job.network) else nullcontext()
 
 
 class _Watcher:
@@ -160,13 +171,15 @@ def _commit(
     job: Job, member: Member, key: str, trained: Trained, test: Clips, watcher: _Watcher | None, seconds: float
 ) -> None:
     fold = job.plan.folds[member.fold]
-    probabilities = _predicted(job.settings, trained.state, test)
-    rows = prediction_rows(test, probabilities, fold.name, member.seed)
     files = {
         "weights": (".safetensors", checkpoint.encode_weights(trained.state)),
-        "predictions": (".csv", table_bytes(rows, test.classes)),
         "log": (".log.csv", run_folder.log_table(trained.log)),
     }
+    if len(test):
+        with _guarded(job):
+            probabilities = _predicted(job.settings, trained.state, test)
+        rows = prediction_rows(test, probabilities, fold.name, member.seed)
+        files[run_folder.PREDICTED] = (".csv", table_bytes(rows, test.classes))
     if watcher is not None:
         files["every_epoch"] = (
             ".epochs.csv",

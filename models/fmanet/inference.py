@@ -1,13 +1,14 @@
-"""Classes of clips that nobody has labelled: the mean of what all networks of a run say."""
+"""Classes of clips that nobody has labelled: the mean of what all networks of a run say, or what a pretrained one says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from flowkit.errors import ConfigError
@@ -16,8 +17,10 @@ from fmanet import checkpoint, run_folder
 from fmanet.dataset import Clips, ShardDataset
 from fmanet.errors import CheckpointRefused
 from fmanet.flow_origin import refuse_unknown
+from fmanet.pretrained.model_folder import Model, read_model, refuse_unfit
+from fmanet.pretrained.trust import real_trust, share_right, synthetic_trust, with_temperature
 from fmanet.results import require_records
-from fmanet.settings import TrainSettings
+from fmanet.settings import Face, TrainSettings
 from fmanet.training import predict
 
 COLUMNS = ("clip_id", "subject", "dataset", "prediction")
@@ -61,7 +64,6 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignm
     known = facts["clips"].get("alignment")
     if known and not mixed_alignment:
         refuse_unknown(shards, known)
-    out.parent.mkdir(parents=True, exist_ok=True)
     here = _on_this_machine(settings.train)
     classes = tuple(facts["clips"]["classes"])
     total = np.zeros((len(clips), settings.network.classes))
@@ -74,13 +76,95 @@ def predict_shards(run: Path, shards: Sequence[Path], out: Path, *, mixed_alignm
             )
         total += predict(loaded.model, clips, here)
     shares = total / len(records)
-    rows = (
-        [clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())], *own.tolist()]
-        for n, own in enumerate(shares)
-    )
-    durable_files.replace_file(out, run_folder.table([*COLUMNS, *(f"p:{name}" for name in classes)], rows))
+    _write(out, clips, classes, shares)
     elsewhere = here.device != settings.train.device
     return [*([NO_GPU] if elsewhere else []), *_notes(clips, facts["clips"])]
+
+
+def predict_by_model(folder: Path, shards: Sequence[Path], out: Path, *, mixed_alignment: bool = False) -> list[str]:
+    """Write a table of what a model folder, such as a pretrained one, says of every clip of some shard folders.
+
+    Columns: clip_id, subject, dataset, prediction, p:CLASS for each class, and how often answers of such a probability are right:
+    `right_synthetic` on synthetic people (`trust.synthetic_trust`), `right_real` on real clips, where it was measured.
+
+    Parameters
+    ----------
+    folder : Path
+        Of `fmanet pretrain`, or `fmanet.pretrained.model_folder.shipped`.
+    shards : sequence of Path
+        Labels need not be known.
+    out : Path
+        CSV file; replaced if it exists, and its folder is made if need be.
+    mixed_alignment : bool
+        Take shards that are aligned otherwise than those that the model is made for.
+
+    Returns
+    -------
+    list of str
+        What a reader of the table should know.
+
+    Raises
+    ------
+    CheckpointRefused, ShardCorrupt, ConfigError
+    """
+    model = read_model(folder)
+    refuse_unfit(model, shards, mixed_alignment=mixed_alignment)
+    clips = ShardDataset(shards, None, size=model.size, face=cast(Face, model.face), mixed_alignment=True).clips()
+    network = checkpoint.load(model.path).model
+    settings = TrainSettings(flip_test=bool(model.content["flip_test"]))
+    shares = with_temperature(predict(network, clips, settings), model.temperature)
+    known = {"synthetic": synthetic_trust(folder, model.content), "real": real_trust(folder)}
+    columns = {f"right_{kind}": share_right(shares, found) for kind, found in known.items()}
+    _write(out, clips, model.classes, shares, columns)
+    return [*model_notes(known), *_unlike(clips, model)]
+
+
+def model_notes(known: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return what whoever reads a pretrained network's answers should know."""
+    real = known["real"]
+    worth = f"on real clips UF1 {_score(real['uf1'])}" if real else "on real clips it was not measured"
+    return [
+        "This network has seen synthetic faces only. Its probabilities are calibrated on synthetic people (UF1 "
+        f"{_score(cast(Any, known['synthetic'])['uf1'])}); {worth}. Its model card says what it is not for."
+    ]
+
+
+def _score(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{found:.3f}"
+
+
+def _unlike(clips: Clips, model: Model) -> list[str]:
+    without = clips.carried.count(False)
+    if model.face == "own" or not without:
+        return []
+    return [
+        f"{without} of {len(clips)} clips have no landmarks, by which flow is carried onto the canonical face: trust these "
+        "predictions less. Extract them with landmarks."
+    ]
+
+
+def _write(
+    out: Path,
+    clips: Clips,
+    classes: Sequence[str],
+    shares: npt.NDArray[np.float64],
+    columns: Mapping[str, Sequence[float | None]] | None = None,
+) -> None:
+    """Write a table of predictions; `columns` come last."""
+    more = columns or {}
+    rows = (
+        [
+            *(clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())]),
+            *own.tolist(),
+            *(values[n] for values in more.values()),
+        ]
+        for n, own in enumerate(shares)
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    header = [*COLUMNS, *(f"p:{name}" for name in classes), *more]
+    durable_files.replace_file(out, run_folder.table(header, rows))
 
 
 def _on_this_machine(settings: TrainSettings) -> TrainSettings:

@@ -64,6 +64,7 @@ PLAIN: Final = (
     "No network but a plain classifier, to measure networks against. The method of flowkit is that of arXiv 2510.07810 (FMANet), "
     "of which only the abstract and third-party summaries could be read."
 )
+SOURCE: Final = "the source of the network"
 OWN: Final = "This network is not part of flowkit: the program that trained it brought it along."
 ABOVE: Final = "the paper above"
 _REGISTERED: Final[dict[str, Network]] = {
@@ -188,14 +189,26 @@ def network_names() -> tuple[str, ...]:
     return tuple(_REGISTERED)
 
 
+def is_pinned(name: str) -> bool:
+    """Return whether a name is "module:Class@HASH", as settings know a network that `--network` named."""
+    return is_name(name) and "@" in name
+
+
+def may_be_built(name: str) -> bool:
+    """Return whether a network was registered in this process: the code of one that only a stored run names does not run."""
+    return name in _REGISTERED
+
+
 def registered(name: str, where: str = "network") -> Network:
-    """Return what is known of a network; `where` is what a message begins with.
+    """Return what is known of a network; `where` is what a message begins with. Nothing is imported.
 
     Raises
     ------
     ConfigError
         No network of that name was registered.
     """
+    if name not in _REGISTERED and is_pinned(name):
+        return Network(name, name.partition("@")[0], INPUTS, OWN, (), SOURCE)
     if name not in _REGISTERED:
         raise ConfigError(
             f"{where}: network must be one of {listed(network_names())}; got {name!r}. Correct it, or register the network "
@@ -211,7 +224,7 @@ def register_network(
     inputs: Sequence[str] = ("both",),
     about: str = OWN,
     origins: Sequence[tuple[str, str]] = (),
-    cite: str = "the source of the network",
+    cite: str = SOURCE,
 ) -> None:
     """Make a network of your own known, so that settings can name it.
 

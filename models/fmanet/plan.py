@@ -121,7 +121,8 @@ def make_plan(clips: Clips, folds: list[Fold], settings: RunSettings) -> Plan:
     names_only = replace(clips, flow=clips.flow[:, :0], region=clips.region[:, :0])
     for fold in folds:
         split(names_only, fold)  # all that can be wrong with a fold is found before the first is trained
-    _refuse_unscorable(clips, folds)
+    if not settings.is_final:
+        _refuse_unscorable(clips, folds)
     _refuse_blind(clips, folds, settings.network.inputs)
     planned = tuple(
         PlannedFold(

@@ -24,9 +24,9 @@ from fmanet.errors import FoldsMissing, LeakError, TrainingImpossible
 
 if TYPE_CHECKING:  # what parts clips needs no torch
     from fmanet.dataset import Clips
-    from fmanet.prediction_table import Prediction
+    from fmanet.scoring.prediction_table import Prediction
 
-__all__ = ["Fold", "complete", "cross", "holdout", "inner_split", "loso", "split"]
+__all__ = ["Fold", "complete", "cross", "everybody", "holdout", "inner_split", "loso", "split"]
 
 LONGEST_NAME: Final = 60
 INNER_ATTEMPTS: Final = 200
@@ -145,6 +145,21 @@ def cross(clips: Clips, train_on: Sequence[str], test_on: Sequence[str]) -> list
     return [Fold(name, frozenset(clips.subject[row] for row in test), train, test)]
 
 
+def everybody(clips: Clips) -> list[Fold]:
+    """Return one fold that trains on all clips and holds out nobody: for a network to be used, not to be scored.
+
+    Parameters
+    ----------
+    clips : Clips
+
+    Returns
+    -------
+    list of Fold
+        Of one.
+    """
+    return [Fold("everybody", frozenset(), tuple(range(len(clips))), ())]
+
+
 def split(clips: Clips, fold: Fold) -> tuple[Clips, Clips]:
     """Return training clips and held-out clips of a fold, proven to have no subject and no source in common.
 
@@ -159,7 +174,7 @@ def split(clips: Clips, fold: Fold) -> tuple[Clips, Clips]:
     Clips
         All that the trainer may see.
     Clips
-        The held-out ones.
+        The held-out ones; none, if the fold holds out nobody.
 
     Raises
     ------
@@ -169,6 +184,8 @@ def split(clips: Clips, fold: Fold) -> tuple[Clips, Clips]:
         A side is empty, or a class has no clip to train on.
     """
     for side, rows in (("training", fold.train), ("held-out", fold.test)):
+        if not rows and side == "held-out" and not fold.held_out:
+            continue
         if not rows:
             raise TrainingImpossible(
                 f"fold {fold.name}: {side} side must hold a clip; got none. Hold out other subjects."
@@ -216,7 +233,7 @@ def inner_split(train: Clips, share: float, seed: int) -> tuple[Clips, Clips]:
             return split(train, fold)
     raise TrainingImpossible(
         f"inner split: a share of {share:g} of {len(subjects)} subjects must leave each of {len(classes)} classes on both sides; "
-        f"got no such choice in {INNER_ATTEMPTS}. Train for a fixed number of epochs, or change the share."
+        f"got no such choice in {INNER_ATTEMPTS}. Give clips of more subjects, or change the share."
     )
 
 

@@ -27,11 +27,9 @@ from fmanet import checkpoint, run_folder
 from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.dataset import Clips
 from fmanet.fold_worker import ClipSource, clips_digest
-from fmanet.metrics import METRICS, seed_average
 from fmanet.model import FMANet
 from fmanet.networks import registered
 from fmanet.plan import Member, Plan
-from fmanet.prediction_table import Prediction
 from fmanet.report_pictures import Example, example_maps, training_charts
 from fmanet.results import (
     CLASS_COLUMNS,
@@ -42,6 +40,8 @@ from fmanet.results import (
     score_table,
     write_results,
 )
+from fmanet.scoring.metrics import METRICS, seed_average
+from fmanet.scoring.prediction_table import Prediction
 from fmanet.settings import RunSettings
 from fmanet.training import pinned, predict
 

@@ -18,7 +18,7 @@ from flowkit.reports.pictures import RGB, colour_wheel, flow_picture, mmcof_pict
 from fmanet.dataset import Clips
 from fmanet.front_end import PHASES
 from fmanet.model import Maps
-from fmanet.prediction_table import Prediction
+from fmanet.scoring.prediction_table import Prediction
 from fmanet.settings import NetworkConfig
 
 MAX_SIDE_PX: Final = 128

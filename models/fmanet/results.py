@@ -16,10 +16,10 @@ from flowkit.listing import listed
 from flowkit.storage import durable_files, hashed_json
 from fmanet import run_folder
 from fmanet.errors import FoldsMissing, IntervalUndefined
-from fmanet.intervals import Intervals, subject_interval
-from fmanet.metrics import METRICS, Scores, by_seed, by_subject, score_rows, seed_average, spread
 from fmanet.plan import Member, Plan, member_keys
-from fmanet.prediction_table import Prediction, parse_table, write_table
+from fmanet.scoring.intervals import Intervals, subject_interval
+from fmanet.scoring.metrics import METRICS, Scores, by_seed, by_subject, score_rows, seed_average, spread
+from fmanet.scoring.prediction_table import Prediction, parse_table, write_table
 
 SCORE_COLUMNS = ("of", "clips", "UF1", "UAR", "ACC")
 CLASS_COLUMNS = ("class", "clips", "F1", "recall", "precision", "predicted as")
@@ -66,7 +66,12 @@ def gather(out: Path) -> tuple[Rows, tuple[str, ...]]:
     ------
     FoldsMissing, ShardCorrupt, TableDamaged, ConfigError
     """
-    facts, _, plan = run_folder.open_run(out)
+    facts, settings, plan = run_folder.open_run(out)
+    if settings.is_final:
+        raise ConfigError(
+            f"{out}: a run must hold somebody out to be scored; got one that trained on everybody (--final). For a score, train "
+            "with held-out subjects: fmanet train without --final."
+        )
     rows: Rows = []
     for member, record in require_records(out, facts, plan).items():
         entry = record["predictions"]

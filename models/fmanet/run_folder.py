@@ -8,6 +8,7 @@
                    seed-0-<hash>.log.csv       its epochs
                    seed-0-<hash>.epochs.csv    with --keep-epochs: what each epoch predicts; `results.leaky_scores` alone reads it
     predictions.csv, scores.json   derived from the records, once all are there
+    README.md                      of a run that held out nobody: the model card, in place of scores
 
 Files are published with `flowkit.storage.commit`: whole, durable, never overwritten; a fold without a valid record was not trained.
 """
@@ -39,8 +40,8 @@ if TYPE_CHECKING:  # who reads a run needs no torch
 
 KIND = "fmanet run"
 FOLDS = "folds"
-PREDICTIONS_FILE, SCORES_FILE = "predictions.csv", "scores.json"
-OWN = (FOLDS, "quarantine", PREDICTIONS_FILE, SCORES_FILE, "report.html", PLAN_FILE, commit.RUN_FILE)
+PREDICTIONS_FILE, SCORES_FILE, CARD_FILE = "predictions.csv", "scores.json", "README.md"
+OWN = (FOLDS, "quarantine", PREDICTIONS_FILE, SCORES_FILE, "report.html", CARD_FILE, PLAN_FILE, commit.RUN_FILE)
 """run.json comes last: until it is removed, the folder is known as ours."""
 EPOCH_COLUMNS = ("epoch", "clip_id", "subject", "dataset")
 """Before the classes, in a table of what each epoch predicts."""
@@ -48,8 +49,10 @@ FACTS = ("settings", "clips", "versions", "device", "machine")
 """What run.json tells of the run."""
 MAX_TABLE_BYTES = 1 << 30
 MAX_SIDE_PX = 4096
-FILES = ("weights", "predictions", "log")
+FILES = ("weights", "log")
 """Under these names a record names its files."""
+PREDICTED = "predictions"
+"""The same, where somebody was held out."""
 MAY_BE = "every_epoch"
 """The same, with --keep-epochs."""
 
@@ -360,6 +363,7 @@ def _is_record(content: Mapping[str, Any]) -> bool:
     try:
         return (
             all(_is_file(content[name]) for name in FILES)
+            and (content.get("held_out") == [] or _is_file(content[PREDICTED]))
             and (MAY_BE not in content or _is_file(content[MAY_BE]))
             and is_count(content["epochs"])
             and type(content["seconds"]) in (int, float)

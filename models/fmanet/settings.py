@@ -1,21 +1,22 @@
 """Every setting that decides a result of training, as frozen dataclasses that are also the TOML and the JSON.
 
-How a run is carried out (workers, overwrite) is `RunOptions`: it never changes a result. Threads, device and stacking do, in
-the last bits, so they stand among the settings. Imports no torch: a wrong setting is found before torch is loaded.
+How a run is carried out (workers, overwrite) is in run_options.py: it never changes a result. Threads, device and stacking do,
+in the last bits, so they are settings. Imports no torch: a wrong setting is found before torch is loaded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 from flowkit.errors import ConfigError
-from flowkit.execution.dask_pool import LOCAL
 from flowkit.settings_classes import (
+    ALSO,
     CHOICES,
     Settings,
     build,
@@ -25,6 +26,7 @@ from flowkit.settings_classes import (
     unknown_settings,
 )
 from fmanet.networks import Inputs, network_names, registered
+from fmanet.networks import is_pinned as is_pinned_network
 
 LossName = Literal["weighted", "focal", "plain"]
 Face = Literal["canonical", "own"]
@@ -107,7 +109,7 @@ class NetworkConfig(Settings):
     'both'
     """
 
-    network: str = field(default="fmanet", metadata={CHOICES: network_names})
+    network: str = field(default="fmanet", metadata={CHOICES: network_names, ALSO: is_pinned_network})
     classes: int = 3
     inputs: Inputs = "both"
     modulation: bool = False
@@ -169,6 +171,8 @@ class NetworkConfig(Settings):
 
 def _unmet(name: str, hint: Any, value: object) -> str:
     """What the value should have been; empty if it is that."""
+    if name == "network" and isinstance(value, str) and is_pinned_network(value):
+        return ""
     if typing.get_origin(hint) is Literal:
         allowed = typing.get_args(hint)
         fits = any(value == choice and type(value) is type(choice) for choice in allowed)
@@ -265,6 +269,9 @@ class TrainSettings:
         What trains: the CPU, or an NVIDIA GPU.
     mixed_precision : bool
         Compute in bfloat16 where that is safe; on a GPU only.
+    start : str
+        Pretrained weights that every network starts from, as "px@HASH", "minmax@HASH" or "FOLDER@HASH"; empty: random ones. The
+        command takes a model folder, or --pretrained.
 
     Raises
     ------
@@ -288,9 +295,11 @@ class TrainSettings:
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     mixed_precision: bool = False
+    start: str = ""
 
     def __post_init__(self) -> None:
         checks = {
+            "start": (not self.start or is_pinned(self.start), "empty, or a model and the hash of its weights"),
             "epochs": (1 <= self.epochs <= 100_000, "from 1 to 100000"),
             "batch": (1 <= self.batch <= 65536, "from 1 to 65536"),
             "rate": (0 < self.rate <= 1, "above 0 and at most 1"),
@@ -320,14 +329,19 @@ class TrainSettings:
         return 0.5 * self.rate * (1 + math.cos(math.pi * epoch / self.epochs))
 
 
+def is_pinned(start: str) -> bool:
+    """Return whether a text names pretrained weights with their hash."""
+    return re.fullmatch(r".+@[0-9a-f]{12}", start) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ProtocolSettings:
     """Who is held out.
 
     Attributes
     ----------
-    name : {"loso", "holdout", "cross"}
-        Each subject once; the subjects of `hold_out`; train on some data sets and test on others.
+    name : {"loso", "holdout", "cross", "final"}
+        Each subject once; the subjects of `hold_out`; train on some data sets and test on others; nobody, for networks to be used.
     hold_out : tuple of str
         Subjects, as "dataset/subject", for "holdout".
     train_on, test_on : tuple of str
@@ -338,13 +352,13 @@ class ProtocolSettings:
     ConfigError
     """
 
-    name: Literal["loso", "holdout", "cross"] = "loso"
+    name: Literal["loso", "holdout", "cross", "final"] = "loso"
     hold_out: tuple[str, ...] = ()
     train_on: tuple[str, ...] = ()
     test_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        wanted = {"loso": (), "holdout": ("hold_out",), "cross": ("train_on", "test_on")}[self.name]
+        wanted = {"holdout": ("hold_out",), "cross": ("train_on", "test_on")}.get(self.name, ())
         checks = {
             name: (
                 bool(getattr(self, name)) == (name in wanted),
@@ -395,8 +409,14 @@ class RunSettings(Settings):
         checks = {
             "seeds": (1 <= self.seeds <= 1000, "from 1 to 1000"),
             "size": (self.size == 0 or 8 <= self.size <= 2048, "0, or from 8 to 2048"),
+            "keep_epochs": (not (self.keep_epochs and self.is_final), "false where nobody is held out"),
         }
         refuse(checks, self)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody is held out: the networks are for use, and the run has no score."""
+        return self.protocol.name == "final"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "settings") -> RunSettings:
@@ -414,37 +434,3 @@ class RunSettings(Settings):
                 "other parts. Leave out what is gone; fmanet settings lists what there is."
             )
         return cast(RunSettings, build(cls, values, where))
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run is carried out; none of this changes a result.
-
-    Attributes
-    ----------
-    workers : int
-        Processes that train; 0 for one a core, on a GPU for one.
-    overwrite : bool
-        Discard what the folder holds.
-    timeout_s : float
-        Longest time for one group of networks.
-    cluster : str
-        Dask cluster that trains: "local" (of `workers` processes), an address, or a scheduler file, whose workers train a network a
-        thread; empty for this machine.
-    """
-
-    workers: int = 0
-    overwrite: bool = False
-    timeout_s: float = 86400.0
-    cluster: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.workers <= 1024:
-            raise ConfigError(f"options: workers must be from 0 to 1024; got {self.workers}. Correct it.")
-        if not 0 < self.timeout_s < math.inf:
-            raise ConfigError(f"options: timeout_s must be positive; got {self.timeout_s}. Correct it.")
-        if self.workers and self.cluster not in ("", LOCAL):
-            raise ConfigError(
-                f"options: workers must be left out with the cluster {self.cluster}, whose workers train a network a thread; got "
-                f"{self.workers}. Leave it out, and start Dask's workers with as many threads."
-            )

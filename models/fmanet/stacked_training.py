@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from fmanet.batches import Batch, derived_seed, epoch_batches, filled
-from fmanet.building import seen_by
+from fmanet.building import State, seen_by
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingImpossible
 from fmanet.loss import class_weights, classification_loss, right
@@ -29,7 +29,6 @@ from fmanet.training import (
     LogRow,
     OnEpoch,
     Optimizer,
-    State,
     Trained,
     check_trainable,
     checked_loss,

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from fmanet.batches import derived_seed, epoch_batches
-from fmanet.building import build_network, seen_by
+from fmanet.building import State, build_network, seen_by
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
 from fmanet.loss import class_weights, classification_loss, right
+from fmanet.pretrained.start import begin_from
 from fmanet.protocol import inner_split
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.transforms import flip
 
-State = dict[str, Tensor]
 OnEpoch = Callable[[int, State], None]
 """Told the epoch, counted from 1, and a copy of the weights after it."""
 PREDICTED_TOGETHER = 64
@@ -158,7 +158,8 @@ def check_trainable(clips: Clips, network: NetworkConfig) -> None:
     if missing:
         raise TrainingImpossible(
             f"train: every class must have a training clip; got none of {', '.join(missing)} among {len(clips)} clips of "
-            f"{len(set(clips.subject))} subjects. Hold out fewer subjects, or choose other --classes."
+            f"{len(set(clips.subject))} subjects. Hold out fewer subjects, or choose "
+            "other classes."
         )
     if not torch.isfinite(clips.flow).all():
         raise TrainingImpossible("train: flow must be finite; got NaN or infinity. Run flowkit verify on the shards.")
@@ -200,8 +201,11 @@ def on_device(clips: Clips, settings: TrainSettings) -> Clips:
 
 
 def started(network: NetworkConfig, settings: TrainSettings, seed: int) -> nn.Module:
-    """A network as it is before training: a function of the seed."""
-    return build_network(network, derived_seed(seed, "network")).to(settings.device)
+    """A network as it is before training: a function of the seed, and of the weights that `settings.start` names."""
+    model = build_network(network, derived_seed(seed, "network"))
+    if settings.start:
+        begin_from(model, settings.start)
+    return model.to(settings.device)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from flowkit.errors import (
     ClusterLost,
     ConfigError,
@@ -43,12 +40,15 @@ from fmanet import run_folder
 from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
+from fmanet.final_card import write_card
 from fmanet.flow_origin import alignments
 from fmanet.fold_worker import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, trainer
 from fmanet.networks import registered
+from fmanet.own_networks.probing import is_own, probe
 from fmanet.plan import Member, Plan, freeze, make_plan, member_keys
 from fmanet.results import write_results
-from fmanet.settings import NetworkConfig, RunOptions, RunSettings
+from fmanet.run_options import RunOptions
+from fmanet.settings import NetworkConfig, RunSettings
 from fmanet.training import predict
 
 VERSIONED = ("torch", "safetensors", "numpy", "h5py")
@@ -73,6 +73,8 @@ class Summary:
         What ended the run before its end.
     scores : dict, optional
         As in scores.json, once every network is trained.
+    card : Path, optional
+        The model card of a run that trained on everybody, which has no scores.
     """
 
     out: Path
@@ -83,6 +85,7 @@ class Summary:
     seconds: float = 0.0
     stopped: FlowkitError | None = None
     scores: dict[str, Any] | None = None
+    card: Path | None = None
 
     @property
     def not_started(self) -> int:
@@ -109,6 +112,7 @@ class Summary:
             "stopped": str(self.stopped) if self.stopped else None,
             "exit_code": self.exit_code,
             "scores": self.scores,
+            **({} if self.card is None else {"card": str(self.card)}),
         }
 
 
@@ -203,11 +207,13 @@ class _Training:
         self.fresh = options.overwrite or self._begins_anew()
         self.plan: Plan = make_plan(self.clips, folds_of(settings.protocol, self.clips), settings)
         self.keys: Mapping[Member, str] = member_keys(self.plan, settings.fingerprint(), self.digest)
+        own = is_own(registered(settings.network.network))
+        if own:
+            probe(settings.network, self.clips)
         sample = build_network(settings.network, 0)
         self.parameters = parameter_count(sample)
-        on_cpu = replace(settings.train, device="cpu", mixed_precision=False)
-        # Raises here, not in a worker, if the clips do not fit the network.
-        _refuse_other_answers(predict(sample, self.clips.select([0]), on_cpu), settings.network)
+        if not own:  # raises here, not in a worker, if the clips do not fit the network
+            predict(sample, self.clips.select([0]), replace(settings.train, device="cpu", mixed_precision=False))
         self.summary = Summary(out, planned=len(self.keys))
 
     def pending(self) -> list[int]:
@@ -231,7 +237,10 @@ class _Training:
             self.reporter.finish()
             self.summary.seconds = time.perf_counter() - begin
         if self.summary.done == self.summary.planned:
-            self.summary.scores = write_results(self.out)
+            if self.settings.is_final:
+                self.summary.card = write_card(self.out)
+            else:
+                self.summary.scores = write_results(self.out)
         return self.summary
 
     def _prepare(self) -> list[int]:
@@ -392,15 +401,6 @@ class _Training:
         left = {self.plan.title(member) for number in self.pending() for member in self.plan.groups[number]}
         self.summary.done = self.summary.planned - len(left)
         self.summary.failed = {title: why for title, why in self.summary.failed.items() if title in left}
-
-
-def _refuse_other_answers(shares: npt.NDArray[np.float64], network: NetworkConfig) -> None:
-    """Refuse a network that does not tell the classes apart; `shares` is what it says of one clip."""
-    if shares.shape != (1, network.classes):
-        raise ConfigError(
-            f"network {network.network}: answers must be one logit for each of {network.classes} classes; got "
-            f"{' x '.join(map(str, shares.shape[1:]))}. Give as many as NetworkConfig.classes says."
-        )
 
 
 def _workers(options: RunOptions, settings: RunSettings) -> int:

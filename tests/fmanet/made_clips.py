@@ -86,7 +86,8 @@ def made_shards(
     labels: Sequence[str] = LABELS,
     size: int = 32,
     noise: float = 0.05,
-    stabilise: Literal["similarity", "affine", "register", "none"] = "similarity",
+    method: Literal["mediapipe", "none"] = "none",
+    stabilise: Literal["head", "similarity", "affine", "register", "none"] = "similarity",
     landmarks: Mapping[int, npt.NDArray[np.float32]] | None = None,
     hints: Mapping[int, npt.NDArray[np.float64]] | None = None,
 ) -> Path:
@@ -95,7 +96,7 @@ def made_shards(
     Clips that `landmarks` names by number have some, and those that `hints` names have these strengths of action units.
     """
     config = ExtractConfig(
-        align=AlignConfig(method="none", size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
+        align=AlignConfig(method=method, size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
     )
     run = {
         "schema": hashed_json.SCHEMA,

@@ -470,7 +470,9 @@ def test_without_torch_help_works_and_train_says_what_to_install(casme2: Path, t
 
 
 def test_help_of_every_command_names_its_exit_codes_or_what_it_writes() -> None:
-    assert list(main.commands) == ["train", "evaluate", "predict", "report", "export", "ablate", "settings"]
+    assert list(main.commands) == [
+        *("train", "evaluate", "compare", "predict", "report", "export", "pretrain", "ablate", "settings")
+    ]
     for command in main.commands:
         done = fmanet(command, "--help")
         assert done.exit_code == 0

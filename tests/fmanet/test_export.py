@@ -21,7 +21,7 @@ from fmanet.building import build_network, seen_by, seen_names
 from fmanet.cli import main
 from fmanet.export import INPUTS, TOLERANCE, Predictor, largest_difference, onnx_bytes, random_clips
 from fmanet.fold_worker import ClipSource
-from fmanet.prediction_table import read_table
+from fmanet.scoring.prediction_table import read_table
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.training import predict
 

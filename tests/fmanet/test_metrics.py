@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from flowkit.errors import ConfigError
 from fmanet.errors import IntervalUndefined
-from fmanet.intervals import paired_difference, subject_interval
-from fmanet.metrics import by_seed, by_subject, score, score_rows, seed_average, spread
-from fmanet.prediction_table import SEED_AVERAGE, Prediction
+from fmanet.scoring.intervals import paired_difference, subject_interval
+from fmanet.scoring.metrics import by_seed, by_subject, score, score_rows, seed_average, spread
+from fmanet.scoring.prediction_table import SEED_AVERAGE, Prediction
 
 ABC = ("a", "b", "c")
 

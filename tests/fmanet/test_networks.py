@@ -19,9 +19,10 @@ from fmanet.ablation import ladder, rungs
 from fmanet.building import build_network
 from fmanet.cli import main
 from fmanet.networks import INPUTS, OWN, all_networks, network_names, register_network
-from fmanet.prediction_table import read_table
 from fmanet.report import write_report
-from fmanet.settings import NetworkConfig, RunOptions, RunSettings, TrainSettings
+from fmanet.run_options import RunOptions
+from fmanet.scoring.prediction_table import read_table
+from fmanet.settings import NetworkConfig, RunSettings, TrainSettings
 from web_page import Page
 
 TOY = """
@@ -123,7 +124,7 @@ def test_every_layer_starts_from_the_seed(toy: str) -> None:
 @pytest.mark.parametrize(
     ("builder", "says"),
     [
-        ("odd_net:Toy", "answers must be one logit for each of 3 classes; got 4"),
+        ("odd_net:Toy", r"answers must be one logit for each of 3 classes, \(4, 3\); got \(4, 4\)"),
         ("toy_net:Elsewhere", "must be importable where networks are built; got module 'toy_net' has no attribute"),
         ("nowhere_net:Toy", "must be importable where networks are built; got No module named 'nowhere_net'"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmanet.errors import TableDamaged
-from fmanet.prediction_table import Prediction, parse_table, read_table, table_bytes, write_table
+from fmanet.scoring.prediction_table import Prediction, parse_table, read_table, table_bytes, write_table
 
 CLASSES = ("negative", "positive")
 ROW = Prediction("c1", "casme2/s1", "casme2", "casme2.s1", 0, "negative", "positive", (0.25, 0.75))

@@ -12,8 +12,8 @@ import torch
 from flowkit.errors import ConfigError
 from fmanet.dataset import Clips
 from fmanet.errors import FoldsMissing, LeakError, TrainingImpossible
-from fmanet.prediction_table import Prediction
 from fmanet.protocol import Fold, complete, cross, file_name, holdout, inner_split, loso, split
+from fmanet.scoring.prediction_table import Prediction
 
 CLASSES = ("negative", "positive", "surprise")
 

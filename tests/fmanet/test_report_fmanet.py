@@ -15,9 +15,9 @@ from made_clips import CLASSES, made_shards
 from fmanet import run_folder
 from fmanet.building import build_network, parameter_count
 from fmanet.cli import main
-from fmanet.prediction_table import Prediction, read_table
 from fmanet.report import SAME, _chosen, _examples, write_report
 from fmanet.results import gather, write_results
+from fmanet.scoring.prediction_table import Prediction, read_table
 from web_page import Page
 
 EVERY_PART = ("--set", "network.modulation=true", "--set", "network.attention=true")

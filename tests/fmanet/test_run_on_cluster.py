@@ -19,7 +19,7 @@ from flowkit.errors import ClusterLost, ConfigError, Interrupted
 from flowkit.execution.progress import Silent
 from flowkit.execution.stop import Stop
 from fmanet.fold_worker import ClipSource
-from fmanet.settings import RunOptions
+from fmanet.run_options import RunOptions
 from fmanet.training_run import train_run
 
 

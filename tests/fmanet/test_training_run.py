@@ -31,11 +31,12 @@ from fmanet.export import export_onnx
 from fmanet.fold_worker import ClipSource, folds_of
 from fmanet.inference import predict_shards
 from fmanet.plan import Member, make_plan, read_plan
-from fmanet.prediction_table import Prediction, read_table
 from fmanet.report import write_report
 from fmanet.results import _scored as results_of
 from fmanet.results import gather, leaky_scores, write_results
-from fmanet.settings import NetworkConfig, RunOptions, RunSettings, TrainSettings
+from fmanet.run_options import RunOptions
+from fmanet.scoring.prediction_table import Prediction, read_table
+from fmanet.settings import NetworkConfig, RunSettings, TrainSettings
 from fmanet.training import predict
 from fmanet.training_run import Summary, preview, train_run
 

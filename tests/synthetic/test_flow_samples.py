@@ -20,8 +20,8 @@ from flowkit.face.regions import regions
 from flowkit.storage.sample_reader import each_sample_file, read_samples
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.degradation import Degradation, degrade, nearest_similarity, smooth_noise
-from flowkit.synthetic.expressions import EMOTIONS
-from flowkit.synthetic.flow_samples import FlowConfig, make_sample
+from flowkit.synthetic.expressions import EMOTIONS, MEGC2019
+from flowkit.synthetic.flow_samples import FlowConfig, _label, make_sample
 from flowkit.synthetic.sample_files import write_samples
 
 SMALL = FlowConfig(samples=12, size=32, per_person=4)
@@ -78,6 +78,16 @@ def test_a_file_says_which_shards_it_is_like(tmp_path: Path) -> None:
         {"zero": "median", "scale": "spread"},
     )
     assert not {"landmarks", "region"} & set(file.columns)
+
+
+def test_labels_are_as_frequent_as_is_asked_for() -> None:
+    for shares, wanted in (("equal", dict.fromkeys(EMOTIONS, 1.0)), ("megc2019", MEGC2019)):
+        config = dataclasses.replace(SMALL, label_shares=shares)
+        rng = np.random.default_rng(0)
+        drawn = [_label(rng, config) for _ in range(4000)]
+        for label, count in wanted.items():
+            assert abs(drawn.count(label) / 4000 - count / sum(wanted.values())) < 0.03
+    assert sum(MEGC2019.values()) == pytest.approx(442)
 
 
 def test_landmarks_lie_where_alignment_brings_them_and_bound_the_face() -> None:

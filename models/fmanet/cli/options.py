@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from flowkit.cli.common import FOLDER, setting_options, with_options
 from flowkit.errors import ConfigError
 from flowkit.labels.groupings import default_grouping, grouping
 from fmanet.networks import INPUTS, network_names
-from fmanet.settings import RunOptions, RunSettings
+from fmanet.run_options import RunOptions
+from fmanet.settings import RunSettings
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -22,12 +22,24 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
+class NetworkName(click.Choice[str]):
+    """A network that is registered, or "package.module:Class", which is imported and registered then."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name under which settings know the network."""
+        if ":" not in value:
+            return super().convert(value, param, ctx)
+        from fmanet.own_networks.naming import own_network
+
+        return own_network(value)
+
+
 NETWORK_SETTINGS = [
     click.option(
         "--network",
         "network__network",
-        type=click.Choice(network_names()),
-        help="What is trained.  [default: fmanet]",
+        type=NetworkName(network_names()),
+        help="What is trained; or package.module:Class, a network of your own.  [default: fmanet]",
     ),
     click.option(
         "--inputs",
@@ -43,8 +55,8 @@ TRAIN_SETTINGS = [
     click.option(
         "--protocol",
         "protocol__name",
-        type=click.Choice(["loso", "holdout", "cross"]),
-        help="Hold out each subject once, the subjects of --hold-out, or data sets.  [default: loso]",
+        type=click.Choice(["loso", "holdout", "cross", "final"]),
+        help="Hold out each subject once, the subjects of --hold-out, data sets, or nobody.  [default: loso]",
     ),
     click.option(
         "--hold-out", "protocol__hold_out", callback=_names, metavar="NAMES", help="Subjects, as dataset/subject,..."
@@ -69,6 +81,18 @@ TRAIN_SETTINGS = [
         help="Train N networks together in one process; recorded. Worth it on a GPU.  [default: 1]",
     ),
 ]
+OWN_NETWORK = click.option(
+    "--network",
+    metavar="MODULE:CLASS",
+    expose_value=False,
+    callback=lambda ctx, param, value: value and NetworkName(network_names()).convert(value, param, ctx),
+    help="The network of RUN, if it is your own: its code runs only if you name it.",
+)
+FINAL = click.option(
+    "--final",
+    is_flag=True,
+    help="Train on everybody, for use: no subject is held out, so there is no score. Writes a model card into --out.",
+)
 KEEP_EPOCHS = click.option(
     "--keep-epochs",
     is_flag=True,
@@ -98,6 +122,12 @@ RUN_OPTIONS = [
         "[default: this machine]",
     ),
 ]
+PRETRAINED_START = click.option(
+    "--pretrained",
+    is_flag=True,
+    help="Start from the network that flowkit ships for the units of SHARDS, trained on synthetic faces; for few subjects. Sets "
+    "the network and --size.",
+)
 SETTINGS = setting_options("train.rate=1e-3", RunSettings)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -117,8 +147,17 @@ def run_options(given: dict[str, Any]) -> RunOptions:
     return RunOptions(**{name: given.pop(name) for name in ("workers", "overwrite", "cluster")})
 
 
-def settings_for(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
-    """Settings from a file, assignments and flags; what is wrong with them or with the folders of the shards is found here."""
+def settings_for(
+    shards: Sequence[Path],
+    given: dict[str, Any],
+    *,
+    pretrained: bool = False,
+    mixed_alignment: bool = False,
+) -> RunSettings:
+    """Settings from a file, assignments and flags; what is wrong with them or with the folders of the shards is found here.
+
+    With `pretrained`, or a start among the settings, those that belong to the start come with it.
+    """
     from flowkit.settings_io import load_values
     from flowkit.storage.folder import ShardFolder
 
@@ -128,13 +167,38 @@ def settings_for(shards: Sequence[Path], given: dict[str, Any]) -> RunSettings:
         raise ConfigError(
             f"settings: {NETWORK_CLASSES} must be left out; got {network['classes']}. It is what --classes has; remove it."
         )
-    settings = RunSettings.from_dict(values)
+    RunSettings.from_dict(_without_start(values))  # what is wrong with them comes before what is wrong with the shards
     check_shards(shards)
+    values = _started(values, shards, pretrained, mixed_alignment)
     if "classes" not in values:
         names = {clip["dataset"] for path in shards for clip in ShardFolder.open(path).each_clip()}
-        settings = replace(settings, classes=default_grouping(names))
+        values["classes"] = default_grouping(names)
+    settings = RunSettings.from_dict(values)
     grouping(settings.classes)
     return settings
+
+
+def _without_start(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without a start, which may be a folder as given: the hash of its weights is still to be found."""
+    table = values.get("train")
+    if not isinstance(table, Mapping):
+        return dict(values)
+    return {**values, "train": {name: value for name, value in table.items() if name != "start"}}
+
+
+def _started(values: dict[str, Any], shards: Sequence[Path], pretrained: bool, mixed: bool) -> dict[str, Any]:
+    """Return settings with those that belong to their start, if they have one."""
+    from fmanet.pretrained.start import PRETRAINED, with_start
+
+    table = values.get("train", {})
+    start = table.get("start", "")
+    if not isinstance(start, str) or (pretrained and start):
+        raise ConfigError(
+            f"settings: train.start must be a model folder, and left out with fmanet train --pretrained; got {start!r}. Correct it."
+        )
+    if not start and not pretrained:
+        return values
+    return with_start({**values, "train": {**table, "start": start or PRETRAINED}}, shards, mixed_alignment=mixed)
 
 
 def settings_of(run: Path) -> RunSettings:

@@ -28,6 +28,8 @@ def show_summary(found: Mapping[str, Any]) -> None:
     )
     for title, why in found["failed"].items():
         click.echo(f"  {title}: {why}")
+    if found.get("card"):
+        click.echo(f"Trained on everybody, so there is no score. Model card: {found['card']}")
     if found["scores"] is not None:
         show_scores(found["scores"])
         click.echo(

@@ -13,8 +13,8 @@ import click
 
 from flowkit._version import __version__
 from flowkit.cli.common import Commands
-from fmanet.cli.models import export_command, predict_command
-from fmanet.cli.runs import evaluate_command, report_command, settings_command
+from fmanet.cli.models import export_command, predict_command, pretrain_command
+from fmanet.cli.runs import compare_command, evaluate_command, report_command, settings_command
 from fmanet.cli.training import ablate_command, train_command
 
 
@@ -42,9 +42,11 @@ def main() -> None:
 for _command in (  # in the order in which a user needs them
     train_command,
     evaluate_command,
+    compare_command,
     predict_command,
     report_command,
     export_command,
+    pretrain_command,
     ablate_command,
     settings_command,
 ):

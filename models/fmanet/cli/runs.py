@@ -1,4 +1,4 @@
-"""The commands about a run that was trained: `evaluate`, `report`, `settings`."""
+"""The commands about runs that were trained: `evaluate`, `compare`, `report`, `settings`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from flowkit.cli.common import FOLDER, command, show_settings
-from fmanet.cli.options import AS_JSON, FILE, NETWORK_CLASSES, settings_of
+from flowkit.cli.common import FOLDER, command, show_rows, show_settings
+from fmanet.cli.options import AS_JSON, FILE, NETWORK_CLASSES, OWN_NETWORK, settings_of
 from fmanet.cli.printing import show, show_scores
 from fmanet.settings import RunSettings
 
@@ -38,12 +38,46 @@ def evaluate_command(run: Path, report_leaky: bool, as_json: bool) -> None:
 
 
 @command(
+    "compare",
+    short_help="Runs beside each other, with paired differences from the first.",
+    epilog="fmanet compare lda-run fmanet-run --figure uf1.png",
+)
+@click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN RUN...")
+@click.option("--latex", "form", flag_value="latex", help="Print a LaTeX table (booktabs).")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON document.")
+@click.option("--figure", type=FILE, help="Also draw UF1 and the differences into this .png, .pdf or .svg file.")
+def compare_command(runs: tuple[Path, ...], form: str | None, figure: Path | None) -> None:
+    """Print the scores of each RUN, and how its UF1 differs from that of the first one: a paired bootstrap over subjects.
+
+    The runs must be over the same clips and classes; settings and seeds may differ. Figures need the extra `figures`.
+
+    Exit codes: 0 printed; 1 folds are missing, or a file is damaged; 2 usage, or runs that cannot be compared; 3 the extra
+    figures is missing.
+    """
+    from fmanet.scoring.comparison import COLUMNS, as_csv, as_latex, compare_runs, table, write_figure
+
+    compared = compare_runs(runs)
+    if figure is not None:
+        write_figure(compared, figure)
+    if form in ("latex", "csv"):
+        click.echo(as_latex(compared) if form == "latex" else as_csv(compared), nl=False)
+        return
+    show(compared, form == "json", lambda found: show_rows("Runs", COLUMNS, table(found)))
+    if form is None:
+        click.echo(compared["note"])
+        if figure is not None:
+            click.echo(str(figure))
+
+
+@command(
     "report",
     short_help="A page that shows a run: scores, maps, curves, settings.",
     epilog="fmanet report run --clips 40",
 )
 @click.argument("run", type=FOLDER)
 @click.option("--clips", type=click.IntRange(0, 200), default=12, show_default=True, help="Clips that are pictured.")
+@OWN_NETWORK
 def report_command(run: Path, clips: int) -> None:
     """Write report.html into RUN: one file with scores, confusion, subjects, maps over example clips, curves and settings.
 

@@ -13,8 +13,10 @@ from flowkit.cli.common import FOLDER, command, fail, progress, show_mapping, sh
 from fmanet.cli.options import (
     AS_JSON,
     DRY_RUN,
+    FINAL,
     KEEP_EPOCHS,
     NETWORK_SETTINGS,
+    PRETRAINED_START,
     RUN_OPTIONS,
     SETTINGS,
     TRAIN_SETTINGS,
@@ -32,13 +34,20 @@ from fmanet.cli.printing import show, show_summary
     epilog="fmanet train out --out run --seeds 5",
 )
 @click.argument("shards", nargs=-1, required=True, type=FOLDER)
-@with_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS], "What is computed")
+@with_options([*NETWORK_SETTINGS, *TRAIN_SETTINGS, PRETRAINED_START, FINAL], "What is computed")
 @folder_options("The run folder; a run that was stopped goes on there.", KEEP_EPOCHS, DRY_RUN)
 @with_options(RUN_OPTIONS, "How it runs")
 @with_options(SETTINGS, "All settings")
 @AS_JSON
 def train_command(
-    shards: tuple[Path, ...], out: Path, mixed_alignment: bool, dry_run: bool, as_json: bool, **given: Any
+    shards: tuple[Path, ...],
+    out: Path,
+    mixed_alignment: bool,
+    dry_run: bool,
+    as_json: bool,
+    pretrained: bool,
+    final: bool,
+    **given: Any,
 ) -> None:
     """Train on SHARDS, one network for each fold and seed, and score what they predict of the clips held out.
 
@@ -48,8 +57,14 @@ def train_command(
     Exit codes: 0 all done; 1 some folds failed, or a stored file is damaged; 2 usage, settings, or clips that cannot be trained
     on; 3 a library, a GPU or a folder is missing; 74 disk full; 75 stopped by SIGTERM: run again; 130 interrupted.
     """
+    if final and any(given.get(f"protocol__{name}") for name in ("name", "hold_out", "train_on", "test_on")):
+        raise click.UsageError(
+            "--final: holds out nobody, so --protocol, --hold-out, --train-on and --test-on do not go with it. Leave them out."
+        )
+    if final:
+        given["protocol__name"] = "final"
     options = run_options(given)
-    settings = settings_for(shards, given)
+    settings = settings_for(shards, given, pretrained=pretrained, mixed_alignment=mixed_alignment)
     from flowkit.execution.stop import Stop
     from fmanet.report import write_report
     from fmanet.training_run import preview, train_run

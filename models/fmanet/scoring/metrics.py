@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from flowkit.errors import ConfigError
 from flowkit.listing import listed
-from fmanet.prediction_table import SEED_AVERAGE, Prediction
+from fmanet.scoring.prediction_table import SEED_AVERAGE, Prediction
 
 __all__ = [
     "ClassScore",

@@ -15,8 +15,8 @@ import numpy as np
 from flowkit.errors import ConfigError
 from flowkit.listing import listed
 from fmanet.errors import IntervalUndefined
-from fmanet.metrics import METRICS, Floats, Ints, Metric, by_clip, class_numbers, rates, score
-from fmanet.prediction_table import Prediction
+from fmanet.scoring.metrics import METRICS, Floats, Ints, Metric, by_clip, class_numbers, rates, score
+from fmanet.scoring.prediction_table import Prediction
 
 DRAWS_TOGETHER: Final = 500
 """Draws whose matrices are in memory at once: about 3 MB a seed with 8 classes."""
