@@ -31,7 +31,6 @@ MEASURED_FILE: Final = "measured.json"
 SHIPPED: Final = ("px", "minmax")
 """Units of the shards that the shipped models are for: names of their folders, too."""
 MAX_TEMPERATURE: Final = 100.0
-MAX_BANDS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
