@@ -1,9 +1,10 @@
 """Worker processes that may crash or hang without taking anything else with them.
 
 `SupervisedPool` hands each worker one item at a time through a pipe of its own, so when a worker dies the item in flight is
-known, not guessed. That item is tried once more in another process, which works on nothing else; a second death or hang
-is the item's own fault and becomes its outcome. (multiprocessing.Pool hangs for ever when a worker is killed, and
-ProcessPoolExecutor fails every item in flight without saying which was to blame.)
+known, not guessed. That item is tried once more, in a process that begins only then: whatever ends several workers in turn
+takes one attempt of an item, not both. A second death or hang is the item's own fault and becomes its outcome.
+(multiprocessing.Pool hangs for ever when a worker is killed, and ProcessPoolExecutor fails every item in flight without
+saying which was to blame.)
 
 """
 
@@ -44,6 +45,7 @@ START_TIMEOUT_S = 300.0
 class _Job:
     item: Any
     attempt: int = 1
+    first_worker: int = 0  # no older one may be given it
     outcome: Outcome[Any] | None = None
     cancelled: bool = False
 
@@ -52,6 +54,7 @@ class _Job:
 class _Worker:
     process: BaseProcess
     pipe: Connection
+    number: int
     job: _Job | None = None
     ready: bool = False
     deadline: float = field(default=float("inf"))
@@ -110,7 +113,7 @@ class SupervisedPool:
         self._unconsumed = 0  # jobs handed to a worker whose outcome nobody has taken yet
         self._lock = changed or threading.Condition()
         self._closing = False
-        self._failed_starts = 0
+        self._started = self._failed_starts = 0
         self._broken: Exception | None = None
         self._wake_out, self._wake_in = self._context.Pipe(duplex=False)  # on Windows, `wait` takes no other pipe
         self._waking = threading.Lock()
@@ -205,14 +208,18 @@ class SupervisedPool:
     def _staff(self) -> None:
         """Start workers as there is work for them; the dead were removed."""
         with self._lock:
-            wanted = min(self._count, len(self._queue) + sum(w.job is not None for w in self._workers))
+            first = self._queue[0].first_worker if self._queue else 0
+            occupied = sum(worker.job is not None or worker.number < first for worker in self._workers)
+            wanted = min(self._count, len(self._queue) + occupied)
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=serve, args=(self._handler, theirs), daemon=not self._parents)
             with main_hidden(), signals_held_back(), children_allowed():
                 process.start()
             theirs.close()
-            self._workers.append(_Worker(process, ours, deadline=time.monotonic() + START_TIMEOUT_S))
+            deadline = time.monotonic() + START_TIMEOUT_S
+            self._workers.append(_Worker(process, ours, self._started, deadline=deadline))
+            self._started += 1
 
     def _dispatch(self) -> None:
         for worker in self._workers:
@@ -222,6 +229,8 @@ class SupervisedPool:
                 retry = bool(self._queue) and self._queue[0].attempt > 1
                 if not self._queue or (self._unconsumed >= self._window and not retry):
                     return
+                if worker.number < self._queue[0].first_worker:
+                    continue
                 job = self._queue.popleft()
                 if not retry:
                     self._unconsumed += 1
@@ -299,6 +308,7 @@ class SupervisedPool:
             self._settle(job, outcome)
         else:
             job.attempt += 1
+            job.first_worker = self._started
             self._requeue(job)
 
     def _requeue(self, job: _Job) -> None:

@@ -41,8 +41,11 @@ def handler() -> Iterator[Callable[[str], str]]:
         if verb == "once":
             path = Path(rest)
             if not path.exists():
-                path.touch()
+                path.write_text(str(os.getpid()))
                 os._exit(9)
+            time.sleep(0.5)
+        if verb == "wait":
+            time.sleep(0.5)
         if verb == "hang":
             time.sleep(60)
         if verb == "pid":
@@ -103,6 +106,25 @@ def test_a_segfault_costs_its_item_alone(tmp_path: Path) -> None:
     outcomes = run(["a", "die", "b", f"once {tmp_path / 'seen'}", "c"])
     assert [outcome.kind for outcome in outcomes] == ["done", "crashed", "done", "done", "done"]
     assert outcomes[1].detail == "SIGSEGV"
+
+
+def test_what_ends_all_workers_in_turn_costs_an_item_one_attempt(tmp_path: Path) -> None:
+    """As somebody who kills them by name, or a kernel short of memory: the second attempt is in a process that is new."""
+
+    def kill_the_other() -> None:
+        if met.exists() and not killed:
+            killed.extend(pids - {int(met.read_text())})
+            os.kill(killed[0], signal.SIGKILL)
+
+    met = tmp_path / "met"
+    killed: list[int] = []
+    with SupervisedPool(handler, workers=2, timeout_s=30, window=4) as pool:
+        list(pool.submit(["wait", "wait"]).outcomes(lambda: None))
+        pids = {process.pid for process in multiprocessing.active_children() if process.pid}
+        found = list(pool.submit([f"once {met}"]).outcomes(kill_the_other))
+    assert len(pids) == 2
+    assert len(killed) == 1
+    assert [outcome.kind for _, outcome in found] == ["done"]
 
 
 def test_a_hanging_item_is_killed_and_the_rest_goes_on() -> None:
