@@ -40,12 +40,12 @@ from fmanet import run_folder
 from fmanet.building import build_network, multiply_adds, parameter_count
 from fmanet.dataset import Clips
 from fmanet.errors import LeakError
-from fmanet.final_card import write_card
 from fmanet.flow_origin import alignments
 from fmanet.fold_worker import ClipSource, Job, check_device, clips_digest, device_facts, folds_of, trainer
 from fmanet.networks import registered
 from fmanet.own_networks.probing import is_own, probe
 from fmanet.plan import Member, Plan, freeze, make_plan, member_keys
+from fmanet.reports.final_card import write_card
 from fmanet.results import write_results
 from fmanet.run_options import RunOptions
 from fmanet.settings import NetworkConfig, RunSettings

@@ -19,7 +19,7 @@ from fmanet.ablation import ladder, rungs
 from fmanet.building import build_network
 from fmanet.cli import main
 from fmanet.networks import INPUTS, OWN, all_networks, network_names, register_network
-from fmanet.report import write_report
+from fmanet.reports.run_report import write_report
 from fmanet.run_options import RunOptions
 from fmanet.scoring.prediction_table import read_table
 from fmanet.settings import NetworkConfig, RunSettings, TrainSettings

@@ -15,7 +15,7 @@ from made_clips import CLASSES, made_shards
 from fmanet import run_folder
 from fmanet.building import build_network, parameter_count
 from fmanet.cli import main
-from fmanet.report import SAME, _chosen, _examples, write_report
+from fmanet.reports.run_report import SAME, _chosen, _examples, write_report
 from fmanet.results import gather, write_results
 from fmanet.scoring.prediction_table import Prediction, read_table
 from web_page import Page

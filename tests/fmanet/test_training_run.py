@@ -31,7 +31,7 @@ from fmanet.export import export_onnx
 from fmanet.fold_worker import ClipSource, folds_of
 from fmanet.inference import predict_shards
 from fmanet.plan import Member, make_plan, read_plan
-from fmanet.report import write_report
+from fmanet.reports.run_report import write_report
 from fmanet.results import _scored as results_of
 from fmanet.results import gather, leaky_scores, write_results
 from fmanet.run_options import RunOptions

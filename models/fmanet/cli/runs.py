@@ -87,7 +87,7 @@ def report_command(run: Path, clips: int) -> None:
     Exit codes: 0 written; 1 folds are missing, or a file is damaged; 2 RUN is no run.
     """
     settings_of(run)
-    from fmanet.report import write_report
+    from fmanet.reports.run_report import write_report
 
     click.echo(write_report(run, clips=clips))
 

@@ -66,7 +66,7 @@ def train_command(
     options = run_options(given)
     settings = settings_for(shards, given, pretrained=pretrained, mixed_alignment=mixed_alignment)
     from flowkit.execution.stop import Stop
-    from fmanet.report import write_report
+    from fmanet.reports.run_report import write_report
     from fmanet.training_run import preview, train_run
 
     source = clip_source(shards, settings, mixed_alignment)

@@ -30,7 +30,7 @@ from fmanet.fold_worker import ClipSource, clips_digest
 from fmanet.model import FMANet
 from fmanet.networks import registered
 from fmanet.plan import Member, Plan
-from fmanet.report_pictures import Example, example_maps, training_charts
+from fmanet.reports.report_pictures import Example, example_maps, training_charts
 from fmanet.results import (
     CLASS_COLUMNS,
     SCORE_COLUMNS,
