@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fmanet.dataset import Clips
+from fmanet.loss import class_shares
 from fmanet.settings import TrainSettings
 from fmanet.transforms import draw, transform, transform_units
 
@@ -58,7 +59,7 @@ def epoch_batches(clips: Clips, settings: TrainSettings, seed: int, epoch: int) 
     order = torch.randperm(len(clips), generator=_generator(seed, epoch, "order"))
     jitter = _generator(seed, epoch, "augment")
     mixing = np.random.default_rng(derived_seed(seed, epoch, "mixup"))
-    shares = torch.nn.functional.one_hot(clips.target, len(clips.classes)).float()
+    shares = class_shares(clips.target, len(clips.classes))
     for rows in torch.split(order, settings.batch):
         rows = rows.to(clips.flow.device)
         draws = draw(len(rows), jitter)

@@ -49,6 +49,8 @@ def build_network(config: NetworkConfig, seed: int) -> nn.Module:
         network = builder(config)
     if not getattr(network, "keeps_its_start", False):
         start_at(network, seed)
+    if config.multi_label:
+        network.answers_each = True  # type: ignore[assignment]
     return network
 
 
@@ -71,6 +73,11 @@ def _builder(network: Network) -> Callable[[NetworkConfig], nn.Module]:
             f"network {network.name}: {network.builder} must be importable where networks are built; got {error}. Install its "
             "package there, or add its folder to PYTHONPATH."
         ) from error
+
+
+def answers_each(network: nn.Module) -> bool:
+    """Return whether a network says of each class by itself whether a clip shows it: action units."""
+    return bool(getattr(network, "answers_each", False))
 
 
 def seen_names(network: nn.Module) -> tuple[str, ...]:

@@ -11,28 +11,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.face.canonical_face import can_be_carried, canonical_flow
-from flowkit.labels.groupings import dataset_name, preview
-from flowkit.labels.groupings import grouping as class_grouping
+from flowkit.labels.action_units import one_word
+from flowkit.labels.groupings import dataset_name
 from flowkit.storage.commit import Record
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import ACTION_UNITS, FACE
 from flowkit.storage.shard_checks import verify_file
 from flowkit.storage.shard_reader import Shard
+from fmanet.clip_classes import Target, sorted_clips
 from fmanet.flow_origin import refuse_mixed
+from fmanet.seen_flow import Units, seen_flow
 from fmanet.settings import Face
-
-Units = Literal["px", "minmax"]
 
 MIN_SIZE, MAX_SIZE = 8, 2048
 STRONGEST_CM: Final = 100.0
@@ -56,7 +54,8 @@ class Clips:
     action_units : (N, 2, U) float32
         Strength of each of the ACTION_UNITS at the apex and at the offset, cm (shards' `au_hint`); 0 where unknown.
     target : (N,) int64
-        Index into `classes`; `UNLABELLED` where there are none.
+        Index into `classes`; `UNLABELLED` where there are none. Where the classes are action units (`multi_label`), (N, C) int64:
+        1 for each that the clip shows.
     clip_id, subject, dataset, source_hash : tuple of str
         One a clip; `subject` is "dataset/subject", so that no two people share a name.
     carried : tuple of bool
@@ -65,6 +64,8 @@ class Clips:
         Whether the strengths of action units are known.
     classes : tuple of str
     units : {"px", "minmax"}
+    left_out : dict of str to int
+        How many clips the classes leave out, as "dataset/label", and action units that are no target: count.
     """
 
     flow: Tensor
@@ -80,9 +81,34 @@ class Clips:
     with_action_units: tuple[bool, ...]
     classes: tuple[str, ...]
     units: Units
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clip_id)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may be of several classes, which are action units then, or of none."""
+        return self.target.ndim == 2
+
+    def class_counts(self, rows: Sequence[int] | None = None) -> dict[str, int]:
+        """How many of these rows, or of all, are of each class."""
+        target = self.target.cpu() if rows is None else self.target.cpu()[list(rows)]
+        if self.multi_label:
+            return dict(zip(self.classes, target.sum(0).tolist(), strict=True))
+        return dict(zip(self.classes, torch.bincount(target, minlength=len(self.classes)).tolist(), strict=True))
+
+    def lacking(self, rows: Sequence[int] | None = None) -> list[str]:
+        """Classes that cannot be learned or scored on these rows: none is of them; of action units, also: all are."""
+        count = len(self) if rows is None else len(rows)
+        found = self.class_counts(rows).items()
+        return [name for name, own in found if not own or (self.multi_label and own == count)]
+
+    def truth(self, row: int) -> str:
+        """What a clip is: its class, or its action units in one word."""
+        if self.multi_label:
+            return one_word([self.classes[number] for number in self.target[row].nonzero()[:, 0].tolist()])
+        return self.classes[int(self.target[row])]
 
     def select(self, rows: Sequence[int]) -> Clips:
         """The clips of these rows, in this order, as a copy."""
@@ -113,7 +139,7 @@ class _Entry:
     dataset: str
     subject: str
     source_hash: str
-    target: int
+    target: Target
 
 
 class ShardDataset(Dataset[dict[str, Tensor]]):
@@ -126,7 +152,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     folders : sequence of Path
         Outputs of `flowkit extract` or `flowkit import`; no clip may be in two of them.
     grouping : str or None
-        Name of a class grouping of `flowkit.labels.groupings`. None takes every clip, without targets: for prediction.
+        Name of a class grouping of `flowkit.labels.groupings`, or "action-units": the units that the manifest's column
+        `action_units` names. None takes every clip, without targets: for prediction.
     size : int, optional
         Side to which clips are resampled, by area means when it shrinks them and bilinearly when it does not; vectors in pixels
         are scaled with the image. Needed where the folders differ in size.
@@ -144,6 +171,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     classes : tuple of str
     excluded : dict of str to int
         Clips that the grouping leaves out by design, as "dataset/label": count.
+    rare : dict of str to int
+        Action units that too few clips show to be targets: count.
     failed : int
         Clips that have failed in extraction or import, and so are in no shard.
     units : {"px", "minmax"}
@@ -177,6 +206,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         self.size, self.face = size or _common_size(opened), face
         self.failed = sum(len(folder.failures()) for folder in opened)
         self.excluded: dict[str, int] = {}
+        self.rare: dict[str, int] = {}
         self._shards = [Shard(record, folder.run["settings"], verify=False) for folder, record in _files(opened)]
         if verify:
             for shard in self._shards:
@@ -233,20 +263,14 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         _refuse_repeated([(dataset_name(clip["dataset"]), clip["clip_id"]) for _, _, clip in clips])
         if name is None:
             return (), [_entry(number, row, clip, UNLABELLED) for number, row, clip in clips]
-        labels = [(clip["dataset"], clip["label"]) for _, _, clip in clips]
-        groups = class_grouping(name).over(labels)
-        self.excluded = {
-            f"{dataset}/{label}": count
-            for dataset, counts in preview(groups, labels).left_out.items()
-            for label, count in counts.items()
-        }
+        found = sorted_clips(self._shards, name)
+        self.excluded, self.rare = found.excluded, found.rare
         entries = [
-            _entry(number, row, clip, groups.classes.index(word))
-            for number, row, clip in clips
-            if (word := groups.of(clip["dataset"], clip["label"])) is not None
+            _entry(number, row, clip, target)
+            for (number, row, clip), target in zip(clips, found.targets, strict=True)
+            if target is not None
         ]
-        _check_classes(entries, name, groups.classes, len(clips))
-        return groups.classes, entries
+        return found.classes, entries
 
     def _load(self) -> Clips:
         size = (len(self), self.size, self.size)
@@ -284,6 +308,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             with_action_units=tuple(known),
             classes=self.classes,
             units=self.units,
+            left_out={**self.excluded, **self.rare},
         )
 
     @property
@@ -322,63 +347,6 @@ def _strengths(shard: Shard, rows: Sequence[int]) -> tuple[Tensor, list[bool]]:
     known = found.isfinite().flatten(1).all(1)
     found[~known] = 0
     return found.clamp(-STRONGEST_CM, STRONGEST_CM), known.tolist()
-
-
-def seen_flow(
-    flow: Tensor,
-    region: Tensor,
-    places: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None,
-    size: int,
-    units: Units,
-) -> tuple[Tensor, Tensor, list[bool]]:
-    """Return flow and region as networks see them, and which clips were carried onto the canonical face.
-
-    Parameters
-    ----------
-    flow : (N, 2, 2, H, H) float32
-    region : (N, H, H) bool
-    places : sequence of (landmarks, transform), optional
-        Of each clip, as `canonical_flow` takes them; clips without landmarks stay on their own face, and so do all without places.
-    size : int
-    units : {"px", "minmax"}
-    """
-    moved, inside = resized(flow, region, size, units)
-    known = list(places or ())
-    carried = [can_be_carried(*own) for own in known] or [False] * len(flow)
-    scale = size / flow.shape[-1] if units == "px" else 1.0
-    for row in np.flatnonzero(carried):
-        landmarks, transform = known[row]
-        own, share = canonical_flow(flow[row].numpy(), region[row].numpy(), landmarks, transform, size)
-        moved[row], inside[row] = torch.from_numpy(own) * scale, torch.from_numpy(share >= 0.5)
-    return moved, inside, carried
-
-
-def resized(flow: Tensor, region: Tensor, size: int, units: Units) -> tuple[Tensor, Tensor]:
-    """Flow and region at another size.
-
-    Parameters
-    ----------
-    flow : (N, 2, 2, H, H) float
-        Area means where it shrinks, bilinear where it grows; vectors in pixels shrink or grow as much.
-    region : (N, H, H) bool
-        Where most of a new pixel's area, or of what it is interpolated from, lies inside.
-    size : int
-    units : {"px", "minmax"}
-
-    Returns
-    -------
-    tuple of Tensor
-    """
-    side = flow.shape[-1]
-    if side == size:
-        return flow, region
-    planes = torch.cat([flow.flatten(1, 2), region[:, None].to(flow.dtype)], 1)
-    if size < side:
-        planes = nnf.interpolate(planes, (size, size), mode="area")
-    else:
-        planes = nnf.interpolate(planes, (size, size), mode="bilinear", align_corners=False)
-    moved = planes[:, :4].reshape(-1, 2, 2, size, size)
-    return (moved * (size / side) if units == "px" else moved), planes[:, 4] >= 0.5
 
 
 def _open(path: Path) -> ShardFolder:
@@ -422,7 +390,7 @@ def _common_units(shards: Sequence[Shard]) -> Units:
     return cast(Units, next(iter(found)))
 
 
-def _entry(shard: int, row: int, clip: Mapping[str, str], target: int) -> _Entry:
+def _entry(shard: int, row: int, clip: Mapping[str, str], target: Target) -> _Entry:
     subject = f"{clip['dataset']}/{clip['subject']}"
     return _Entry(shard, row, clip["clip_id"], clip["dataset"], subject, clip["source_hash"], target)
 
@@ -433,18 +401,4 @@ def _refuse_repeated(names: Sequence[tuple[str, str]]) -> None:
     if twice:
         raise ConfigError(
             f"dataset: each clip must be there once; got {len(twice)} repeated, {twice[0][1]} first. Leave one of the folders out."
-        )
-
-
-def _check_classes(entries: Sequence[_Entry], name: str, classes: Sequence[str], clips: int) -> None:
-    if not entries:
-        raise ConfigError(
-            f"dataset: at least one clip must belong to a class of {name} ({', '.join(classes)}); got {clips} that it leaves out. "
-            "Choose another grouping."
-        )
-    present = {classes[entry.target] for entry in entries}
-    if len(present) == 1:
-        raise ConfigError(
-            f"dataset: clips must belong to two classes of {name} or more; got {len(entries)} of {present.pop()} alone. Add "
-            "folders, or choose another grouping."
         )

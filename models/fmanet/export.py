@@ -31,9 +31,10 @@ from flowkit.listing import listed
 from flowkit.storage import durable_files, hashed_json
 from flowkit.storage.schema import ACTION_UNITS
 from fmanet import checkpoint, run_folder
-from fmanet.building import seen_names
+from fmanet.building import answers_each, seen_names
 from fmanet.dataset import MAX_SIZE, MIN_SIZE
 from fmanet.errors import CheckpointRefused, ExportMismatch, FoldsMissing
+from fmanet.loss import LEAST, probabilities
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.transforms import flip
 
@@ -69,8 +70,8 @@ LAYOUT: Final = {
     "valid": "(batch, 2) bool: whether rise and fall hold motion",
     "region": "(batch, size, size) bool: inside the face, on the same grid",
     "action_units": "(batch, 2: apex, offset, action units) float32: strengths in cm, as shards have them (au_hint); 0: unknown",
-    "logits": "(batch, classes) float32; their softmax are the probabilities",
-    "probabilities": "(batch, classes) float32, in the order of `classes`",
+    "logits": "(batch, classes) float32; their softmax are the probabilities; of action units, their sigmoid",
+    "probabilities": "(batch, classes) float32, in the order of `classes`; those of action units are each by itself",
 }
 Arrays = tuple[Tensor, ...]
 
@@ -103,7 +104,7 @@ class Predictor(nn.Module):
     def forward(
         self, flow: Tensor, valid: Tensor, region: Tensor, action_units: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, 2, 2, H, W), (B, 2), (B, H, W), (B, 2, U) -> logits, and their softmax, (B, classes) each.
+        """(B, 2, 2, H, W), (B, 2), (B, H, W), (B, 2, U) -> logits, and what they mean, (B, classes) each.
 
         Action units are given to networks that see them, and to no other.
         """
@@ -115,8 +116,11 @@ class Predictor(nn.Module):
             both = self.network(*(torch.cat(pair) for pair in views)).unflatten(
                 0, (2, -1)
             )  # (2 B, classes) -> (2, B, classes)
+            if answers_each(self.network):
+                shares = both.sigmoid().mean(0)
+                return torch.logit(shares, LEAST), shares
             logits = both.log_softmax(-1).logsumexp(0) - math.log(2)  # the mean of probabilities, as a logarithm
-        return logits, logits.softmax(1)
+        return logits, probabilities(logits, each=answers_each(self.network))
 
 
 def export_onnx(

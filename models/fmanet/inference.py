@@ -20,6 +20,7 @@ from fmanet.flow_origin import refuse_unknown
 from fmanet.pretrained.model_folder import Model, read_model, refuse_unfit
 from fmanet.pretrained.trust import real_trust, share_right, synthetic_trust, with_temperature
 from fmanet.results import require_records
+from fmanet.scoring.prediction_table import answer
 from fmanet.settings import Face, TrainSettings
 from fmanet.training import predict
 
@@ -156,7 +157,7 @@ def _write(
     more = columns or {}
     rows = (
         [
-            *(clips.clip_id[n], clips.subject[n], clips.dataset[n], classes[int(own.argmax())]),
+            *(clips.clip_id[n], clips.subject[n], clips.dataset[n], answer(own.tolist(), classes)),
             *own.tolist(),
             *(values[n] for values in more.values()),
         ]

@@ -231,9 +231,7 @@ def _refuse_blind(clips: Clips, folds: list[Fold], inputs: str) -> None:
 
 
 def _refuse_unscorable(clips: Clips, folds: list[Fold]) -> None:
-    tested = {int(clips.target[row]) for fold in folds for row in fold.test}
-    absent = [name for number, name in enumerate(clips.classes) if number not in tested]
-    if absent:
+    if absent := clips.lacking([row for fold in folds for row in fold.test]):
         raise TrainingImpossible(
             f"folds: held-out clips must have each class, or UF1 and UAR mean nothing; got none of {', '.join(absent)}. Hold out "
             "more subjects, or choose other --classes."

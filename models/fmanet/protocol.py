@@ -226,13 +226,13 @@ def inner_split(train: Clips, share: float, seed: int) -> tuple[Clips, Clips]:
     ConfigError, LeakError
     """
     subjects = _subjects(train)
-    classes = set(train.target.tolist())
+    wanted = set(train.classes) - set(train.lacking())
     for attempt in range(INNER_ATTEMPTS):
         fold = _fold(train, "inner", _share_of(subjects, share, f"{seed}/{attempt}"))
-        if _present(train, fold.train) == _present(train, fold.test) == classes:
+        if not wanted & {*train.lacking(fold.train), *train.lacking(fold.test)}:
             return split(train, fold)
     raise TrainingImpossible(
-        f"inner split: a share of {share:g} of {len(subjects)} subjects must leave each of {len(classes)} classes on both sides; "
+        f"inner split: a share of {share:g} of {len(subjects)} subjects must leave each of {len(wanted)} classes on both sides; "
         f"got no such choice in {INNER_ATTEMPTS}. Give clips of more subjects, or change the share."
     )
 
@@ -357,27 +357,19 @@ def _check_sources(clips: Clips, fold: Fold) -> None:
 
 
 def _check_classes(clips: Clips, fold: Fold) -> None:
-    present = _present(clips, fold.train)
-    missing = [name for number, name in enumerate(clips.classes) if number not in present]
-    if missing:
+    if missing := clips.lacking(fold.train):
         raise TrainingImpossible(
             f"fold {fold.name}: each class must have a clip to train on; got none of {listed(missing)} without "
             f"{listed(sorted(fold.held_out))}. Choose a grouping of labels without it, or hold out fewer subjects."
         )
-    if len(present) < 2:
+    if len(clips.classes) < 2:
         raise TrainingImpossible(
             f"fold {fold.name}: two classes or more must be trained on; got {listed(clips.classes)}. Choose other labels."
         )
 
 
-def _present(clips: Clips, rows: Sequence[int]) -> set[int]:
-    targets = clips.target.tolist()
-    return {int(targets[row]) for row in rows}
-
-
 def _key(clips: Clips, row: int) -> tuple[str, str, str]:
-    truth = clips.classes[int(clips.target[row])]
-    return clips.dataset[row] + "/" + clips.clip_id[row], clips.subject[row], truth
+    return clips.dataset[row] + "/" + clips.clip_id[row], clips.subject[row], clips.truth(row)
 
 
 def _fold_problems(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import ConfigError, ShardCorrupt
+from flowkit.labels.action_units import are_action_units
 from flowkit.listing import listed
 from flowkit.storage import durable_files, hashed_json
 from fmanet import run_folder
@@ -19,7 +20,7 @@ from fmanet.errors import FoldsMissing, IntervalUndefined
 from fmanet.plan import Member, Plan, member_keys
 from fmanet.scoring.intervals import Intervals, subject_interval
 from fmanet.scoring.metrics import METRICS, Scores, by_seed, by_subject, score_rows, seed_average, spread
-from fmanet.scoring.prediction_table import Prediction, parse_table, write_table
+from fmanet.scoring.prediction_table import Prediction, answer, parse_table, write_table
 
 SCORE_COLUMNS = ("of", "clips", "UF1", "UAR", "ACC")
 CLASS_COLUMNS = ("class", "clips", "F1", "recall", "precision", "predicted as")
@@ -157,16 +158,19 @@ def score_table(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def class_table(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Classes as a table for people; the last column is the row of the confusion matrix."""
+    """Classes as a table for people; the last column is the row of the confusion matrix, of action units that of who shows it."""
     found = scores["seed_average"]
+    said, lines = found["classes"], found["matrix"]
+    if are_action_units(said):
+        said, lines = ("not shown", "shown"), [line[1] for line in lines]
     return [
         (
             name,
             str(one["support"]),
             *(_number(one[metric]) for metric in ("f1", "recall", "precision")),
-            ", ".join(f"{other} {count}" for other, count in zip(found["classes"], line, strict=True)),
+            ", ".join(f"{other} {count}" for other, count in zip(said, line, strict=True)),
         )
-        for (name, one), line in zip(found["per_class"].items(), found["matrix"], strict=True)
+        for (name, one), line in zip(found["per_class"].items(), lines, strict=True)
     ]
 
 
@@ -197,7 +201,9 @@ def _scored(rows: Rows, classes: tuple[str, ...]) -> dict[str, Any]:
         "seed_average": pooled.to_dict(),
         "interval": _interval(averaged, pooled),
         "datasets": datasets,
-        "subjects": {one.subject: {"clips": one.predictions, "correct": one.correct} for one in by_subject(averaged)},
+        "subjects": {
+            one.subject: {"clips": one.predictions, "correct": one.correct} for one in by_subject(averaged, classes)
+        },
     }
 
 
@@ -223,14 +229,13 @@ def _best_epoch(text: str, rows: Sequence[Prediction], classes: Sequence[str]) -
     epochs: dict[int, Rows] = {}
     for epoch, clip_id, _, dataset, *shares in lines:
         values = tuple(map(float, shares))
-        said = classes[values.index(max(values))]
-        row = replace(by_clip[dataset, clip_id], prediction=said, probabilities=values)
+        row = replace(by_clip[dataset, clip_id], prediction=answer(values, classes), probabilities=values)
         epochs.setdefault(int(epoch), []).append(row)
     return max(epochs.values(), key=lambda own: sum(row.truth == row.prediction for row in own))
 
 
 def _cells(scores: Mapping[str, Any], interval: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    cells = [str(sum(map(sum, scores["matrix"])))]
+    cells = [str(scores["clips"])]
     for metric in METRICS:
         bounds = "" if interval is None else f" [{interval[metric]['low']:.4f}, {interval[metric]['high']:.4f}]"
         cells.append(_number(scores[metric]) + bounds)

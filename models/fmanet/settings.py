@@ -64,6 +64,8 @@ class NetworkConfig(Settings):
         `power`.
     classes : int
         How many are told apart: those of the clips.
+    multi_label : bool
+        Each class is answered yes or no by itself, as action units are: as the clips have them.
     inputs : {"both", "rise", "fall", "cof", "mmcof"}
         What the network sees. "rise", "fall": the other phase is not looked at.
         "cof", "mmcof": the combined map as a picture, for "cnn" only. "shallow" takes one phase.
@@ -111,6 +113,7 @@ class NetworkConfig(Settings):
 
     network: str = field(default="fmanet", metadata={CHOICES: network_names, ALSO: is_pinned_network})
     classes: int = 3
+    multi_label: bool = False
     inputs: Inputs = "both"
     modulation: bool = False
     fusion: bool = True

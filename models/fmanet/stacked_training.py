@@ -154,6 +154,6 @@ def _loss_of_one(model: nn.Module, settings: TrainSettings) -> Callable[..., tup
         with precision(settings):
             logits = functional_call(skeleton, (parameters, buffers), seen_by(skeleton, batch)).float()
         loss = classification_loss(logits, batch.target, weights, batch.present, settings.loss, settings.gamma)
-        return loss, (right(logits, batch.target) * batch.present).sum()
+        return loss, (right(logits, batch.target, each=weights.ndim == 2) * batch.present).sum()
 
     return loss_of

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from fmanet.batches import derived_seed, epoch_batches
-from fmanet.building import State, build_network, seen_by
+from fmanet.building import State, answers_each, build_network, seen_by
 from fmanet.dataset import Clips
 from fmanet.errors import TrainingDiverged, TrainingImpossible
-from fmanet.loss import class_weights, classification_loss, right
+from fmanet.loss import class_shares, class_weights, classification_loss, logits_of, probabilities, right
 from fmanet.pretrained.start import begin_from
 from fmanet.protocol import inner_split
 from fmanet.settings import NetworkConfig, TrainSettings
@@ -110,6 +110,8 @@ def train(
 def predict(model: nn.Module, clips: Clips, settings: TrainSettings) -> npt.NDArray[np.float64]:
     """Return class probabilities of clips; their targets are never looked at.
 
+    A network that was made for action units (`NetworkConfig.multi_label`) gives one for each unit by itself.
+
     Parameters
     ----------
     model : nn.Module
@@ -120,7 +122,7 @@ def predict(model: nn.Module, clips: Clips, settings: TrainSettings) -> npt.NDAr
     Returns
     -------
     (N, C) float64
-        Rows that sum to 1.
+        Rows that sum to 1, those of action units excepted.
 
     Raises
     ------
@@ -135,7 +137,8 @@ def predict(model: nn.Module, clips: Clips, settings: TrainSettings) -> npt.NDAr
             rows = slice(begin, begin + PREDICTED_TOGETHER)
             seen = tuple(one[rows].to(device) for one in seen_by(model, clips))
             views = [seen, flip(*seen)] if settings.flip_test else [seen]
-            parts.append(torch.stack([model(*view).double().softmax(1) for view in views]).mean(0).cpu())
+            answers = [probabilities(model(*view).double(), answers_each(model)) for view in views]
+            parts.append(torch.stack(answers).mean(0).cpu())
     found: npt.NDArray[np.float64] = torch.cat(parts).numpy()
     if not np.isfinite(found).all():
         raise TrainingDiverged("predict: probabilities must be finite; got NaN. Train with a smaller train.rate.")
@@ -153,9 +156,7 @@ def check_trainable(clips: Clips, network: NetworkConfig) -> None:
         raise TrainingImpossible(
             f"train: network.classes must be {len(clips.classes)}, as the clips have; got {network.classes}. Correct it."
         )
-    counts = torch.bincount(clips.target.cpu(), minlength=len(clips.classes)).tolist()
-    missing = [name for name, count in zip(clips.classes, counts, strict=True) if not count]
-    if missing:
+    if missing := clips.lacking():
         raise TrainingImpossible(
             f"train: every class must have a training clip; got none of {', '.join(missing)} among {len(clips)} clips of "
             f"{len(set(clips.subject))} subjects. Hold out fewer subjects, or choose "
@@ -333,7 +334,7 @@ def _epochs(
             loss = classification_loss(logits, batch.target, weights, batch.present, settings.loss, settings.gamma)
             optimizer.step(loss, rate)
             losses.append(loss.item())
-            correct += int(right(logits, batch.target).sum())
+            correct += int(right(logits, batch.target, each=clips.multi_label).sum())
         mean = checked_loss(float(np.mean(losses)), epoch + 1, rate)
         yield LogRow(stage, epoch + 1, rate, mean, correct / len(clips))
 
@@ -357,8 +358,9 @@ def _select_epochs(
 
 
 def _validation_loss(model: nn.Module, clips: Clips, weights: Tensor, settings: TrainSettings) -> float:
-    probabilities = torch.from_numpy(predict(model, clips, settings)).float()
-    target = torch.nn.functional.one_hot(clips.target.cpu(), len(clips.classes)).float()
+    found = torch.from_numpy(predict(model, clips, settings)).float()
+    target = class_shares(clips.target.cpu(), len(clips.classes))
     present = torch.ones(len(clips))
-    logits = probabilities.clamp_min(1e-12).log()  # log-probabilities are logits of themselves
-    return classification_loss(logits, target, weights.cpu(), present, settings.loss, settings.gamma).item()
+    return classification_loss(
+        logits_of(found, each=clips.multi_label), target, weights.cpu(), present, settings.loss, settings.gamma
+    ).item()

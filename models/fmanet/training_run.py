@@ -49,7 +49,7 @@ from fmanet.reports.final_card import write_card
 from fmanet.results import write_results
 from fmanet.run_options import RunOptions
 from fmanet.settings import NetworkConfig, RunSettings
-from fmanet.training import predict
+from fmanet.training import is_closed_form, predict
 
 VERSIONED = ("torch", "safetensors", "numpy", "h5py")
 """What decides the last bits of a network."""
@@ -169,9 +169,8 @@ def preview(source: ClipSource, out: Path, settings: RunSettings, options: RunOp
         "out": str(out),
         "clips": len(training.clips),
         "subjects": len(set(training.clips.subject)),
-        "classes": {
-            name: int((training.clips.target == number).sum()) for number, name in enumerate(training.clips.classes)
-        },
+        "classes": training.clips.class_counts(),
+        "left_out": training.clips.left_out,
         "folds": len(training.plan.folds),
         "networks": len(training.keys),
         "pending": sum(len(training.plan.groups[group]) for group in pending),
@@ -211,6 +210,11 @@ class _Training:
         if own:
             probe(settings.network, self.clips)
         sample = build_network(settings.network, 0)
+        if self.clips.multi_label and is_closed_form(sample):
+            raise ConfigError(
+                "train: network must be trained in epochs where the targets are action units; got "
+                f"{settings.network.network}, which tells classes apart. Choose another network."
+            )
         self.parameters = parameter_count(sample)
         if not own:  # raises here, not in a worker, if the clips do not fit the network
             predict(sample, self.clips.select([0]), replace(settings.train, device="cpu", mixed_precision=False))
@@ -250,6 +254,9 @@ class _Training:
         self._store_facts()
         freeze(self.out, self.plan)
         self.fresh = False
+        if left_out := self.clips.left_out:
+            named = ", ".join(f"{name} {count}" for name, count in left_out.items())
+            self.reporter.note(f"Left out by {self.settings.classes}: {named}.")
         for path in run_folder.quarantine_invalid(self.out, self.plan, self.keys):
             self.reporter.note(
                 f"{path}: a damaged record, or one whose files are damaged, was moved here; it is trained again."
@@ -418,7 +425,12 @@ def _network_for(clips: Clips, network: NetworkConfig) -> NetworkConfig:
             f"train: a clip must have strengths of action units for network action-units; got none in {len(clips)} clips. "
             "Extract them with align.stabilise=head, or choose another network."
         )
-    return replace(network, classes=len(clips.classes), action_units=network.action_units and known)
+    return replace(
+        network,
+        classes=len(clips.classes),
+        multi_label=clips.multi_label,
+        action_units=network.action_units and known,
+    )
 
 
 def _folder_fingerprint(path: Path) -> str:

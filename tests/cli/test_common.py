@@ -354,4 +354,4 @@ def test_values_are_completed(program: str, words: list[str], begun: str, offers
 
 def test_the_settings_of_a_program_are_json_for_programs() -> None:
     rows = json.loads(run("fmanet", "settings", "--json").stdout)
-    assert {row["name"] for row in rows if row["left_out"]} == {"network.classes", "classes"}
+    assert {row["name"] for row in rows if row["left_out"]} == {"network.classes", "network.multi_label", "classes"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,10 +91,12 @@ def made_shards(
     stabilise: Literal["head", "similarity", "affine", "register", "none"] = "similarity",
     landmarks: Mapping[int, npt.NDArray[np.float32]] | None = None,
     hints: Mapping[int, npt.NDArray[np.float64]] | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> Path:
     """A folder as `flowkit extract` leaves it, with one shard.
 
-    Clips that `landmarks` names by number have some, and those that `hints` names have these strengths of action units.
+    Clips that `landmarks` names by number have some, and those that `hints` names have these strengths of action units. Clips of
+    labels that `units` names have this text in their manifest's column `action_units`.
     """
     config = ExtractConfig(
         align=AlignConfig(method=method, size=size, stabilise=stabilise), shard=ShardConfig(clips=4096), backend="cpu"
@@ -113,6 +116,9 @@ def made_shards(
     for name, given in (("landmarks", landmarks), ("au_hint", hints)):
         for number, values in (given or {}).items():
             samples[number] = {**samples[number], name: values}
+    for sample in samples:
+        if sample["label"] in (units or {}):
+            sample["extra"] = json.dumps({"action_units": (units or {})[sample["label"]]})
     names = ("clip_id", "dataset", "subject", "label", "source_hash", "qc")
     content = {
         "key": "made by hand",
@@ -137,9 +143,7 @@ def made_checkpoint(folder: Path, state: Mapping[str, Any], content: Mapping[str
     return path
 
 
-def _sample(
-    dataset: str, name: str, subject: str, label: str, number: int, size: int, noise: float
-) -> Mapping[str, Any]:
+def _sample(dataset: str, name: str, subject: str, label: str, number: int, size: int, noise: float) -> dict[str, Any]:
     identity = np.eye(2, 3)
     return {
         "flow": motion(label if label in LABELS else LABELS[0], number, size, noise).astype(np.float16),

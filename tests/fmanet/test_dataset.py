@@ -24,8 +24,9 @@ from flowkit.interop.stst_layout import SIDE
 from flowkit.storage import hashed_json
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import NEWER_SETTINGS
-from fmanet.dataset import STRONGEST_CM, Clips, ShardDataset, resized
+from fmanet.dataset import STRONGEST_CM, Clips, ShardDataset
 from fmanet.flow_origin import alignments, refuse_mixed
+from fmanet.seen_flow import resized
 from shard_builder import build_folder, true_flow
 
 PAIR = ("casme2", "samm")

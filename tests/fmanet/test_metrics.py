@@ -124,7 +124,7 @@ def test_seeds_are_scored_one_by_one_and_never_pooled() -> None:
 
 def test_subjects_are_counted_over_all_seeds() -> None:
     rows = rows_of("abc", "abc", subjects=2) + rows_of("abc", "abb", subjects=2, seed=1)
-    assert [(s.subject, s.predictions, s.correct, s.acc) for s in by_subject(rows)] == [
+    assert [(s.subject, s.predictions, s.correct, s.acc) for s in by_subject(rows, ABC)] == [
         ("lab/s0", 4, 3, 0.75),
         ("lab/s1", 2, 2, 1.0),
     ]

@@ -49,8 +49,9 @@ def rows(subjects: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, 
 
 def casme2(root: Path) -> None:
     labels = ("happiness", "surprise", "disgust", "repression", "others")
+    units = {"happiness": "6+12", "disgust": "4+9", "others": "4+R12"}
     lines = [
-        (subject, f"EP{number:02d}_01f", None, 46, 50, 54, None, "12", label)
+        (subject, f"EP{number:02d}_01f", None, 46, 50, 54, None, units.get(label, "14"), label)
         for subject, label, number in rows(("01", "02", "03"), labels)
     ]
     made_up.casme2(root, "CASME2_RAW_selected", rows=lines)
@@ -138,11 +139,11 @@ def commands(recipe: str, data: Path) -> Iterator[list[str]]:
         yield [*words, *SMALLER.get(words[1], ())]
 
 
-def test_there_is_a_recipe_for_each_protocol_that_papers_report() -> None:
-    assert len(RECIPES) == 5
-    assert TEXT.count("```sh") == 5
+def test_there_is_a_recipe_for_each_protocol_that_papers_report_and_for_units() -> None:
+    assert len(RECIPES) == 6
+    assert TEXT.count("```sh") == 6
     classes = set(re.findall(r"--classes (\S+)", "".join(RECIPES.values())))
-    assert classes == {"casme2-5", "samm-5", "3-class", "mmew-4", "mmew-6"}
+    assert classes == {"casme2-5", "samm-5", "3-class", "mmew-4", "mmew-6", "action-units"}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,9 @@ def test_a_recipe_leads_from_the_folder_to_the_table(
         assert ("the composite must have 145 clips; got 12" in done.stderr) == incomplete
     assert done is not None
     assert "average over seeds" in done.stdout
+    for run in tmp_path.glob("*-units"):
+        scores = json.loads((run / "scores.json").read_text())
+        assert (scores["classes"], scores["clips"]) == (["AU4", "AU12", "AU14"], 15)
     for run in tmp_path.glob("*-run*"):
         scores = json.loads((run / "scores.json").read_text())
         assert scores["clips"] == sum(map(sum, scores["seed_average"]["matrix"]))

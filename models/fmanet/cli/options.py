@@ -10,6 +10,7 @@ import click
 
 from flowkit.cli.common import FOLDER, setting_options, with_options
 from flowkit.errors import ConfigError
+from flowkit.labels.action_units import ACTION_UNIT_TARGETS
 from flowkit.labels.groupings import default_grouping, grouping
 from fmanet.networks import INPUTS, network_names
 from fmanet.run_options import RunOptions
@@ -50,7 +51,9 @@ NETWORK_SETTINGS = [
 ]
 TRAIN_SETTINGS = [
     click.option(
-        "--classes", help="Grouping of labels into classes.  [default: 3-class, or raw where that does not fit]"
+        "--classes",
+        help="Grouping of labels into classes; or action-units: those that the manifest names, several a clip.  [default: "
+        "3-class, or raw where that does not fit]",
     ),
     click.option(
         "--protocol",
@@ -138,8 +141,8 @@ def folder_options(what: str, *more: Callable[[Any], Any]) -> Callable[[Any], An
     return with_options([out, MIXED_ALIGNMENT, OVERWRITE, *more], "What is read and written")
 
 
-NETWORK_CLASSES = "network.classes"
-"""The one setting that nobody may set."""
+FROM_CLIPS = ("network.classes", "network.multi_label")
+"""Settings that nobody may set: the clips say them."""
 
 
 def run_options(given: dict[str, Any]) -> RunOptions:
@@ -163,10 +166,11 @@ def settings_for(
 
     values = load_values(given.pop("config_file"), given.pop("assignments"), **given)
     network = values.get("network")
-    if isinstance(network, Mapping) and "classes" in network:
-        raise ConfigError(
-            f"settings: {NETWORK_CLASSES} must be left out; got {network['classes']}. It is what --classes has; remove it."
-        )
+    for name in FROM_CLIPS:
+        if isinstance(network, Mapping) and (own := name.partition(".")[2]) in network:
+            raise ConfigError(
+                f"settings: {name} must be left out; got {network[own]}. It is what --classes has; remove it."
+            )
     RunSettings.from_dict(_without_start(values))  # what is wrong with them comes before what is wrong with the shards
     check_shards(shards)
     values = _started(values, shards, pretrained, mixed_alignment)
@@ -174,7 +178,8 @@ def settings_for(
         names = {clip["dataset"] for path in shards for clip in ShardFolder.open(path).each_clip()}
         values["classes"] = default_grouping(names)
     settings = RunSettings.from_dict(values)
-    grouping(settings.classes)
+    if settings.classes != ACTION_UNIT_TARGETS:
+        grouping(settings.classes)
     return settings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowkit.cli.common import FOLDER, command, show_rows, show_settings
-from fmanet.cli.options import AS_JSON, FILE, NETWORK_CLASSES, OWN_NETWORK, settings_of
+from fmanet.cli.options import AS_JSON, FILE, FROM_CLIPS, OWN_NETWORK, settings_of
 from fmanet.cli.printing import show, show_scores
 from fmanet.settings import RunSettings
 
@@ -112,7 +112,7 @@ def settings_command(out: Path | None, run: Path | None, overwrite: bool, as_jso
     title = [
         "Settings of fmanet train: what decides the results of a run. fmanet train ... --config FILE takes this file."
     ]
-    left_out = {NETWORK_CLASSES: "the clips say it."}
+    left_out = dict.fromkeys(FROM_CLIPS, "the clips say it.")
     if run is None:
         shown, left_out["classes"] = RunSettings(), "without it, 3-class is taken where it fits, raw elsewhere."
     else:

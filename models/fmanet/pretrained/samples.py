@@ -13,7 +13,8 @@ import torch
 from flowkit.errors import ConfigError
 from flowkit.storage.sample_reader import SampleFile, each_sample_file
 from flowkit.storage.schema import ACTION_UNITS
-from fmanet.dataset import Clips, seen_flow
+from fmanet.dataset import Clips
+from fmanet.seen_flow import seen_flow
 
 DATASET: Final = "synth"
 TENSORS: Final = ("flow", "valid", "region", "action_units", "target")

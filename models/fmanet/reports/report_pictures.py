@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from flowkit.labels.action_units import are_action_units
 from flowkit.reports.html import Html, element
 from flowkit.reports.parts import SCALE_SHARE, WHEEL_SIDE_PX, figure, image, rounded_up
 from flowkit.reports.pictures import RGB, colour_wheel, flow_picture, mmcof_picture, mmcof_wheel
@@ -129,14 +130,14 @@ def _legend(config: NetworkConfig, has_maps: bool, scales: _Scales, units: str) 
 def _clip(example: Example, config: NetworkConfig, scales: _Scales) -> Html:
     row = example.row
     right = row.prediction == row.truth
-    sure = max(row.probabilities)
+    sure = "" if are_action_units(example.clip.classes) else f" ({max(row.probabilities):.2f})"
     mark = element("strong", "right" if right else "wrong", class_="" if right else "note")
     panels = _panels(example, config, scales)
     look = "grid-auto-flow:row;grid-template-columns:repeat(3,minmax(0,1fr));gap:8px;image-rendering:pixelated"
     return element(
         "article",
         element("h3", row.clip_id),
-        element("p", mark, f": said {row.prediction} ({sure:.2f}), is {row.truth} · {row.subject}"),
+        element("p", mark, f": said {row.prediction}{sure}, is {row.truth} · {row.subject}"),
         element("div", *(figure(image(p, name), name) for name, p in panels.items()), class_="panels", style=look),
         class_="clip",
     )

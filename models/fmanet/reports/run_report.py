@@ -20,6 +20,7 @@ import torch
 
 from flowkit import __version__
 from flowkit.errors import FlowkitError
+from flowkit.labels.action_units import are_action_units
 from flowkit.reports.html import Html, document, element, facts, table
 from flowkit.reports.parts import card, dotted, long_table, settings_tables
 from flowkit.storage import durable_files
@@ -40,7 +41,7 @@ from fmanet.results import (
     score_table,
     write_results,
 )
-from fmanet.scoring.metrics import METRICS, seed_average
+from fmanet.scoring.metrics import METRICS, mistakes, seed_average
 from fmanet.scoring.prediction_table import Prediction
 from fmanet.settings import RunSettings
 from fmanet.training import pinned, predict
@@ -66,6 +67,14 @@ HONEST: Final = (
     "clips. Predictions of all folds are pooled and scored once.",
     "What this page cannot show is how the settings were come by: whoever tried several on these same subjects and kept the best "
     "reads scores that are too good.",
+)
+OF_CLASSES: Final = (
+    "A row is a true class: how many of its clips were said to be of each class, and which share of them."
+)
+OF_EACH: Final = (
+    "Each action unit is a question by itself. A row: how many of the clips that show it were said to, how many of the others, and "
+    "which share of them. UF1 is the mean of F1 over units, UAR that of the recalls of both answers, ACC the share of answers that "
+    "are right."
 )
 MINMAX: Final = (
     "The flow of these shards was scaled image by image (units: minmax). Zero, magnitude and the direction of the fall are "
@@ -146,8 +155,9 @@ def _log(out: Path, plan: Plan, member: Member, record: Mapping[str, Any]) -> It
 def _chosen(rows: Sequence[Prediction], classes: Sequence[str], wanted: int) -> list[Prediction]:
     """At most `wanted` clips by class, right and wrong in turn: drawn by a hash of their names, by nothing that could flatter."""
     groups: dict[tuple[int, bool], list[Prediction]] = defaultdict(list)
+    words = sorted({row.truth for row in rows}) if are_action_units(classes) else classes
     for row in sorted(rows, key=_drawn):
-        groups[classes.index(row.truth), row.prediction != row.truth].append(row)
+        groups[words.index(row.truth), row.prediction != row.truth].append(row)
     turns = sorted((turn, key) for key, group in groups.items() for turn in range(len(group)))[:wanted]
     return [groups[key][turn] for turn, key in sorted(turns, key=lambda one: (one[1][0], one[0], one[1][1]))]
 
@@ -271,9 +281,8 @@ def _scores(contents: _Contents) -> Iterator[Html]:
 
 def _classes(contents: _Contents) -> Iterator[Html]:
     yield element("h2", "Classes and confusion")
-    yield element(
-        "p", "A row is a true class: how many of its clips were said to be of each class, and which share of them."
-    )
+    each = are_action_units(contents.scores["classes"])
+    yield element("p", OF_EACH if each else OF_CLASSES)
     parts = {"All clips": contents.scores}
     if len(contents.scores["datasets"]) > 1:
         parts |= contents.scores["datasets"]
@@ -286,6 +295,12 @@ def _classes(contents: _Contents) -> Iterator[Html]:
 def _confusion(scores: Mapping[str, Any]) -> Html:
     names = scores["classes"]
     lines = zip(names, scores["matrix"], strict=True)
+    if are_action_units(names):
+        cells = [
+            (name, *(_cell(count, sum(line)) for line in reversed(own) for count in reversed(line)))
+            for name, own in lines
+        ]
+        return table(("unit", "shown, seen", "shown, missed", "not shown, but said", "not shown, not said"), cells)
     return table(
         ("true", *(f"said {name}" for name in names)),
         [(name, *(_cell(count, sum(line)) for count in line)) for name, line in lines],
@@ -310,17 +325,18 @@ def _protocol(contents: _Contents) -> Iterator[Html]:
 def _subjects(contents: _Contents) -> Iterator[Html]:
     yield element("h2", "Subjects, most errors first")
     clips, wrong = Counter[str](), defaultdict[str, Counter[str]](Counter)
+    classes = contents.scores["classes"]
+    answers = len(classes) if are_action_units(classes) else 1  # a clip
     for row in contents.averaged:
         clips[row.subject] += 1
-        if row.prediction != row.truth:
-            wrong[row.subject][f"{row.truth} as {row.prediction}"] += 1
+        wrong[row.subject].update(mistakes(row, classes))
     ranked = sorted(clips, key=lambda name: (-wrong[name].total(), -wrong[name].total() / clips[name], name))
     rows = [
         (
             name,
             clips[name],
             (errors := wrong[name].total()),
-            f"{1 - errors / clips[name]:.0%}",
+            f"{1 - errors / clips[name] / answers:.0%}",
             element("span", _mistakes(wrong[name]), style="display:inline-block;min-width:14rem"),
         )
         for name in ranked

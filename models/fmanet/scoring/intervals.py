@@ -15,7 +15,7 @@ import numpy as np
 from flowkit.errors import ConfigError
 from flowkit.listing import listed
 from fmanet.errors import IntervalUndefined
-from fmanet.scoring.metrics import METRICS, Floats, Ints, Metric, by_clip, class_numbers, rates, score
+from fmanet.scoring.metrics import METRICS, Floats, Ints, Metric, by_clip, cells, matrix_shape, rates, score
 from fmanet.scoring.prediction_table import Prediction
 
 DRAWS_TOGETHER: Final = 500
@@ -191,21 +191,20 @@ def paired_difference(
 
 
 def _mean_scores(matrices: Ints) -> Floats:
-    """(3,): scores of (K seeds, C, C) matrices, averaged over the seeds."""
-    return np.asarray(rates(matrices).mean(axis=0))
+    """(3,): scores of (K seeds, C, C) matrices, of action units (K, C, 2, 2), averaged over the seeds."""
+    return np.asarray(rates(matrices, each=matrices.ndim == 4).mean(axis=0))
 
 
 def _subject_matrices(rows: Sequence[Prediction], subjects: Sequence[str], classes: Sequence[str]) -> Ints:
-    """(K seeds, S subjects, C, C) confusion matrices."""
+    """(K seeds, S subjects, C, C) confusion matrices; of action units (K, S, C, 2, 2)."""
     seeds = sorted({row.seed for row in rows})
     place = {name: number for number, name in enumerate(subjects)}
     layer = {value: number for number, value in enumerate(seeds)}
-    matrices = np.zeros((len(seeds), len(subjects), len(classes), len(classes)), np.int64)
-    truth = class_numbers([row.truth for row in rows], classes, "truth")
-    prediction = class_numbers([row.prediction for row in rows], classes, "prediction")
+    matrices = np.zeros((len(seeds), len(subjects), *matrix_shape(classes)), np.int64)
     layers = np.array([layer[row.seed] for row in rows])
     places = np.array([place[row.subject] for row in rows])
-    np.add.at(matrices, (layers, places, truth, prediction), 1)
+    truth, prediction = [row.truth for row in rows], [row.prediction for row in rows]
+    np.add.at(matrices, cells(truth, prediction, classes, layers, places), 1)
     return matrices
 
 
@@ -217,10 +216,11 @@ def _weights(subjects: int, draws: int, seed: int) -> Floats:
 
 def _drawn(matrices: Ints, weights: Floats) -> Floats:
     """(draws, 3): scores of each draw, averaged over the seeds."""
-    seeds, subjects, classes, _ = matrices.shape
-    flat = matrices.transpose(1, 0, 2, 3).reshape(subjects, -1).astype(np.float64)
+    seeds, subjects, *own = matrices.shape
+    flat = matrices.swapaxes(0, 1).reshape(subjects, -1).astype(np.float64)
+    each = len(own) == 3
     parts = [
-        rates((weights[start : start + DRAWS_TOGETHER] @ flat).reshape(-1, seeds, classes, classes)).mean(axis=1)
+        rates((weights[start : start + DRAWS_TOGETHER] @ flat).reshape(-1, seeds, *own), each=each).mean(axis=1)
         for start in range(0, len(weights), DRAWS_TOGETHER)
     ]
     return np.concatenate(parts)

@@ -4,6 +4,10 @@
 
 (MEGC2019.) A class absent from the truth is never dropped from a mean: it raises, or, where a table of a part is asked for,
 leaves UF1 and UAR undefined (NaN) and is named.
+
+Where the classes are action units, each is a question with a matrix of its own, [shown, said]: F1_u as above with "shown" as the
+class, UF1 its mean over units, UAR the mean over units of (recall of shown + recall of not shown) / 2, ACC the share of all answers
+that is right. A unit that all clips show, or none, counts as absent.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ConfigError
+from flowkit.labels.action_units import are_action_units, shown_in
 from flowkit.listing import listed
-from fmanet.scoring.prediction_table import SEED_AVERAGE, Prediction
+from fmanet.scoring.prediction_table import SEED_AVERAGE, Prediction, answer
 
 __all__ = [
     "ClassScore",
@@ -43,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class: recall and F1 are NaN where the truth has none of it, precision where nothing was predicted as it."""
+    """One class, or action unit: recall and F1 are NaN where the truth has none of it, precision where nothing was said so."""
 
     name: str
     f1: float
@@ -60,7 +65,7 @@ class Scores:
     ----------
     classes : tuple of str
     matrix : (C, C) int64
-        Clips by [truth, prediction].
+        Clips by [truth, prediction]; of action units (C, 2, 2), by [unit, shown, said].
     uf1, uar, acc : float
         From 0 to 1; uf1 and uar are NaN, for undefined, where a class is absent.
     per_class : tuple of ClassScore
@@ -79,7 +84,7 @@ class Scores:
     @property
     def clips(self) -> int:
         """Number of predictions."""
-        return int(self.matrix.sum())
+        return int(self.matrix[0].sum() if self.matrix.ndim == 3 else self.matrix.sum())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None where a score is undefined."""
@@ -94,6 +99,7 @@ class Scores:
         }
         return {
             "classes": list(self.classes),
+            "clips": self.clips,
             "matrix": self.matrix.tolist(),
             **{name: _defined(getattr(self, name)) for name in METRICS},
             "per_class": per_class,
@@ -103,11 +109,11 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class SubjectScore:
-    """One held-out subject, all seeds together."""
+    """One held-out subject, all seeds together; of action units, a clip counts as the share of its answers that is right."""
 
     subject: str
     predictions: int
-    correct: int
+    correct: float
 
     @property
     def acc(self) -> float:
@@ -137,7 +143,7 @@ def score(
     Parameters
     ----------
     truth, prediction : sequence of str or int
-        Of the same length: classes by name, or by number.
+        Of the same length: classes by name, or by number; of action units, those that are shown, as "AU4+AU7" or "none".
     classes : sequence of str
         All classes, whether they occur or not.
     absent : {"raise", "report"}
@@ -164,8 +170,8 @@ def score(
         )
     if len(set(classes)) < max(2, len(classes)):
         raise ConfigError(f"score: classes must be two or more different names; got {list(classes)}. Correct them.")
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(matrix, (class_numbers(truth, classes, "truth"), class_numbers(prediction, classes, "prediction")), 1)
+    matrix = np.zeros(matrix_shape(classes), np.int64)
+    np.add.at(matrix, cells(truth, prediction, classes), 1)
     return _scores(matrix, tuple(classes), absent)
 
 
@@ -225,12 +231,21 @@ def by_seed(
     return {seed: score_rows(parts[seed], classes, absent=absent) for seed in sorted(parts)}
 
 
-def by_subject(rows: Sequence[Prediction]) -> tuple[SubjectScore, ...]:
+def by_subject(rows: Sequence[Prediction], classes: Sequence[str]) -> tuple[SubjectScore, ...]:
     """What each held-out subject got, in sorted order. Means of these are no score of the field: classes differ by subject."""
-    found: dict[str, list[bool]] = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        found[row.subject].append(row.truth == row.prediction)
-    return tuple(SubjectScore(name, len(found[name]), sum(found[name])) for name in sorted(found))
+        wrong = len(mistakes(row, classes))
+        found[row.subject].append(1 - wrong / len(classes) if are_action_units(classes) else not wrong)
+    return tuple(SubjectScore(name, len(found[name]), round(sum(found[name]), 2)) for name in sorted(found))
+
+
+def mistakes(row: Prediction, classes: Sequence[str]) -> list[str]:
+    """What is wrong about a prediction, in words: at most one mistake; of action units, one for each wrong answer."""
+    if not are_action_units(classes):
+        return [] if row.truth == row.prediction else [f"{row.truth} as {row.prediction}"]
+    shown, said = set(shown_in(row.truth)), set(shown_in(row.prediction))
+    return [f"{name} missed" if name in shown else f"{name} said" for name in classes if name in shown ^ said]
 
 
 def spread(scores: Mapping[int, Scores], metric: Metric = "uf1") -> Spread:
@@ -241,7 +256,7 @@ def spread(scores: Mapping[int, Scores], metric: Metric = "uf1") -> Spread:
 
 
 def seed_average(rows: Sequence[Prediction], classes: Sequence[str]) -> list[Prediction]:
-    """Return one row per clip: probabilities averaged over the seeds, then the most probable class (the first of equals).
+    """Return one row per clip: probabilities averaged over the seeds, then what they say (`prediction_table.answer`).
 
     Parameters
     ----------
@@ -263,14 +278,14 @@ def seed_average(rows: Sequence[Prediction], classes: Sequence[str]) -> list[Pre
     averaged = []
     for clip in by_clip(rows).values():
         mean = np.mean([row.probabilities for row in clip], axis=0)
-        best = classes[int(mean.argmax())]
-        averaged.append(replace(clip[0], seed=SEED_AVERAGE, prediction=best, probabilities=tuple(mean.tolist())))
+        said = answer(mean.tolist(), classes)
+        averaged.append(replace(clip[0], seed=SEED_AVERAGE, prediction=said, probabilities=tuple(mean.tolist())))
     return averaged
 
 
 def _scores(matrix: Ints, classes: tuple[str, ...], absent: str) -> Scores:
-    support, predicted, hits = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
-    missing = tuple(name for name, number in zip(classes, support, strict=True) if not number)
+    absent_too, hits, support, predicted = _counted(matrix)
+    missing = tuple(name for name, none in zip(classes, absent_too, strict=True) if none)
     if missing and absent == "raise":
         raise ConfigError(
             f"score: every class must occur in the truth, or UF1 and UAR mean nothing; got none of {listed(missing)} among "
@@ -284,19 +299,66 @@ def _scores(matrix: Ints, classes: tuple[str, ...], absent: str) -> Scores:
         for c, name in enumerate(classes)
     )
     matrix.setflags(write=False)
-    uf1, uar, acc = (float(value) for value in rates(matrix))
+    uf1, uar, acc = (float(value) for value in rates(matrix, each=are_action_units(classes)))
     return Scores(classes, matrix, uf1, uar, acc, per_class, missing)
 
 
-def rates(matrices: npt.NDArray[Any]) -> Floats:
-    """(..., 3): UF1, UAR and ACC of (..., C, C) matrices; NaN for the first two where a class is absent from the truth."""
+def _counted(matrix: Ints) -> tuple[npt.NDArray[np.bool_], Ints, Ints, Ints]:
+    """(C,) each: whether a class is absent, clips that are rightly said to be of it, that are of it, that are said to be."""
+    if matrix.ndim == 2:
+        support = matrix.sum(axis=1)
+        return support == 0, matrix.diagonal(), support, matrix.sum(axis=0)
+    support = matrix[:, 1].sum(axis=1)
+    return (support == 0) | (matrix[:, 0].sum(axis=1) == 0), matrix[:, 1, 1], support, matrix[:, :, 1].sum(axis=1)
+
+
+def rates(matrices: npt.NDArray[Any], *, each: bool = False) -> Floats:
+    """(..., 3): UF1, UAR and ACC of matrices (..., C, C), or for `each` action unit by itself (..., C, 2, 2).
+
+    NaN for the first two where a class is absent from the truth.
+    """
     support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
         recall = hits / support
         f1 = np.where(support > 0, 2 * hits / (support + predicted), np.nan)
         acc = hits.sum(axis=-1) / support.sum(axis=-1)
+    if each:  # f1[..., 0] is that of "not shown", which only has to be defined
+        f1, recall, acc = np.where(np.isnan(f1[..., 0]), np.nan, f1[..., 1]), recall.mean(axis=-1), acc.mean(axis=-1)
     return np.stack([f1.mean(axis=-1), recall.mean(axis=-1), acc], axis=-1)
+
+
+def matrix_shape(classes: Sequence[str]) -> tuple[int, ...]:
+    """Of a confusion matrix, or of one for each action unit."""
+    return (len(classes), 2, 2) if are_action_units(classes) else (len(classes), len(classes))
+
+
+def cells(
+    truth: Sequence[str | int], prediction: Sequence[str | int], classes: Sequence[str], *before: Ints
+) -> tuple[Ints, ...]:
+    """Where each clip counts in an array of confusion matrices: an index for `np.add.at`.
+
+    Parameters
+    ----------
+    truth, prediction : sequence of str or int
+        As in `score`.
+    classes : sequence of str
+    *before : (N,) int64
+        Places along the axes before those of a matrix.
+    """
+    if not are_action_units(classes):
+        return (*before, class_numbers(truth, classes, "truth"), class_numbers(prediction, classes, "prediction"))
+    shown, said = _units(truth, classes, "truth"), _units(prediction, classes, "prediction")
+    return (*(place[:, None] for place in before), np.arange(len(classes)), shown, said)
+
+
+def _units(words: Sequence[str | int], classes: Sequence[str], what: str) -> Ints:
+    """(N, C): 1 for each action unit that a clip shows."""
+    found = np.zeros((len(words), len(classes)), np.int64)
+    for place, word in enumerate(words):
+        shown = shown_in(str(word))
+        found[place, class_numbers(shown, classes, what)] = 1
+    return found
 
 
 def by_clip(rows: Sequence[Prediction]) -> dict[tuple[str, str], list[Prediction]]:

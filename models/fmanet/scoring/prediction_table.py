@@ -2,6 +2,9 @@
 
 CSV in UTF-8 with the header `clip_id,subject,dataset,fold,seed,truth,prediction,p:CLASS,...`. Numbers are written so that
 reading gives the same bits; a reader takes nothing on trust and names the line of whatever is wrong.
+
+Where the classes are action units (AU1, AU2, ...), truth and prediction name those that are shown, "AU4+AU7" or "none", and each
+probability is that of its unit by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from flowkit.labels.action_units import are_action_units, one_word, shown_in
 from flowkit.storage.durable_files import replace_file
 from flowkit.storage.safe_files import read_regular
 from fmanet.errors import TableDamaged
@@ -42,6 +46,8 @@ SEED_AVERAGE: Final = -1
 """Stands for the seed in rows that are averages over seeds."""
 SUM_TOLERANCE: Final = 1e-4
 """How far a sum of probabilities may be from 1: float32 softmax, with room."""
+SHOWN: Final = 0.5
+"""Probability from which on an action unit is said to be shown."""
 MAX_LISTED: Final = 20
 """Problems printed before the rest is only counted."""
 
@@ -62,9 +68,9 @@ class Prediction:
     seed : int
         Of the run; `SEED_AVERAGE` for an average.
     truth, prediction : str
-        Classes.
+        Classes; of action units, those that are shown, in one word.
     probabilities : tuple of float
-        One a class, in the table's order; they sum to 1.
+        One a class, in the table's order; they sum to 1, those of action units excepted.
     """
 
     clip_id: str
@@ -109,12 +115,19 @@ def prediction_rows(clips: Clips, probabilities: npt.NDArray[np.float64], fold: 
             clips.dataset[row],
             fold,
             seed,
-            clips.classes[int(clips.target[row])],
-            clips.classes[int(shares.argmax())],
+            clips.truth(row),
+            answer(shares.tolist(), clips.classes),
             tuple(shares.tolist()),
         )
         for row, shares in enumerate(probabilities)
     ]
+
+
+def answer(shares: Sequence[float], classes: Sequence[str]) -> str:
+    """Return what probabilities say: the most probable class, the first of equals; or all action units from 0.5 on, in one word."""
+    if are_action_units(classes):
+        return one_word([name for name, share in zip(classes, shares, strict=True) if share >= SHOWN])
+    return classes[max(range(len(classes)), key=shares.__getitem__)]
 
 
 def write_table(path: Path, rows: Sequence[Prediction], classes: Sequence[str]) -> None:
@@ -222,6 +235,7 @@ class _Lines:
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self._classes = classes
+        self._each = are_action_units(classes)
         self._seen: set[tuple[str, str, int]] = set()
         self._clips: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -235,10 +249,17 @@ class _Lines:
             if not named[name]:
                 yield f"{name} must be filled in; got nothing. Restore it from a copy."
         for name in ("truth", "prediction"):
-            if named[name] not in self._classes:
+            if named[name] not in self._words(named[name]):
                 yield f"{name} must be one of {', '.join(self._classes)}; got {named[name]!r}. Restore it from a copy."
-        yield from _probability_problems(cells[len(COLUMNS) :])
+        yield from _probability_problems(cells[len(COLUMNS) :], sum_to_1=not self._each)
         yield from self._repetitions(named)
+
+    def _words(self, word: str) -> Sequence[str]:
+        """What may stand as truth or prediction; of action units, what of them the word names, as it must be written."""
+        if not self._each:
+            return self._classes
+        shown = set(shown_in(word))
+        return [one_word([name for name in self._classes if name in shown])]
 
     def _repetitions(self, named: dict[str, str]) -> Iterator[str]:
         seed = _number(named["seed"])
@@ -257,14 +278,14 @@ class _Lines:
             )
 
 
-def _probability_problems(cells: Sequence[str]) -> Iterator[str]:
+def _probability_problems(cells: Sequence[str], *, sum_to_1: bool) -> Iterator[str]:
     try:
         values = [float(cell) for cell in cells]
     except ValueError:
         values = [math.nan]
     if not all(0 <= value <= 1 for value in values):
         yield f"probabilities must be numbers from 0 to 1; got {','.join(cells)!r:.200}. Restore it from a copy."
-    elif abs(math.fsum(values) - 1) > SUM_TOLERANCE:
+    elif sum_to_1 and abs(math.fsum(values) - 1) > SUM_TOLERANCE:
         yield f"probabilities must sum to 1; got {math.fsum(values):.6g}. Restore it from a copy."
 
 
