@@ -9,8 +9,8 @@ scenes/recognition.toml who are held out: our head, and another one (face3d). --
 
 `start`: FMANet on the real clips from random weights and from the shipped ones. Each subject held out once, five seeds, paired; and
 learning curves: 4, 8, 16 and 32 subjects train, all others are tested, ten draws. Both phases, and the rise alone, whose start is
-pretrained here on the same samples. From random weights FMANet has the settings that recognition.py chose (megc-flow28.json); the
-settings of the start are chosen here likewise, by inner splits of the training people, from as many configurations.
+pretrained here on the same samples. The settings of each row are chosen from the same configurations (those of recognition.py, and
+others with lower rates and fewer epochs): for all subjects by inner splits of the training people, for few by other draws of 8.
 
 `speed`: clips per second of `fmanet predict --pretrained` on one core, 112 x 112 pixels.
 
@@ -53,15 +53,20 @@ from fmanet.training import predict, train
 
 GROUPING = "3-class"
 SEEDS = 5
+INPUTS = ("both", "rise")
 SUBJECTS, DRAWS = (4, 8, 16, 32), 10
+TUNED_ON = 8
+"""Subjects that train where settings for few are chosen; those draws are not the ones that are reported."""
 CONFIGURATIONS = [
-    (f"train.rate={rate}", f"train.epochs={epochs}", f"train.augment.rotation_deg={angle}")
-    for rate in (4e-3, 1e-3, 3e-4)
-    for epochs in (5, 20)
-    for angle in (5, 10)
+    *recognition.CONFIGURATIONS,
+    *(
+        (f"train.rate={rate}", f"train.epochs={epochs}", f"train.augment.rotation_deg={angle}")
+        for rate in (4e-3, 1e-3, 3e-4)
+        for epochs in (5, 20)
+        for angle in (5, 10)
+    ),
 ]
-"""What is tried of networks that start from pretrained weights: as many as of networks that start at random."""
-FROM_SCRATCH = Path(__file__).parent / "results" / "megc-flow28.json"
+"""What is tried of each row."""
 NOTES = [
     "Real clips are those of SMIC-HS and CASME II in the public 28 x 28 pictures; intervals: 95 %, bootstrap over subjects. The "
     "other head is that of ICT-FaceKit, whose shapes and movements were sculpted; its clips, like those of our own head, went "
@@ -160,27 +165,34 @@ def uf1(clips: Clips, rows: list[int], shares: list[list[float]]) -> float:
     return score(truth, [clips.classes[int(np.argmax(own))] for own in shares], clips.classes).uf1
 
 
+Split = tuple[list[int], list[int]]
+"""Rows to train on, and rows set aside."""
+
+
 def tune(
-    work: Path, found: recognition.Clipset, clips: Clips, base: dict[str, tuple[str, ...]]
+    path: Path, found: recognition.Clipset, clips: Clips, rows: dict[str, tuple[str, ...]], splits: list[Split]
 ) -> list[dict[str, Any]]:
-    """Return UF1 over inner folds of every configuration of both inputs; those known already are not tried again."""
-    path = work / "tuning-start.json"
+    """Return UF1 over all splits of every configuration of each row; those known already are not tried again."""
     tried: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    known = {(row["inputs"], tuple(row["settings"])) for row in tried}
-    splits = recognition.inner_splits(clips, found.folds(clips))
+    known = {(row["row"], tuple(row["settings"])) for row in tried}
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
-        for inputs, given in base.items():
+        for title, given in rows.items():
             for settings in CONFIGURATIONS:
-                if (inputs, settings) in known:
+                if (title, settings) in known:
                     continue
                 jobs = [pool.submit(asked, tuple(found.shards), (*given, *settings), *parts) for parts in splits]
                 answers = [own for job in jobs for own in job.result()]
-                rows = [row for _, aside in splits for row in aside]
-                value = round(uf1(clips, rows, answers), 4)
-                tried.append({"inputs": inputs, "settings": list(settings), "uf1": value, "trainings": len(splits)})
-                sys.stderr.write(f"{inputs} {value:.4f} {' '.join(settings)}\n")
+                value = round(uf1(clips, [row for _, aside in splits for row in aside], answers), 4)
+                tried.append({"row": title, "settings": list(settings), "uf1": value, "trainings": len(splits)})
+                sys.stderr.write(f"{title} {value:.4f} {' '.join(settings)}\n")
                 path.write_text(json.dumps(tried, indent=1))
     return tried
+
+
+def with_best(rows: dict[str, tuple[str, ...]], tried: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Return the settings of each row with the configuration that did best."""
+    best = {title: max((row for row in tried if row["row"] == title), key=lambda row: row["uf1"]) for title in rows}
+    return {title: (*given, *best[title]["settings"]) for title, given in rows.items()}
 
 
 def drawn(clips: Clips, draw: int) -> list[str]:
@@ -194,6 +206,13 @@ def drawn(clips: Clips, draw: int) -> list[str]:
             return order
 
 
+def first_of(clips: Clips, draw: int, count: int) -> Split:
+    """Return the clips of the first subjects of a draw, and those of all others."""
+    chosen = drawn(clips, draw)[:count]
+    keep = [row for row, subject in enumerate(clips.subject) if subject in chosen]
+    return keep, [row for row, subject in enumerate(clips.subject) if subject not in chosen]
+
+
 def curves(
     work: Path, found: recognition.Clipset, clips: Clips, rows: dict[str, tuple[str, ...]]
 ) -> list[dict[str, Any]]:
@@ -204,10 +223,8 @@ def curves(
     jobs = []
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         for draw in range(DRAWS):
-            order = drawn(clips, draw)
             for count in SUBJECTS:
-                keep = [row for row, subject in enumerate(clips.subject) if subject in order[:count]]
-                aside = [row for row, subject in enumerate(clips.subject) if subject not in order[:count]]
+                keep, aside = first_of(clips, draw, count)
                 for title, given in rows.items():
                     if (title, count, draw) not in there:
                         job = pool.submit(asked, tuple(found.shards), given, keep, aside)
@@ -250,29 +267,28 @@ def start(work: Path, seeds: int) -> dict[str, Any]:
     """Return what the start is worth."""
     found = recognition.real_clips(work, recognition.WHOLE)
     clips = found.clips()
-    scratch = tuple(json.loads(FROM_SCRATCH.read_text())["results"]["chosen"]["fmanet"])
-    given = {
-        inputs: {
-            "scratch": (*found.settings, *scratch, f"network.inputs={inputs}"),
-            "pretrained": (f"train.start={start_of(start_model(work, inputs))}",),
-        }
-        for inputs in ("both", "rise")
-    }
-    tried = tune(work, found, clips, {inputs: own["pretrained"] for inputs, own in given.items()})
-    for inputs, own in given.items():
-        best = max((row for row in tried if row["inputs"] == inputs), key=lambda row: row["uf1"])
-        own["pretrained"] = (*own["pretrained"], *best["settings"])
-    rows = {f"{inputs}, {kind}": own for inputs, kinds in given.items() for kind, own in kinds.items()}
+    rows: dict[str, tuple[str, ...]] = {}
+    for inputs in INPUTS:
+        rows[f"{inputs}, scratch"] = (*found.settings, f"network.inputs={inputs}")
+        rows[f"{inputs}, pretrained"] = (f"train.start={start_of(start_model(work, inputs))}",)
+    inner = recognition.inner_splits(clips, found.folds(clips))
+    few_people = [first_of(clips, draw, TUNED_ON) for draw in range(DRAWS, 2 * DRAWS)]
+    tried = tune(work / "tuning-start.json", found, clips, rows, inner)
+    tried_on_few = tune(work / "tuning-few.json", found, clips, rows, few_people)
+    rows_of_few, rows = with_best(rows, tried_on_few), with_best(rows, tried)
     everybody: dict[str, list[Prediction]] = {}
     for title, settings in rows.items():
         out = work / "loso" / title.replace(", ", "-")
         recognition.training_run(found, settings, out, seeds)
         everybody[title] = list(read_table(out / "predictions.csv").rows)
-    few = curves(work, found, clips, rows)
+    few = curves(work, found, clips, rows_of_few)
     return {
         "seeds": seeds,
-        "tuning": tried,
-        "rows": {title: [one for one in own if not one.startswith("train.start")] for title, own in rows.items()},
+        "tuning": {"all subjects": tried, f"{TUNED_ON} subjects": tried_on_few},
+        "chosen": {
+            name: {title: [one for one in own if not one.startswith("train.start")] for title, own in chosen.items()}
+            for name, chosen in (("all subjects", rows), (f"{TUNED_ON} subjects", rows_of_few))
+        },
         "all_subjects": [
             {"row": title, **recognition.bounds(subject_interval(own, clips.classes).uf1)}
             for title, own in everybody.items()
@@ -285,7 +301,7 @@ def start(work: Path, seeds: int) -> dict[str, Any]:
                 ("both, pretrained", "rise, pretrained"),
             )
         },
-        "few_subjects": [row for inputs in given for row in compared(few, inputs)],
+        "few_subjects": [row for inputs in INPUTS for row in compared(few, inputs)],
         "draws": few,
     }
 

@@ -14,10 +14,12 @@ class Stop:
     ----------
     command : str
         What the message calls the run.
+    resumes : bool
+        Whether the run commits parts and goes on from them; else it writes nothing before its end.
     """
 
-    def __init__(self, command: str = "extract") -> None:
-        self._command = command
+    def __init__(self, command: str = "extract", *, resumes: bool = True) -> None:
+        self._command, self._resumes = command, resumes
         self._event = threading.Event()
         self._reason: type[Interrupted] = Interrupted
 
@@ -34,6 +36,9 @@ class Stop:
         Interrupted
         """
         if self._event.is_set():
-            raise self._reason(
-                f"{self._command}: run was stopped before its end; what was committed stays. Run the same command again to go on."
+            left = (
+                "what was committed stays. Run the same command again to go on."
+                if self._resumes
+                else "nothing was written. Run the same command again to begin anew."
             )
+            raise self._reason(f"{self._command}: run was stopped before its end; {left}")

@@ -217,7 +217,7 @@ def test_a_run_is_scored_unit_by_unit(run: Path) -> None:
 def test_the_page_shows_each_unit(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "Each action unit is a question by itself" in page
-    assert "shown, missed" in page
+    assert "false alarms" in page
     assert "A row is a true class" not in page
 
 

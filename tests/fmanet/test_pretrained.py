@@ -172,8 +172,8 @@ class AtOnce(Stop):
 
 
 def test_what_was_stopped_wrote_nothing(samples: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        pretrain([samples["px"]], tmp_path / "out", SMALL, stop=AtOnce("pretrain"))
+    with pytest.raises(Interrupted, match=r"nothing was written\. Run the same command again to begin anew"):
+        pretrain([samples["px"]], tmp_path / "out", SMALL, stop=AtOnce("pretrain", resumes=False))
     assert not (tmp_path / "out").exists()
 
 

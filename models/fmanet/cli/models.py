@@ -89,7 +89,7 @@ def pretrain_command(samples: tuple[Path, ...], out: Path, overwrite: bool, as_j
     changes = load_values(given.pop("config_file"), given.pop("assignments"), **given)
     from fmanet.pretrained.pretraining import pretrain
 
-    stop = Stop("pretrain")
+    stop = Stop("pretrain", resumes=False)
     with progress("epochs") as reporter, signals(stop):
         model = pretrain(samples, out, changes, overwrite=overwrite, reporter=reporter, stop=stop)
     aside = model.content["set_aside"]

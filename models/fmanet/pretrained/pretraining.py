@@ -68,7 +68,7 @@ def pretrain(
     >>> pretrain([Path("samples")], Path("model")).classes  # doctest: +SKIP
     ('negative', 'positive', 'surprise')
     """
-    reporter, stop = reporter or Silent(), stop or Stop("pretrain")
+    reporter, stop = reporter or Silent(), stop or Stop("pretrain", resumes=False)
     _refuse_full(out, overwrite)
     found = load_samples(samples, SIZE)
     stop.check()

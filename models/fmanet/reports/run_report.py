@@ -72,9 +72,9 @@ OF_CLASSES: Final = (
     "A row is a true class: how many of its clips were said to be of each class, and which share of them."
 )
 OF_EACH: Final = (
-    "Each action unit is a question by itself. A row: how many of the clips that show it were said to, how many of the others, and "
-    "which share of them. UF1 is the mean of F1 over units, UAR that of the recalls of both answers, ACC the share of answers that "
-    "are right."
+    "Each action unit is a question by itself. A row: of the clips that show it, how many were found and how many missed; of the "
+    "others, how many were false alarms; and which share that is. UF1 is the mean of F1 over units, UAR that of the recalls of "
+    "both answers, ACC the share of answers that are right."
 )
 MINMAX: Final = (
     "The flow of these shards was scaled image by image (units: minmax). Zero, magnitude and the direction of the fall are "
@@ -300,7 +300,7 @@ def _confusion(scores: Mapping[str, Any]) -> Html:
             (name, *(_cell(count, sum(line)) for line in reversed(own) for count in reversed(line)))
             for name, own in lines
         ]
-        return table(("unit", "shown, seen", "shown, missed", "not shown, but said", "not shown, not said"), cells)
+        return table(("unit", "found", "missed", "false alarms", "rest"), cells)
     return table(
         ("true", *(f"said {name}" for name in names)),
         [(name, *(_cell(count, sum(line)) for count in line)) for name, line in lines],
