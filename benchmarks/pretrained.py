@@ -306,6 +306,39 @@ def start(work: Path, seeds: int) -> dict[str, Any]:
     }
 
 
+# --- tables
+
+
+def with_bounds(value: dict[str, float], sign: str = "") -> str:
+    """Return a score, or with "+" a difference, and its interval."""
+    return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+
+
+def zero_shot_table(found: dict[str, Any]) -> list[str]:
+    """Return the lines of the table in README.md: clips that nobody trained on."""
+    lines = ["| clips of | clips | UF1 | UAR | ACC |", "| --- | --- | --- | --- | --- |"]
+    for measured in found.values():
+        for test in measured["tests"]:
+            scores = [with_bounds(test[name]) for name in ("uf1", "uar", "acc")]
+            lines.append(f"| {' | '.join([test['name'], str(test['clips']), *scores])} |")
+    return lines
+
+
+def start_table(found: dict[str, Any]) -> list[str]:
+    """Return the lines of the table in README.md: networks from random weights beside those that start from the samples."""
+    lines = [f"| trains on | {' | '.join(map(str, SUBJECTS))} subjects | all but one |", f"| --- |{' --- |' * 5}"]
+    everybody = {row["row"]: row for row in found["all_subjects"]}
+    for inputs, words in (("both", "both phases"), ("rise", "rise alone")):
+        few = [row for row in found["few_subjects"] if row["inputs"] == inputs]
+        for kind, what in (("scratch", "random start"), ("pretrained", "pretrained")):
+            cells = [f"{row[kind]:.3f}" for row in few]
+            lines.append(f"| {words}, {what} | {' | '.join(cells)} | {with_bounds(everybody[f'{inputs}, {kind}'])} |")
+        apart = [with_bounds(row["difference"], "+") for row in few]
+        whole = with_bounds(found["differences"][f"{inputs}, pretrained - {inputs}, scratch"], "+")
+        lines.append(f"| {words}, difference | {' | '.join(apart)} | {whole} |")
+    return lines
+
+
 # --- speed
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
+from flowkit.labels.action_units import ACTION_UNIT_TARGETS
 from flowkit.storage import durable_files, hashed_json
-from fmanet.networks import all_networks
+from fmanet.networks import all_networks, registered
 from fmanet.results import gather
 from fmanet.scoring.intervals import paired_difference
 from fmanet.settings import RunSettings
@@ -46,7 +47,8 @@ def ladder(settings: RunSettings, *, action_units: bool = True) -> list[Row]:
     settings : RunSettings
         `network.network` and `network.inputs` are set by the ladder.
     action_units : bool
-        Whether any clip has strengths of action units; without them, rows that ask what they are worth are left out.
+        Whether any clip has strengths of action units; without them, rows that ask what they are worth are left out. Closed forms
+        are left out where action units are the targets.
 
     Raises
     ------
@@ -68,7 +70,8 @@ def ladder(settings: RunSettings, *, action_units: bool = True) -> list[Row]:
             replace(settings, network=replace(settings.network, **changes)),
         )
         for number, (title, changes) in enumerate(rungs())
-        if action_units or not about_action_units(changes)
+        if (action_units or not about_action_units(changes))
+        and not (settings.classes == ACTION_UNIT_TARGETS and registered(str(changes["network"])).closed_form)
     ]
 
 

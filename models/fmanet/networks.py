@@ -45,6 +45,8 @@ class Network:
         What whoever publishes its results cites besides flowkit and the data sets.
     ladder : tuple of (str, mapping)
         Rows of `fmanet ablate`: a title, and what the row sets of `NetworkConfig`; inputs are "both" unless it says others.
+    closed_form : bool
+        Fitted in one go, to tell one class from the others; it has no answer for each of several action units.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Network:
     origins: tuple[tuple[str, str], ...]
     cite: str
     ladder: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    closed_form: bool = False
 
 
 PAPER: Final = (
@@ -117,6 +120,7 @@ _REGISTERED: Final[dict[str, Network]] = {
             ),
             ABOVE,
             (("LDA, rise only", {"inputs": "rise"}), ("LDA, both phases", {})),
+            closed_form=True,
         ),
         Network(
             "svm",
@@ -135,6 +139,7 @@ _REGISTERED: Final[dict[str, Network]] = {
             ),
             ABOVE,
             (("SVM, rise only", {"inputs": "rise"}), ("SVM, both phases", {})),
+            closed_form=True,
         ),
         Network(
             "action-units",

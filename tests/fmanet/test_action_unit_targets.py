@@ -16,6 +16,7 @@ from made_clips import LABELS, made_shards
 import own_set
 from flowkit.errors import ConfigError
 from flowkit.labels.action_units import are_action_units, one_word, shown_in, units_of
+from fmanet.ablation import ladder
 from fmanet.building import build_network, load_weights
 from fmanet.cli import main
 from fmanet.dataset import ShardDataset
@@ -24,7 +25,7 @@ from fmanet.loss import class_weights, classification_loss, logits_of, probabili
 from fmanet.scoring.intervals import paired_difference, subject_interval
 from fmanet.scoring.metrics import by_subject, mistakes, score, seed_average
 from fmanet.scoring.prediction_table import Prediction, answer, parse_table, table_bytes
-from fmanet.settings import NetworkConfig, TrainSettings
+from fmanet.settings import NetworkConfig, RunSettings, TrainSettings
 from fmanet.stacked_training import train_together
 from fmanet.training import predict, train
 
@@ -248,6 +249,18 @@ def test_epochs_are_chosen_by_the_loss_of_units(shards: Path) -> None:
     found = train(clips, SMALL, TrainSettings(epochs=3, batch=8, select="inner", inner_share=0.5), 0)
     assert 1 <= found.epochs <= 3
     assert all(np.isfinite(line.validation_loss) for line in found.log if line.stage == "select")
+
+
+def test_the_ladder_has_networks_alone() -> None:
+    rows = ladder(RunSettings(classes="action-units"))
+    assert len(rows) == 14
+    assert not any(row.title.startswith(("LDA", "SVM")) for row in rows)
+
+
+def test_a_grouping_that_is_misspelt_hears_of_units(shards: Path, tmp_path: Path) -> None:
+    done = fmanet("train", shards, "--classes", "action-unit", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "For action units as targets, choose action-units." in done.stderr
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_the_page_shows_what_attention_is_worth(monkeypatch: pytest.MonkeyPatch)
     assert [line for line in part.table(found).splitlines() if line not in page and line] == []
 
 
+@pytest.mark.parametrize(("name", "table"), [("zero-shot", "zero_shot_table"), ("start", "start_table")])
+def test_the_page_shows_what_pretrained_networks_are_worth(
+    monkeypatch: pytest.MonkeyPatch, name: str, table: str
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    pretrained = importlib.import_module("pretrained")
+    found = json.loads((BENCHMARKS / "results" / f"pretrained-{name}.json").read_text(encoding="utf-8"))["results"]
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in getattr(pretrained, table)(found) if line not in page] == []
+
+
 def test_an_older_version_is_given_no_setting_that_it_lacks(
     recognition: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

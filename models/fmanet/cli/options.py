@@ -178,9 +178,17 @@ def settings_for(
         names = {clip["dataset"] for path in shards for clip in ShardFolder.open(path).each_clip()}
         values["classes"] = default_grouping(names)
     settings = RunSettings.from_dict(values)
-    if settings.classes != ACTION_UNIT_TARGETS:
-        grouping(settings.classes)
+    _check_classes(settings.classes)
     return settings
+
+
+def _check_classes(name: str) -> None:
+    if name == ACTION_UNIT_TARGETS:
+        return
+    try:
+        grouping(name)
+    except ConfigError as error:
+        raise ConfigError(f"{error} For action units as targets, choose {ACTION_UNIT_TARGETS}.") from error
 
 
 def _without_start(values: Mapping[str, Any]) -> dict[str, Any]:
