@@ -18,6 +18,7 @@ from flowkit.errors import ConfigError
 from flowkit.labels.action_units import are_action_units, one_word, shown_in, units_of
 from fmanet.ablation import ladder
 from fmanet.building import build_network, load_weights
+from fmanet.checkpoint import load
 from fmanet.cli import main
 from fmanet.dataset import ShardDataset
 from fmanet.errors import TableDamaged
@@ -235,13 +236,22 @@ def test_a_run_answers_is_compared_and_exported(run: Path, shards: Path, tmp_pat
     assert json.loads(compared.stdout)["rows"][1]["against_first"]["value"] < 0
 
 
-def test_an_exported_network_gives_each_units_probability(run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnx", reason="no ../shared")
+def test_an_exported_network_gives_each_units_probability(run: Path, shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    ort = pytest.importorskip("onnxruntime")
     done = fmanet("export", run, "--out", tmp_path / "onnx", "--fold", "casme2.s00", "--seed", "0")
     assert done.exit_code == 0, done.stderr
-    told = json.loads(next((tmp_path / "onnx").glob("*.json")).read_text())
-    assert told["classes"] == list(CLASSES)
-    assert told["network"]["multi_label"] is True
+    (side,) = (tmp_path / "onnx").glob("*.json")
+    told = json.loads(side.read_text())
+    assert (told["classes"], told["network"]["multi_label"]) == (list(CLASSES), True)
+    clips = ShardDataset([shards], "action-units").clips()
+    loaded = load(run / "folds" / "casme2.s00" / "seed-0.json")
+    session = ort.InferenceSession(str(side.with_suffix(".onnx")), providers=["CPUExecutionProvider"])
+    given = {one.name: getattr(clips, one.name).numpy() for one in session.get_inputs()}
+    logits, shares = session.run(["logits", "probabilities"], given)
+    np.testing.assert_allclose(shares, predict(loaded.model, clips, TrainSettings()), atol=1e-4)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), shares, atol=1e-4)
 
 
 def test_epochs_are_chosen_by_the_loss_of_units(shards: Path) -> None:
