@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import machine
 import recognition
@@ -44,7 +45,7 @@ from fmanet.dataset import Clips, ShardDataset
 from fmanet.pretrained.card import card, commands
 from fmanet.pretrained.model_folder import CARD_FILE, MEASURED_FILE, is_model, read_model, shipped, start_of
 from fmanet.pretrained.start import with_start
-from fmanet.pretrained.trust import REAL, SYNTHETIC, trust, with_temperature
+from fmanet.pretrained.trust import REAL, SYNTHETIC, best_temperature, trust, with_temperature
 from fmanet.scoring.intervals import paired_difference, subject_interval
 from fmanet.scoring.metrics import score
 from fmanet.scoring.prediction_table import Prediction, prediction_rows, read_table
@@ -78,15 +79,18 @@ NOTES = [
 # --- without training
 
 
-def answered(folder: Path, clips: Clips) -> tuple[list[Prediction], dict[str, Any]]:
-    """Return what a model says of clips whose classes are known, and its scores."""
+def shares_of(folder: Path, clips: Clips) -> npt.NDArray[np.float64]:
+    """Return probabilities as a model gives them, without a temperature."""
     model = read_model(folder)
-    shares = predict(load(model.path).model, clips, TrainSettings(flip_test=bool(model.content["flip_test"])))
-    shares = with_temperature(shares, model.temperature)
-    rows = prediction_rows(clips, shares, "zero-shot", 0)
-    interval = subject_interval(rows, clips.classes)
+    return predict(load(model.path).model, clips, TrainSettings(flip_test=bool(model.content["flip_test"])))
+
+
+def answered(folder: Path, clips: Clips, temperature: float) -> dict[str, Any]:
+    """Return how right a model is about clips whose classes are known."""
+    shares = with_temperature(shares_of(folder, clips), temperature)
+    interval = subject_interval(prediction_rows(clips, shares, "zero-shot", 0), clips.classes)
     scores = {name: recognition.bounds(getattr(interval, name)) for name in ("uf1", "uar", "acc")}
-    return rows, {**trust(shares, clips), **scores}
+    return {**trust(shares, clips), **scores}
 
 
 def zero_shot(work: Path, _: int) -> dict[str, Any]:
@@ -100,14 +104,22 @@ def zero_shot(work: Path, _: int) -> dict[str, Any]:
         (names[name], SYNTHETIC, clips.select([row for row, own in enumerate(clips.dataset) if own == name]))
         for name in dict.fromkeys(clips.dataset)
     ]
-    return {
-        units: {
-            "weights": read_model(shipped(units)).digest,
-            "tests": [{"name": name, "kind": kind, **answered(shipped(units), own)[1]} for name, kind, own in given],
+    name, _, ours = tests["px"][0]  # which has no other use: the trust comes from the other head
+    extracted = {
+        "temperature": best_temperature(shares_of(shipped("px"), ours), ours.target.numpy()),
+        "calibrated_on": f"{name}, whose clips went through the whole extraction",
+    }
+    found = {}
+    for units, given in tests.items():
+        folder, calibrated = shipped(units), extracted if units == "px" else {}
+        temperature = calibrated.get("temperature", read_model(folder).temperature)
+        found[units] = {
+            "weights": read_model(folder).digest,
+            **calibrated,
+            "tests": [{"name": name, "kind": kind, **answered(folder, own, temperature)} for name, kind, own in given],
             "notes": NOTES,
         }
-        for units, given in tests.items()
-    }
+    return found
 
 
 def ship(found: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from fmanet.dataset import Clips, ShardDataset
 from fmanet.errors import CheckpointRefused
 from fmanet.flow_origin import refuse_unknown
 from fmanet.pretrained.model_folder import Model, read_model, refuse_unfit
-from fmanet.pretrained.trust import real_trust, share_right, synthetic_trust, with_temperature
+from fmanet.pretrained.trust import real_trust, share_right, synthetic_trust, temperature_of, with_temperature
 from fmanet.results import require_records
 from fmanet.scoring.prediction_table import answer
 from fmanet.settings import Face, TrainSettings
@@ -113,7 +113,7 @@ def predict_by_model(folder: Path, shards: Sequence[Path], out: Path, *, mixed_a
     clips = ShardDataset(shards, None, size=model.size, face=cast(Face, model.face), mixed_alignment=True).clips()
     network = checkpoint.load(model.path).model
     settings = TrainSettings(flip_test=bool(model.content["flip_test"]))
-    shares = with_temperature(predict(network, clips, settings), model.temperature)
+    shares = with_temperature(predict(network, clips, settings), temperature_of(folder, model.content))
     known = {"synthetic": synthetic_trust(folder, model.content), "real": real_trust(folder)}
     columns = {f"right_{kind}": share_right(shares, found) for kind, found in known.items()}
     _write(out, clips, model.classes, shares, columns)

@@ -26,11 +26,20 @@ from fmanet.building import build_network
 from fmanet.cli import main
 from fmanet.errors import CheckpointRefused
 from fmanet.pretrained.card import card, commands
-from fmanet.pretrained.model_folder import CARD_FILE, MODEL_FILE, SHIPPED, model_at, read_model, shipped, start_of
+from fmanet.pretrained.model_folder import (
+    CARD_FILE,
+    MEASURED_FILE,
+    MODEL_FILE,
+    SHIPPED,
+    model_at,
+    read_model,
+    shipped,
+    start_of,
+)
 from fmanet.pretrained.pretraining import pretrain
 from fmanet.pretrained.samples import load_samples
 from fmanet.pretrained.start import begin_from
-from fmanet.pretrained.trust import best_temperature, measured, share_right, trust, with_temperature
+from fmanet.pretrained.trust import best_temperature, measured, share_right, temperature_of, trust, with_temperature
 from fmanet.settings import NetworkConfig, TrainSettings
 from fmanet.training import started
 from json_mutations import mutations
@@ -221,6 +230,38 @@ def test_a_model_answers_for_shards_that_it_fits(model: Path, shards: Path, tmp_
         assert sum(shares.values()) == pytest.approx(1)
         assert f"p:{row['prediction']}" == max(shares, key=shares.__getitem__)
         assert row["right_real"] == ""
+
+
+def test_a_temperature_that_was_measured_counts_and_the_card_says_on_whom(
+    model: Path, shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    content = read_model(folder).content
+    figures = {**content["set_aside"], "name": "extracted clips", "kind": "synthetic"}
+    figures |= {score: {"value": 0.5, "low": 0.4, "high": 0.6} for score in ("uf1", "uar", "acc")}
+    found = {
+        "temperature": content["temperature"] / 2,
+        "calibrated_on": "clips of a test",
+        "tests": [figures],
+        "notes": [],
+    }
+    text = card(content, found)
+    assert f"calibrated on clips of a test (temperature {found['temperature']})" in text
+    assert text.count("synthetic people set aside") == 1  # its scores; its bands are of another temperature
+    largest = []
+    for stored in (None, found):
+        if stored:
+            (folder / MEASURED_FILE).write_text(json.dumps(stored))
+        assert fmanet("predict", folder, shards, "--out", tmp_path / "answers.csv").exit_code == 0
+        with (tmp_path / "answers.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        largest.append([max(float(row[f"p:{name}"]) for name in content["classes"]) for row in rows])
+    assert all(sharper > softer for softer, sharper in zip(*largest, strict=True))
+    for wrong in (0, -1, "hot", None, 1e9, True):
+        (folder / MEASURED_FILE).write_text(json.dumps({**found, "temperature": wrong}))
+        with pytest.raises(CheckpointRefused, match="temperature must be above 0 and at most"):
+            temperature_of(folder, content)
 
 
 def older(run: dict[str, Any]) -> None:

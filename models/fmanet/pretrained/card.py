@@ -113,7 +113,7 @@ def _figures(content: Mapping[str, Any], measured: Mapping[str, Any] | None) -> 
     lines = [
         "## How far to trust it",
         "",
-        f"Probabilities are calibrated on the synthetic people set aside (temperature {content['temperature']}).",
+        _calibrated(content, measured),
         "",
         "| clips of | clips | people | UF1 | UAR | accuracy |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -121,12 +121,21 @@ def _figures(content: Mapping[str, Any], measured: Mapping[str, Any] | None) -> 
     for test in tests:
         cells = (test["name"], test["clips"], test["people"], *(_value(test[name]) for name in ("uf1", "uar", "acc")))
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", *_bands(tests)]
+    recalibrated = "temperature" in (
+        measured or {}
+    )  # the bands of the people set aside are of another temperature then
+    lines += ["", *_bands(tests[1:] if recalibrated else tests)]
     if measured:
         lines += ["", *measured["notes"]]
     else:
         lines += ["", "It was not measured on real clips."]
     return lines
+
+
+def _calibrated(content: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
+    if measured and "temperature" in measured:
+        return f"Probabilities are calibrated on {measured['calibrated_on']} (temperature {measured['temperature']})."
+    return f"Probabilities are calibrated on the synthetic people set aside (temperature {content['temperature']})."
 
 
 def _bands(tests: Sequence[Mapping[str, Any]]) -> Iterator[str]:

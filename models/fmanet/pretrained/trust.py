@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from fmanet.errors import CheckpointRefused
 from fmanet.pretrained.model_folder import MAX_TEMPERATURE, MEASURED_FILE
 from fmanet.scoring.metrics import Scores, score
 
@@ -105,6 +106,23 @@ def measured(folder: Path) -> Mapping[str, Any] | None:
     path = folder / MEASURED_FILE
     found: Mapping[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
     return found
+
+
+def temperature_of(folder: Path, content: Mapping[str, Any]) -> float:
+    """Return the temperature of a model's probabilities: that of extracted clips, where it was measured, else of samples set aside.
+
+    Raises
+    ------
+    CheckpointRefused
+        The stored one is no temperature.
+    """
+    found = (measured(folder) or {}).get("temperature", content["temperature"])
+    if type(found) not in (int, float) or not 0 < found <= MAX_TEMPERATURE:
+        raise CheckpointRefused(
+            f"{folder / MEASURED_FILE}: temperature must be above 0 and at most {MAX_TEMPERATURE:g}; got {found!r:.60}. Restore "
+            "the file from a copy, or delete it."
+        )
+    return float(found)
 
 
 def synthetic_trust(folder: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
