@@ -244,12 +244,13 @@ class Visitor:
             raise StepFailed(f"inspect: {len(CONTAINERS)} clips should be stored; got {found['ok']}")
 
     def training(self) -> None:
-        """Train on the demo's shards for two epochs, with one person held out."""
+        """Train on the demo's shards for two epochs, with one person held out, and ask a network that comes with the wheel."""
         with (self.folder / "demo" / "clips" / "manifest.csv").open(encoding="utf-8", newline="") as file:
             row = next(csv.DictReader(file))
         held_out = ["--protocol", "holdout", "--hold-out", f"{row['dataset']}/{row['subject']}"]
         self.step("train", "fmanet", "train", "demo/out", "--out", "run", *held_out, "--epochs", "2")
         self.step("evaluate", "fmanet", "evaluate", "run")
+        self.step("pretrained", "fmanet", "predict", "--pretrained", "demo/out", "--out", "answers.csv")
 
     def versions(self) -> dict[str, str]:
         """Return the installed version of each package that setup.cfg names."""

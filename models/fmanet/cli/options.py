@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,11 @@ from fmanet.networks import INPUTS, network_names
 from fmanet.run_options import RunOptions
 from fmanet.settings import RunSettings
 
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # click 8.1 knows no type of its values
+
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -23,7 +28,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
-class NetworkName(click.Choice[str]):
+class NetworkName(_Choice):
     """A network that is registered, or "package.module:Class", which is imported and registered then."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
