@@ -8,9 +8,9 @@ from typing import Final
 
 from flowkit.datasets.base import MAX_NAMED, Annotation, Source
 from flowkit.datasets.workbooks import Row
+from flowkit.labels.action_units import moving_units
 from flowkit.listing import listed
 
-_STATIC: Final = re.compile(r"\(\s*k\s*\)", re.IGNORECASE)
 _UNIT_COLUMN: Final = re.compile("AU([0-9]+)")
 
 
@@ -30,17 +30,6 @@ def annotate(source: Source) -> Iterator[Annotation]:
             f"{len(contradicting)} rows have a cell of action units that contradicts their columns AU1, AU2 and so on, perhaps "
             f"one of another row: {listed(contradicting, MAX_NAMED)}."
         )
-
-
-def moving_units(text: str) -> str:
-    """Action units without those marked as static.
-
-    Examples
-    --------
-    >>> moving_units("AUR2+12(k)+45")
-    'AUR2+45'
-    """
-    return "+".join(unit.strip() for unit in text.split("+") if not _STATIC.search(unit))
 
 
 def _contradicts(row: Row) -> bool:

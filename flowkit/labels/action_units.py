@@ -1,7 +1,7 @@
 """Action units as targets: what an annotation names, and how several of them stand in one word.
 
-Annotations are cells such as "4+7", "R12 + R15", "AU4(k)+L7" or "14A". Side and intensity are not looked at: the unit counts. Needs
-neither NumPy nor torch.
+Annotations are cells such as "4+7", "R12 + R15", "AU4(k)+L7" or "14A". Side and intensity are not looked at: the unit counts. One
+marked (k) was there before the expression and does not count. Needs neither NumPy nor torch.
 """
 
 from __future__ import annotations
@@ -12,30 +12,41 @@ from typing import Final
 
 ACTION_UNIT_TARGETS: Final = "action-units"
 """Takes the place of a grouping's name: each clip may show several classes, its action units."""
-COLUMNS: Final = ("moving_units", "action_units")
-"""Further columns of a manifest that name units; the first one that is there counts."""
+COLUMN: Final = "action_units"
+"""Further column of a manifest that names them."""
 NONE: Final = "none"
 """The word for no unit."""
+_STATIC: Final = re.compile(r"\(\s*k\s*\)", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"(?<![0-9])[1-9][0-9]?(?![0-9])")
 _CLASS: Final = re.compile(r"AU[1-9][0-9]?")
 
 
 def units_of(extra: Mapping[str, object]) -> frozenset[int] | None:
-    """Return the action units that the further columns of a clip name; None if they name none, so that nothing is known.
+    """Return the action units that a clip's annotation names; None if it names none, so that nothing is known.
 
     Parameters
     ----------
     extra : mapping
-        A shard's `extra` of the clip.
+        Further columns of the clip's manifest, as shards keep them in `extra`.
 
     Examples
     --------
     >>> sorted(units_of({"action_units": "R12 + AU15b"}))
     [12, 15]
     """
-    cell = next((str(extra[name]) for name in COLUMNS if extra.get(name)), "")
-    found = frozenset(map(int, _NUMBER.findall(cell)))
+    found = frozenset(map(int, _NUMBER.findall(moving_units(str(extra.get(COLUMN, ""))))))
     return found or None
+
+
+def moving_units(text: str) -> str:
+    """Action units without those marked as static.
+
+    Examples
+    --------
+    >>> moving_units("AUR2+12(k)+45")
+    'AUR2+45'
+    """
+    return "+".join(unit.strip() for unit in text.split("+") if not _STATIC.search(unit))
 
 
 def unit_class(unit: int) -> str:

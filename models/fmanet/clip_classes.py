@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowkit.errors import ConfigError, ShardCorrupt
-from flowkit.labels.action_units import (
-    ACTION_UNIT_TARGETS,
-    are_action_units,
-    unit_class,
-    units_of,
-)
+from flowkit.labels.action_units import ACTION_UNIT_TARGETS, are_action_units, unit_class, units_of
 from flowkit.labels.groupings import grouping, preview
 from flowkit.storage.shard_reader import Shard
 
@@ -54,10 +49,7 @@ def sorted_clips(shards: Sequence[Shard], name: str) -> Sorted:
         No grouping has that name, it does not know a label, no clip or one class only is left.
     ShardCorrupt
     """
-    found = _by_units(shards) if name == ACTION_UNIT_TARGETS else _by_label(shards, name)
-    if name != ACTION_UNIT_TARGETS:
-        _check(found, name)
-    return found
+    return _by_units(shards) if name == ACTION_UNIT_TARGETS else _by_label(shards, name)
 
 
 def _by_label(shards: Sequence[Shard], name: str) -> Sorted:
@@ -74,21 +66,19 @@ def _by_label(shards: Sequence[Shard], name: str) -> Sorted:
         for dataset, counts in preview(groups, labels).left_out.items()
         for label, count in counts.items()
     }
-    return Sorted(groups.classes, [None if word is None else groups.classes.index(word) for word in words], excluded)
+    targets: list[Target | None] = [None if word is None else groups.classes.index(word) for word in words]
+    _check([groups.classes[target] for target in targets if isinstance(target, int)], name, groups.classes, len(words))
+    return Sorted(groups.classes, targets, excluded)
 
 
 def _by_units(shards: Sequence[Shard]) -> Sorted:
     clips = [(clip, extra) for shard in shards for clip, extra in zip(*_with_extra(shard), strict=True)]
     named = [units_of(extra) for _, extra in clips]
     shown = Counter(unit for units in named for unit in units or ())
-    people = {
-        unit: {
-            (clip["dataset"], clip["subject"])
-            for (clip, _), units in zip(clips, named, strict=True)
-            if unit in (units or ())
-        }
-        for unit in shown
-    }
+    people: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    for (clip, _), units in zip(clips, named, strict=True):
+        for unit in units or ():
+            people[unit].add((clip["dataset"], clip["subject"]))
     known = sum(units is not None for units in named)
     kept = [
         unit
@@ -130,16 +120,15 @@ def _counts(shown: Counter[int]) -> str:
     return ", ".join(f"{unit_class(unit)} in {count}" for unit, count in sorted(shown.items()))
 
 
-def _check(found: Sorted, name: str) -> None:
-    targets = [target for target in found.targets if target is not None]
-    if not targets:
+def _check(words: Sequence[str], name: str, classes: Sequence[str], clips: int) -> None:
+    """Refuse clips of fewer than two classes; `words` are the classes of those that the grouping keeps."""
+    if not words:
         raise ConfigError(
-            f"dataset: at least one clip must belong to a class of {name} ({', '.join(found.classes)}); got "
-            f"{len(found.targets)} that it leaves out. Choose another grouping."
+            f"dataset: at least one clip must belong to a class of {name} ({', '.join(classes)}); got {clips} that it leaves out. "
+            "Choose another grouping."
         )
-    present = {found.classes[int(target)] for target in targets if isinstance(target, int)}
-    if len(present) == 1:
+    if len(set(words)) == 1:
         raise ConfigError(
-            f"dataset: clips must belong to two classes of {name} or more; got {len(targets)} of {present.pop()} alone. Add "
+            f"dataset: clips must belong to two classes of {name} or more; got {len(words)} of {words[0]} alone. Add "
             "folders, or choose another grouping."
         )

@@ -9,9 +9,9 @@ import made_up
 import pytest
 
 from flowkit.datasets import Reading, read_dataset
-from flowkit.datasets.fourdme import moving_units
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
+from flowkit.labels.action_units import moving_units
 from flowkit.labels.groupings import grouping
 
 HEADER = (

@@ -86,8 +86,10 @@ def test_cells_of_annotations(text: str, units: set[int] | None) -> None:
     assert units_of({"action_units": text}) == units
 
 
-def test_units_that_moved_count_before_those_that_are_named() -> None:
+def test_units_that_were_there_before_the_expression_do_not_count() -> None:
     assert units_of({"action_units": "AU4(k)+L7", "moving_units": "L7"}) == {7}
+    assert units_of({"action_units": "AU4(k)", "moving_units": ""}) is None
+    assert units_of({"action_units": "4+7", "moving_units": ""}) == {4, 7}  # a manifest of several sets
     assert units_of({}) is None
 
 
@@ -271,6 +273,14 @@ def test_a_grouping_that_is_misspelt_hears_of_units(shards: Path, tmp_path: Path
     done = fmanet("train", shards, "--classes", "action-unit", "--out", tmp_path / "run")
     assert done.exit_code == 2
     assert "For action units as targets, choose action-units." in done.stderr
+
+
+def test_one_network_for_use_says_of_each_unit(shards: Path, tmp_path: Path) -> None:
+    flags = ("--classes", "action-units", "--epochs", "1", "--out", tmp_path / "model", *FLAGS)
+    assert fmanet("train", shards, "--final", *flags).exit_code == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "Says of each of AU1, AU2, AU4, AU6, AU12 whether a clip shows it" in card
+    assert fmanet("predict", tmp_path / "model", shards, "--out", tmp_path / "answers.csv").exit_code == 0
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit._version import __version__
+from flowkit.labels.action_units import are_action_units
 from flowkit.storage import durable_files
 from fmanet import run_folder
 from fmanet.checkpoint import read_side
@@ -48,7 +49,7 @@ def _card(facts: Mapping[str, Any], network: str, records: Sequence[Mapping[str,
     lines = [
         f"# {network}, trained on everybody",
         "",
-        f"Tells {', '.join(clips['classes'])} apart (grouping `{facts['settings']['classes']}`).",
+        f"{_answers(clips['classes'])} (grouping `{facts['settings']['classes']}`).",
         "",
         "## On whom",
         "",
@@ -81,6 +82,11 @@ def _card(facts: Mapping[str, Any], network: str, records: Sequence[Mapping[str,
         *weights,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _answers(classes: Sequence[str]) -> str:
+    names = ", ".join(classes)
+    return f"Says of each of {names} whether a clip shows it" if are_action_units(classes) else f"Tells {names} apart"
 
 
 def _by_dataset(subjects: Sequence[str]) -> dict[str, list[str]]:
