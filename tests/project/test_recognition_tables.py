@@ -89,6 +89,17 @@ def test_the_page_shows_what_pretrained_networks_are_worth(
     assert [line for line in getattr(pretrained, table)(found) if line not in page] == []
 
 
+def test_the_page_does_not_hide_the_first_figures_of_a_start() -> None:
+    path = BENCHMARKS / "results" / "pretrained-start-first.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["results"]
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    for row in found["few_subjects"]:
+        assert f"{row['difference']['value']:+.3f}" in page
+    for inputs in ("both", "rise"):
+        one = found["differences"][f"{inputs}, pretrained - {inputs}, scratch"]
+        assert f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]" in page
+
+
 def test_an_older_version_is_given_no_setting_that_it_lacks(
     recognition: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
