@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flowkit.datasets.base import Annotation, DataSet, Event, Reading, Source, layout
-from flowkit.datasets.megc2019 import compose
 from flowkit.datasets.read import read as read_files
 from flowkit.datasets.registry import COMPOSITE, DATASETS, find_dataset, known_sets, listed_sets
+from flowkit.datasets.sets.megc2019 import compose
 from flowkit.errors import ManifestError
 
 __all__ = [

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from flowkit.datasets.folders import FolderIndex
-from flowkit.datasets.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
+from flowkit.datasets.tables.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels.own_sets import own_sets

@@ -6,19 +6,19 @@ import difflib
 from typing import Final
 
 from flowkit.datasets.base import DataSet
-from flowkit.datasets.casme2 import annotate as casme2
-from flowkit.datasets.casme3 import annotate_a as casme3_a
-from flowkit.datasets.casme3 import annotate_c as casme3_c
-from flowkit.datasets.casme_sq import annotate as casme_sq
-from flowkit.datasets.dfme import annotate as dfme
-from flowkit.datasets.fourdme import annotate as fourdme
-from flowkit.datasets.megc2019 import NAME as COMPOSITE
-from flowkit.datasets.mmew import annotate as mmew
 from flowkit.datasets.own_modules import own_datasets
 from flowkit.datasets.own_recordings import NAME as VIDEOS
 from flowkit.datasets.own_recordings import TITLE
-from flowkit.datasets.samm import annotate as samm
-from flowkit.datasets.smic import annotate as smic
+from flowkit.datasets.sets.casme2 import annotate as casme2
+from flowkit.datasets.sets.casme3 import annotate_a as casme3_a
+from flowkit.datasets.sets.casme3 import annotate_c as casme3_c
+from flowkit.datasets.sets.casme_sq import annotate as casme_sq
+from flowkit.datasets.sets.dfme import annotate as dfme
+from flowkit.datasets.sets.fourdme import annotate as fourdme
+from flowkit.datasets.sets.megc2019 import NAME as COMPOSITE
+from flowkit.datasets.sets.mmew import annotate as mmew
+from flowkit.datasets.sets.samm import annotate as samm
+from flowkit.datasets.sets.smic import annotate as smic
 from flowkit.errors import ManifestError
 from flowkit.labels.groupings import dataset_name
 

@@ -12,8 +12,9 @@ import made_up
 import openpyxl
 import pytest
 
-from flowkit.datasets import read_dataset, workbooks
-from flowkit.datasets.workbooks import find_file, read_table
+from flowkit.datasets import read_dataset
+from flowkit.datasets.tables import workbooks
+from flowkit.datasets.tables.workbooks import find_file, read_table
 from flowkit.errors import EnvironmentMissing, ManifestError
 
 FORM: dict[str, Any] = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from flowkit.datasets.base import MAX_NAMED, Annotation, Source, counted
-from flowkit.datasets.workbooks import Row
+from flowkit.datasets.tables.workbooks import Row
 from flowkit.listing import listed
 
 _IMAGE: Final = re.compile(r"(spNO\.[0-9]+)[\s/]+([a-z])[\s/]+(?:color/)?([0-9]+)\.jpg", re.IGNORECASE)

@@ -15,7 +15,7 @@ from typing import Final
 
 from flowkit.datasets.base import FIRST, LAST, Annotation, Source
 from flowkit.datasets.folders import fold_path, several_layouts, some_folders
-from flowkit.datasets.workbooks import Row
+from flowkit.datasets.tables.workbooks import Row
 from flowkit.errors import ManifestError
 
 VARIANTS: Final = {"hs", "vis", "nir"}

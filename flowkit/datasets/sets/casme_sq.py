@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from flowkit.datasets.base import MAX_NAMED, Annotation, Source, counted
-from flowkit.datasets.workbooks import Row
+from flowkit.datasets.tables.workbooks import Row
 from flowkit.listing import listed
 
 MICRO = "micro"

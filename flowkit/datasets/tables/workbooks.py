@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from flowkit.datasets.columns import MAX_LISTED, cell_text, find_columns, plain
+from flowkit.datasets.tables.columns import MAX_LISTED, cell_text, find_columns, plain
 from flowkit.errors import EnvironmentMissing, ManifestError
 from flowkit.listing import listed
 from flowkit.storage.safe_files import lines, regular

@@ -1,0 +1,1 @@
+"""One small module for each bundled data set: what turns its files into annotations."""

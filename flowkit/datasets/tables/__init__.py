@@ -1,0 +1,1 @@
+"""Annotation files as rows of named cells: workbooks and text files, whatever wrote them."""
