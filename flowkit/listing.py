@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 MAX_PROBLEMS = 20
@@ -51,3 +52,27 @@ def problem_lines(problems: Sequence[str], count: int | None = None) -> str:
     """
     more = (len(problems) if count is None else count) - MAX_PROBLEMS
     return "\n".join([*problems[:MAX_PROBLEMS], *([f"... and {more} more."] if more > 0 else [])])
+
+
+def word_counts(words: Iterable[str]) -> dict[str, int]:
+    """Return how often each word occurs, most frequent first; capitals make no other word.
+
+    Parameters
+    ----------
+    words : iterable of str
+
+    Returns
+    -------
+    dict of str to int
+        Each word in its most frequent spelling; equally frequent words are in order of the alphabet.
+
+    Examples
+    --------
+    >>> word_counts(["others", "fear", "Others", "others"])
+    {'others': 3, 'fear': 1}
+    """
+    spellings: dict[str, Counter[str]] = {}
+    for word, number in Counter(words).items():
+        spellings.setdefault(word.casefold(), Counter())[word] += number
+    shown = {max(found, key=lambda word: (found[word], word)): found.total() for found in spellings.values()}
+    return dict(sorted(shown.items(), key=lambda item: (-item[1], item[0])))

@@ -10,6 +10,7 @@ from flowkit.checking.expected_counts import Comparison, compare
 from flowkit.errors import ConfigError
 from flowkit.inputs.clip import Clip
 from flowkit.labels.groupings import dataset_name, default_grouping, grouping
+from flowkit.labels.toml_form import fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,11 @@ class Census:
     classes : dict of str to dict of str to int
         Data set, then class: clips; every class is named.
     left_out : dict of str to dict of str to int
-        Data set, then label: clips that the grouping leaves out by design.
+        Data set, then label, folded: clips that the grouping leaves out by design.
     unlabelled : dict of str to int
         Data set: clips without a label.
     unknown : dict of str to dict of str to int
-        Data set, then label: clips with labels that the grouping does not know.
+        Data set, then label, folded: clips with labels that the grouping does not know.
     why_unknown : tuple of str
         What it knows instead, in words.
     per_subject : dict of str to dict of str to int
@@ -87,7 +88,7 @@ def take_census(clips: Sequence[Clip], classes: str | None = None) -> Census:
         elif not label:
             unlabelled[dataset] += number
         else:
-            (left_out if (dataset, label) in placed else unknown)[dataset][label] += number
+            (left_out if (dataset, label) in placed else unknown)[dataset][fold(label)] += number
     return Census(
         grouping=groups.name,
         classes=counts,

@@ -22,6 +22,7 @@ from flowkit.inputs.frame_numbers import numbered_images
 from flowkit.inputs.frames import Frames, nothing_to_search, open_sequence, read_frames
 from flowkit.inputs.key_frames import KeyFrames, key_frames
 from flowkit.inputs.manifest import read_manifest
+from flowkit.listing import word_counts
 
 LONG_S: Final = 1.0
 """A micro-expression that lasts longer is worth a note."""
@@ -192,7 +193,7 @@ def check_manifest(
         clips=len(clips),
         subjects=len({(clip.dataset, clip.subject) for clip in clips}),
         datasets=_ordered(Counter(clip.dataset for clip in clips)),
-        labels=_ordered(Counter(clip.label for clip in clips)),
+        labels=word_counts(clip.label for clip in clips),
         zero_rise=kinds[NoteKind.ZERO_RISE],
         zero_fall=kinds[NoteKind.ZERO_FALL],
         sizes=_ordered(Counter(found.size for found in tally.measured)),

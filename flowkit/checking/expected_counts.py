@@ -30,6 +30,10 @@ CHECKED: Final = {
     "run": "computed from public files",
     "lit": "from the literature, not checked",
 }
+LEFT_OUT: Final = "left out"
+"""What an edition counts that its grouping has no class for."""
+_FURTHER: Final = re.compile(r"[^/]+/[^/]+/[^/]+/[0-9]+")
+"""Id of a clip with a number behind data set, subject and clip."""
 MOST_REASONS: Final = 3
 """Known reasons that are tried together."""
 
@@ -52,6 +56,8 @@ class Edition:
         Of classes.toml, where `counts` are of its classes; empty where they are of labels.
     counts : mapping of str to int
         Clips of each label or class; empty where they are not known.
+    absent, present : tuple of str
+        Ends of the names of clips that a copy of this edition has not, or has.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Edition:
     subjects: int | None = None
     grouping: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +102,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a data set: its frame rates, editions and reasons."""
+    """What is known of a data set: its frame rates, editions and reasons, and what clips with a fourth part in their id are."""
 
     fps: tuple[float, ...]
     editions: tuple[Edition, ...]
     reasons: tuple[Reason, ...]
+    further: str = ""
 
     def of(self, edition: str) -> list[Reason]:
         """The reasons that explain one edition."""
@@ -107,9 +116,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """Several data sets that are used as one: an edition of each, and what they hold together."""
+    """Several data sets that are used as one, and what they hold together.
 
-    members: Mapping[str, str]
+    `members` has the edition of each that counts, and others that copies may be nearer to.
+    """
+
+    members: Mapping[str, Sequence[str]]
     edition: Edition
 
 
@@ -128,6 +140,8 @@ class Comparison:
         Label or class: found, expected; in the order of the edition, then what it does not expect.
     explanations : tuple of str
         Why they differ; empty where they do not.
+    further : str
+        How many clips there are beside those that are counted, and what they are; empty for none.
     """
 
     dataset: str
@@ -136,6 +150,7 @@ class Comparison:
     subjects: int
     counts: dict[str, tuple[int, int]]
     explanations: tuple[str, ...]
+    further: str = ""
 
 
 def expectations() -> tuple[dict[str, Known], tuple[Composite, ...]]:
@@ -209,17 +224,23 @@ def compare(clips: Iterable[Clip]) -> tuple[Comparison, ...]:
             composite.edition.name,
             composite.edition,
             [clip for name in composite.members for clip in named[name]],
-            [reason for name, edition in composite.members.items() for reason in known[name].of(edition)],
+            [reason for name, (edition, *_) in composite.members.items() for reason in known[name].of(edition)],
         )
         for composite in composites
-        if editions == composite.members
+        if editions.keys() == composite.members.keys()
+        and all(editions[name] in accepted for name, accepted in composite.members.items())
     ]
     return (*found.values(), *whole)
 
 
 def _nearest(dataset: str, clips: Sequence[Clip], known: Known) -> Comparison:
-    found = [_compared(dataset, edition, clips, known.of(edition.name)) for edition in known.editions]
-    return min(found, key=_distance)
+    """Beside the edition with the nearest counts among those whose named clips agree."""
+    counted = [clip for clip in clips if not (known.further and _FURTHER.fullmatch(clip.clip_id))]
+    more = len(clips) - len(counted)
+    fitting = [edition for edition in known.editions if _holds(edition, counted)] or known.editions
+    found = [_compared(dataset, edition, counted, known.of(edition.name)) for edition in fitting]
+    nearest = min(found, key=_distance)
+    return dataclasses.replace(nearest, further=f"{more} {known.further}") if more else nearest
 
 
 def _distance(comparison: Comparison) -> int:
@@ -252,7 +273,7 @@ def _word(edition: Edition, dataset: str, label: str) -> str:
     if not edition.grouping:
         return label_name(dataset, label)
     try:
-        return grouping(edition.grouping).of(dataset, label) or "left out"
+        return grouping(edition.grouping).of(dataset, label) or LEFT_OUT
     except ConfigError:
         return label_name(dataset, label)
 
@@ -292,10 +313,10 @@ def _fitting(change: Mapping[str, int], total: int, reasons: Sequence[Reason]) -
     return by_total
 
 
-def _holds(reason: Reason, clips: Sequence[Clip]) -> bool:
-    """Whether the clips that a reason names are, or are not, there."""
-    there = _there({*reason.absent, *reason.present}, clips)
-    return there == set(reason.present)
+def _holds(named: Reason | Edition, clips: Sequence[Clip]) -> bool:
+    """Whether the clips that a reason or an edition names are, or are not, there."""
+    there = _there({*named.absent, *named.present}, clips)
+    return there == set(named.present)
 
 
 def _there(names: Collection[str], clips: Sequence[Clip]) -> set[str]:
@@ -325,12 +346,15 @@ def _known(table: Mapping[str, Any]) -> Known:
         fps=tuple(table.get("fps", ())),
         editions=tuple(_edition(entry) for entry in table.get("editions", ())),
         reasons=tuple(_reason(entry) for entry in table.get("reasons", ())),
+        further=table.get("further", ""),
     )
 
 
 def _edition(entry: Mapping[str, Any]) -> Edition:
     return Edition(
         counts=entry.get("labels", entry.get("classes", {})),
+        absent=tuple(entry.get("absent", ())),
+        present=tuple(entry.get("present", ())),
         **{name: entry[name] for name in ("name", "about", "source", "checked", "clips")},
         **{name: entry[name] for name in ("subjects", "grouping") if name in entry},
     )

@@ -24,7 +24,10 @@ from flowkit.labels.toml_form import (
     value_problems,
 )
 
-_KINDS: Final = {"fps": NUMBERS, "fps_source": TEXT, "fps_checked": TEXT, "editions": TABLE_LIST, "reasons": TABLE_LIST}
+_KINDS: Final = {
+    **{"fps": NUMBERS, "fps_source": TEXT, "fps_checked": TEXT, "editions": TABLE_LIST, "reasons": TABLE_LIST},
+    "further": TEXT,
+}
 _NAMED: Final = {"source": TEXT, "checked": TEXT}
 _EDITION: Final[Mapping[str, Kind]] = {
     **{
@@ -35,6 +38,8 @@ _EDITION: Final[Mapping[str, Kind]] = {
         "labels": COUNTS,
         "grouping": TEXT,
         "classes": COUNTS,
+        "absent": LIST,
+        "present": LIST,
     },
     **_NAMED,
 }
@@ -102,7 +107,7 @@ def _edition_problems(own: OwnSet, edition: Mapping[str, Any], checked: Collecti
     words = [*map(fold, own.table("labels").get("labels", ()))]
     if "grouping" in edition:
         try:
-            words = [*grouping(edition["grouping"]).classes]
+            words = [*grouping(edition["grouping"]).classes, "left out"]
         except ConfigError as error:
             yield f"{where}: {error}"
             return

@@ -40,12 +40,30 @@ from flowkit.errors import ConfigError
     metavar="DIR",
     help="Folder in ROOT of the frames to use, where there are several.",
 )
-@click.option("--list", "list_file", type=FILE, help="Official list of megc2019.  [default: the one in a root, if any]")
+@click.option(
+    "--list",
+    "list_file",
+    type=FILE,
+    help="Official list of megc2019, whose labels count.  [default: the one in a root, if any]",
+)
 @click.option("--classes", "grouping", metavar="NAME", help="Also show how many clips each class of a grouping gets.")
+@click.option("--label-from", metavar="COLUMN", help="Further column that becomes the label, such as objective_class.")
+@click.option(
+    "--nearest", is_flag=True, help="Keep clips that lack a key frame; check and extract take the nearest one."
+)
+@click.option(
+    "--renumbered",
+    is_flag=True,
+    help="The images of each clip were numbered anew: as many as there are frames from onset to offset.",
+)
+@click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of ROOT.")
 @click.option(
     "--no-fixes", "fixes", is_flag=True, flag_value=False, default=True, help="Leave known errors as they are."
 )
 @click.option("--corrections", type=FILE, help="Table of known errors in place of the bundled one.")
+@click.option(
+    "--estimates", is_flag=True, help="Take the estimates of that table, too; the column estimated names them."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @AS_JSON
 def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, overwrite: bool, **given: Any) -> None:
@@ -59,8 +77,9 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
     SET=...). Of videos, onset, apex and offset of the strongest movement in each are found, labels are not. Data sets of your own
     come from the folders that the environment variable FLOWKIT_DATASETS names (docs/datasets).
 
-    Known errors are corrected, each only where the file still has it; what was done, and each row that cannot be used, is
-    said. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever written in ROOT.
+    Known errors are corrected, each only where the file still has it. Corrections, rows that cannot be used, and columns that
+    are not read are reported. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever
+    written in ROOT.
 
     Exit codes: 0 every clip is in the manifest; 1 some are left out; 2 usage, or the data set cannot be read; 3 a package is
     missing; 74 disk full.
@@ -71,17 +90,23 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
 
     if dataset.casefold() == VIDEOS:
         _manifest_of_videos(root, out, as_json, overwrite, given)
-    grouping = given.pop("grouping")
+    groups = _grouping(given.pop("grouping"))
     folders = _folders_of(dataset, root, given.pop("roots"))
     check_out(out, folders.values(), overwrite=overwrite)
     if sys.stderr.isatty():  # a large set on a slow disk takes minutes
         say(f"Looking through {', '.join(map(str, folders.values()))} ...")
     reading = _read_set(dataset, folders, given)
-    preview = None if grouping is None else _class_counts(reading, grouping)
     write_manifest(out, reading.clips, overwrite=overwrite)
-    commands = next_commands(out, reading.root, without_apex=bool(reading.without_apex))
+    preview = None if groups is None else _class_counts(reading, groups)
+    commands = next_commands(
+        out,
+        reading.root,
+        without_apex=bool(reading.without_apex),
+        nearest=bool(reading.nearest),
+        follow_symlinks=reading.follow_symlinks,
+    )
     if as_json:
-        groupings = None if preview is None else {"counts": preview.counts, "left_out": preview.left_out}
+        groupings = None if preview is None else dataclasses.asdict(preview)
         document = {"manifest": str(out), **reading.to_dict(), "classes": groupings, "next": commands}
         click.echo(json.dumps(document, indent=1))
     else:
@@ -197,19 +222,20 @@ def _manifest_of_videos(
     from flowkit.extraction.spot_manifest import complete
     from flowkit.inputs.manifest import write_manifest
 
-    if root is None or any(value for name, value in given.items() if name != "fixes"):
+    follow = given["follow_symlinks"]
+    if root is None or any(value for name, value in given.items() if name not in ("fixes", "follow_symlinks")):
         raise ConfigError(
             f"{NAME}: a folder alone must follow; got more, or none. Write: flowkit manifest {NAME} DIR --out FILE"
         )
     check_out(out, [root], overwrite=overwrite)
-    clips, events = list_videos(root)
-    config, stop = load_config(), Stop("manifest")
+    clips, events = list_videos(root, follow_symlinks=follow)
+    config, stop = load_config(frames__follow_symlinks=follow), Stop("manifest")
     with TemporaryDirectory() as folder, progress() as reporter, signals(stop):
         listing = Path(folder) / "videos.csv"
         write_manifest(listing, clips)
         options = RunOptions(root=root, overwrite=overwrite)
         done = complete(listing, out, config.frames, config.align, options, ends=True, reporter=reporter, stop=stop)
-    commands = next_commands(out, root, without_apex=False)
+    commands = next_commands(out, root, without_apex=False, follow_symlinks=follow)
     if as_json:
         document = {**done.to_dict(), "events": [dataclasses.asdict(event) for event in events], "next": commands}
         click.echo(json.dumps(document, indent=1))
@@ -251,7 +277,11 @@ def _by_set(option: str, values: Sequence[str]) -> dict[str, str]:
 def _read_set(dataset: str, folders: Mapping[str, Path], given: Mapping[str, Any]) -> Any:
     from flowkit.datasets import COMPOSITE, read_dataset, read_megc2019
 
-    common = {name: given[name] for name in ("fixes", "corrections")}
+    common = {
+        name: given[name]
+        for name in ("fixes", "corrections", "estimates", "nearest", "renumbered", "follow_symlinks", "label_from")
+        if given[name] is not None
+    }
     places = {"workbook": given["workbooks"], "frames": given["frames"]}
     if dataset.casefold() == COMPOSITE:
         workbooks, frames = (_by_set(f"--{name}", values) for name, values in places.items())
@@ -265,10 +295,18 @@ def _read_set(dataset: str, folders: Mapping[str, Path], given: Mapping[str, Any
     return read_dataset(name, root, **{option: values[0] for option, values in places.items() if values}, **common)
 
 
-def _class_counts(reading: Any, grouping: str) -> Any:
+def _grouping(name: str | None) -> Any:
+    """The grouping of a name, before anything is read; None for none."""
     from flowkit.labels import groupings
 
-    return groupings.preview(groupings.grouping(grouping), [(clip.dataset, clip.label) for clip in reading.clips])
+    return None if name is None else groupings.grouping(name)
+
+
+def _class_counts(reading: Any, groups: Any) -> Any:
+    """Clips of each class; labels that the grouping does not know are counted apart, for the manifest is written."""
+    from flowkit.labels import groupings
+
+    return groupings.preview(groups, [(clip.dataset, clip.label) for clip in reading.clips], lenient=True)
 
 
 def _counted(reporter: Any) -> Callable[[int, int], None]:

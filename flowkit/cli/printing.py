@@ -11,38 +11,56 @@ from typing import Any
 import click
 
 from flowkit.cli.common import show_mapping, show_rows, verbosity
+from flowkit.listing import listed, word_counts
 
 MAX_LISTED = 20
 """Notes printed for people before the rest is only counted."""
 
 
 def show_events(events: Sequence[Any]) -> None:
-    """What was done, on stderr: rows that are left out first; with --quiet, these only."""
+    """What was done, on stderr: rows that are left out first; with --quiet, these only. Estimates are one line."""
     order = ("left out", "refused", "applied", "note")
+    offered = [event.clip for event in events if event.kind == "offered"]
     events = [event for event in events if event.kind in order[:2] or verbosity() != "quiet"]
-    for event in sorted(events, key=lambda event: order.index(event.kind))[:MAX_LISTED]:
-        text = str(event)
+    texts = [
+        str(event) for event in sorted(events, key=lambda e: (*order, "offered").index(e.kind)) if event.kind in order
+    ]
+    for text in texts[:MAX_LISTED]:
         click.echo(text[0].upper() + text[1:], err=True)
-    if len(events) > MAX_LISTED:
-        click.echo(f"... and {len(events) - MAX_LISTED} more; --json has them all.", err=True)
+    if len(texts) > MAX_LISTED:
+        click.echo(f"... and {len(texts) - MAX_LISTED} more; --json has them all.", err=True)
+    if offered and verbosity() != "quiet":
+        names = listed(dict.fromkeys(offered), 6)
+        click.echo(
+            f"Offered: {len(offered)} estimates in place of annotated frames, not taken: {names}. docs/datasets lists them; "
+            "--estimates takes them.",
+            err=True,
+        )
 
 
 def show_reading(reading: Any, out: Path, preview: Any, commands: Sequence[str]) -> None:
     """The manifest's path, counts, and what comes next."""
     click.echo(out)
-    places = ", ".join(reading.layouts) if reading.layouts else "-"
+    places = ", ".join(str(reading.root) if place == "." else place for place in reading.layouts) or "-"
+    near = f", {reading.nearest} with the nearest frame for one that is missing" if reading.nearest else ""
     click.echo(
         f"{reading.title}: {len(reading.clips)} clips of {len(reading.counts('subject'))} subjects, {reading.left_out} left out, "
-        f"{reading.without_apex} without an apex; frames in {places}"
+        f"{reading.without_apex} without an apex{near}; frames in {places}"
     )
-    labels = Counter((clip.dataset, clip.label) for clip in reading.clips)
-    ordered = sorted(labels.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
-    show_rows("", ("data set", "label", "clips"), [(name, label, str(count)) for (name, label), count in ordered])
+    for reason, number in reading.reasons.items():
+        click.echo(f"  left out: {number} x {reason}")
+    rows = [
+        (dataset, label, str(count))
+        for dataset in sorted({clip.dataset for clip in reading.clips})
+        for label, count in word_counts(clip.label for clip in reading.clips if clip.dataset == dataset).items()
+    ]
+    show_rows("", ("data set", "label", "clips"), rows)
     if preview is not None:
         rows = [(name, cls, str(count)) for name, counts in preview.counts.items() for cls, count in counts.items()]
         rows += [
-            (name, f"(left out: {label})", str(count))
-            for name, counts in preview.left_out.items()
+            (name, f"({what}: {label})", str(count))
+            for what, found in (("left out", preview.left_out), ("not known", preview.unknown))
+            for name, counts in found.items()
             for label, count in counts.items()
         ]
         show_rows("", ("data set", "class", "clips"), rows)
@@ -157,6 +175,8 @@ def show_census(census: Any) -> None:
         lines += [(name, found, wanted) for name, (found, wanted) in comparison.counts.items()]
         cells = [(name, str(found), "?" if wanted is None else str(wanted)) for name, found, wanted in lines]
         show_rows("", ("", "found", "expected"), cells)
+        if comparison.further:
+            click.echo(f"Beside these: {comparison.further}.")
         click.echo("\n".join(comparison.explanations) or "As expected.")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from flowkit.datasets.base import Annotation, DataSet, Event, Reading, Source, layout
+from flowkit.datasets.base import Annotation, DataSet, Event, Reading, ReadOptions, layout
 from flowkit.datasets.read import read as read_files
 from flowkit.datasets.registry import COMPOSITE, DATASETS, find_dataset, known_sets, listed_sets
 from flowkit.datasets.sets.megc2019 import compose
+from flowkit.datasets.source import Source
 from flowkit.errors import ManifestError
 
 __all__ = [
@@ -40,8 +42,13 @@ def read_dataset(
     frames: str | Path | None = None,
     fixes: bool = True,
     corrections: str | Path | None = None,
+    estimates: bool = False,
+    renumbered: bool = False,
+    nearest: bool = False,
+    follow_symlinks: bool = False,
+    label_from: str = "",
 ) -> Reading:
-    """A data set as clips of a manifest, and what was done on the way.
+    """Read a data set as clips of a manifest, and what was done on the way.
 
     Parameters
     ----------
@@ -57,6 +64,16 @@ def read_dataset(
         Whether known errors are corrected.
     corrections : str or Path, optional
         Another table in the form of corrections.csv.
+    estimates : bool
+        Whether the estimates of that table take the place of the annotation; the column `estimated` names them.
+    renumbered : bool
+        Whether the images of each clip were numbered anew, one for each frame from onset to offset.
+    nearest : bool
+        Whether a clip stays whose key frames are not all there; extract it with `frames.nearest`.
+    follow_symlinks : bool
+        Whether links that lead out of the root are followed; extract with `frames.follow_symlinks`.
+    label_from : str
+        A further column that becomes the label, such as "objective_class"; the label becomes the column `own_label`.
 
     Returns
     -------
@@ -70,15 +87,23 @@ def read_dataset(
         A file of a data set of one's own cannot be used.
     EnvironmentMissing
         openpyxl is not installed.
+
+    Examples
+    --------
+    >>> reading = read_dataset("casme2", "/data/CASME2")  # doctest: +SKIP
     """
-    return read_files(
-        find_dataset(name),
-        Path(root),
+    options = ReadOptions(
         workbook=None if workbook is None else Path(workbook),
         frames=frames,
         fixes=fixes,
         corrections=None if corrections is None else Path(corrections),
+        estimates=estimates,
+        renumbered=renumbered,
+        nearest=nearest,
+        follow_symlinks=follow_symlinks,
+        label_from=label_from,
     )
+    return read_files(find_dataset(name), Path(root), options)
 
 
 def read_megc2019(
@@ -87,10 +112,9 @@ def read_megc2019(
     list_file: str | Path | None = None,
     workbooks: Mapping[str, str | Path] | None = None,
     frames: Mapping[str, str | Path] | None = None,
-    fixes: bool = True,
-    corrections: str | Path | None = None,
+    **common: Any,
 ) -> Reading:
-    """The MEGC2019 composite of three data sets as clips of a manifest.
+    """Read the MEGC2019 composite of three data sets as clips of a manifest.
 
     Parameters
     ----------
@@ -100,8 +124,8 @@ def read_megc2019(
         The official list; without it, one that lies in a root; without any, clips are chosen by their labels.
     workbooks, frames : mapping of str to (str or Path), optional
         As `workbook` and `frames` of `read_dataset`, by data set.
-    fixes, corrections
-        See `read_dataset`.
+    **common
+        What else `read_dataset` takes, for all three, except `label_from`.
 
     Returns
     -------
@@ -124,14 +148,13 @@ def read_megc2019(
         raise ManifestError(
             f"{COMPOSITE}: every set must have a root; got none for {', '.join(missing)}. Add {wanted}."
         )
+    if common.get("label_from"):
+        raise ManifestError(
+            f"{COMPOSITE}: clips must have the sets' own labels; got --label-from. Write a manifest for each set with it."
+        )
     readings = {
         name: read_dataset(
-            name,
-            roots[name],
-            workbook=(workbooks or {}).get(name),
-            frames=(frames or {}).get(name),
-            fixes=fixes,
-            corrections=corrections,
+            name, roots[name], workbook=(workbooks or {}).get(name), frames=(frames or {}).get(name), **common
         )
         for name in sets
     }

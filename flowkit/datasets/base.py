@@ -1,9 +1,10 @@
-"""What every data set has in common: what its module sees (`Source`) and says (`Annotation`), and what becomes of it (`Reading`).
+"""What every data set has in common: what its module says of a clip (`Annotation`), and what becomes of it (`Reading`).
 
-    ROOT -> rows -> Annotation -> located -> corrected -> numbers checked -> Clip
-         workbooks  a set's module  folders  corrections     numbering
+    ROOT -> rows -> Annotation -> located -> corrected -> numbers checked -> each interval once -> Clip
+          tables/      sets/      locating   correcting      numbering          same_frames
 
-A set's module turns its files into `Annotation`s, text as it stands there; `read.read` does the rest, the same for all.
+A set's module sees its files as a `Source`, and turns them into `Annotation`s, text as the cells have it. `read.read` does the
+rest, which is the same for all.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from fnmatch import fnmatchcase
+from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from flowkit.datasets.folders import FolderIndex
-from flowkit.datasets.tables.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
-from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels.own_sets import own_sets
+from flowkit.listing import word_counts
 
 FIRST: Final = "first"
 LAST: Final = "last"
@@ -34,7 +34,60 @@ MAX_NAMED: Final = 6
 UNLABELLED: Final = "unlabelled"
 """Label of a clip of which nobody says what it shows; no grouping but "raw" takes it."""
 
-Kind = Literal["applied", "refused", "left out", "note"]
+Kind = Literal["left out", "refused", "applied", "offered", "note"]
+
+
+class Unusable(Exception):
+    """A row that cannot become a clip.
+
+    Parameters
+    ----------
+    reason : str
+        A few words that are the same for all rows with this fault: they are counted by it.
+    message : str
+        Where, what is wrong, what to do.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a data set is read.
+
+    Attributes
+    ----------
+    workbook : Path, optional
+        The annotation file, instead of the one found.
+    frames : str or Path, optional
+        A folder in the root: only frames under it count.
+    fixes : bool
+        Whether known errors are corrected.
+    corrections : Path, optional
+        Another table of known errors.
+    estimates : bool
+        Whether what others estimated takes the place of an annotation, and not only of an error.
+    renumbered : bool
+        Whether the frames of each clip were numbered anew: the onset is the first image, the offset the last.
+    nearest : bool
+        Whether a clip stays whose key frames are not all there; `frames.nearest` reads the nearest ones.
+    follow_symlinks : bool
+        Whether links to folders are followed, and images may be links that lead out of the root.
+    label_from : str
+        A further column that becomes the label; empty: none.
+    """
+
+    workbook: Path | None = None
+    frames: str | Path | None = None
+    fixes: bool = True
+    corrections: Path | None = None
+    estimates: bool = False
+    renumbered: bool = False
+    nearest: bool = False
+    follow_symlinks: bool = False
+    label_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +107,18 @@ class Annotation:
     where : str
         File, sheet and row, or the folder: how messages name it.
     folders : sequence of str
-        Where its frames lie: last parts of a path, in order of preference; "./PATH" is that path from the root and no other.
+        Where its frames may be: last parts of a path; "./PATH" is that path from the root and no other. Frames in more than one
+        place are a question to the user.
     extra : mapping of str to str
         Further columns of the manifest; the same names for every clip of a set.
     serial : str
         What tells clips apart whose subject and clip name are the same, such as the onset.
+    fps : str
+        Frames per second of this clip; empty: those of the set.
+    named_label : str
+        The label that the clip's own name states; empty: its name states none.
+    recording : str
+        What the frame numbers of the annotation count: clips with the same recording, onset and offset are one. Empty: the folder.
     """
 
     dataset: str
@@ -72,6 +132,9 @@ class Annotation:
     folders: Sequence[str]
     extra: Mapping[str, str] = field(default_factory=dict)
     serial: str = ""
+    fps: str = ""
+    named_label: str = ""
+    recording: str = ""
 
     @property
     def clip_id(self) -> str:
@@ -83,11 +146,15 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What was done to a clip, or noticed: a correction applied or refused, a row left out, a note."""
+    """What was done to a clip, or noticed: a correction applied, refused or offered, a row left out, a note.
+
+    `reason` says in a few words why a row was left out, the same words for the same fault.
+    """
 
     kind: Kind
     clip: str
     message: str
+    reason: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.clip + ': ' if self.clip else ''}{self.message}"
@@ -102,11 +169,11 @@ class DataSet:
     name : str
         Of flowkit.labels.groupings.
     annotate : callable
-        What turns its files into annotations.
+        What turns its `Source` into annotations.
     """
 
     name: str
-    annotate: Callable[[Source], Iterable[Annotation]]
+    annotate: Callable[[Any], Iterable[Annotation]]
 
     @property
     def title(self) -> str:
@@ -133,6 +200,10 @@ class Reading:
     events : list of Event
     layouts : dict of str to int
         Clips of each layout of frames that was found: the folder in which it begins.
+    nearest : int
+        Clips whose key frames are not all there: they need `frames.nearest`.
+    follow_symlinks : bool
+        Whether links that lead out of the root were followed.
     """
 
     dataset: str
@@ -141,6 +212,8 @@ class Reading:
     clips: list[Clip]
     events: list[Event]
     layouts: dict[str, int]
+    nearest: int = 0
+    follow_symlinks: bool = False
 
     @property
     def left_out(self) -> int:
@@ -148,16 +221,20 @@ class Reading:
         return sum(event.kind == "left out" for event in self.events)
 
     @property
+    def reasons(self) -> dict[str, int]:
+        """Rows left out for each reason, most frequent first."""
+        return reasons_of(self.events)
+
+    @property
     def without_apex(self) -> int:
         """Clips whose apex nobody annotated."""
         return sum(clip.apex is None for clip in self.clips)
 
     def counts(self, name: str) -> dict[str, int]:
-        """Clips of each label, or of each subject as dataset/subject, most frequent first."""
-        of = Counter(
-            f"{clip.dataset}/{clip.subject}" if name == "subject" else getattr(clip, name) for clip in self.clips
-        )
-        return dict(sorted(of.items(), key=lambda item: (-item[1], item[0])))
+        """Clips of each label, or of each subject as dataset/subject, most frequent first; capitals make no other label."""
+        if name == "subject":
+            return word_counts(f"{clip.dataset}/{clip.subject}" for clip in self.clips)
+        return word_counts(getattr(clip, name) for clip in self.clips)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -167,6 +244,8 @@ class Reading:
             "root": str(self.root),
             "clips": len(self.clips),
             "left_out": self.left_out,
+            "reasons": self.reasons,
+            "nearest": self.nearest,
             "without_apex": self.without_apex,
             "layouts": self.layouts,
             "labels": self.counts("label"),
@@ -183,132 +262,27 @@ def _layouts() -> dict[str, Any]:
 def layout(name: str) -> Mapping[str, Any]:
     """Return what layouts.toml, or the file of a data set of one's own, says of it, with the markers of a missing frame number."""
     bundled = _layouts()
-    return {"missing": bundled["missing"], **(bundled[name] if name in bundled else own_sets()[name].table("layout"))}
+    form = bundled[name] if name in bundled else own_sets()[name].table("layout")
+    return {"missing": bundled["missing"], **bundled.get(form.get("like", ""), {}), **form}
 
 
-class Source:
-    """The folder of a data set, as its module sees it.
+def sets_of(files: Iterable[str]) -> list[str]:
+    """Return the bundled data sets whose annotation some of these files is, by its name, whatever kind of spreadsheet."""
+    stems = {PurePosixPath(file).stem.casefold() for file in files}
+    return [
+        name
+        for name in _layouts()
+        if name != "missing"
+        for pattern in layout(name).get("main", {}).get("files", ())
+        if any(fnmatchcase(stem, PurePosixPath(pattern).stem.casefold()) for stem in stems)
+    ]
 
-    Parameters
-    ----------
-    name : str
-        Of the data set.
-    root : Path
-    workbook : Path, optional
-        The annotation file, instead of the one found.
-    frames : str or Path, optional
-        A folder in the root: only frames under it count.
 
-    Attributes
-    ----------
-    events : list of Event
-    renumbered : dict of str to list of str
-        What the frame numbers of clips count that are not those of files, and which clips these are.
-    """
-
-    def __init__(self, name: str, root: Path, workbook: Path | None = None, frames: str | Path | None = None) -> None:
-        self.name, self.root, self.layout = name, root, layout(name)
-        self.events: list[Event] = []
-        self.renumbered: dict[str, list[str]] = {}
-        self.frames = None if frames is None else _inside(root, Path(frames))
-        self._workbook = workbook
-
-    @cached_property
-    def _everything(self) -> FolderIndex:
-        lists = self.layout.get("lists", {}).values()
-        index = FolderIndex.scan(self.root, (*SUFFIXES, *map(str.casefold, lists)))
-        if index.unreadable:
-            self.note(
-                f"{len(index.unreadable)} folders cannot be listed, such as {index.unreadable[0]}. Check the permissions."
-            )
-        return index
-
-    @cached_property
-    def folders(self) -> FolderIndex:
-        """Folders of images under the root, or under --frames."""
-        return self._everything if self.frames is None else self._everything.within(self.frames)
-
-    @property
-    def named_workbook(self) -> bool:
-        """Whether the annotation file was named, with --workbook."""
-        return self._workbook is not None
-
-    def has(self, name: str) -> bool:
-        """Whether there is a file for a table of layouts.toml."""
-        return bool(fitting_files(self._everything.files, self.layout[name]))
-
-    def table(self, name: str = "main") -> list[Row]:
-        """Rows of an annotation file.
-
-        Parameters
-        ----------
-        name : str
-            Of its table in layouts.toml; "main" is the one that --workbook names.
-
-        Raises
-        ------
-        ManifestError, EnvironmentMissing
-        """
-        form = self.layout[name]
-        path = self._file(form.get("file_of", name))
-        if path.with_name(f"~${path.name}").exists():
-            self.note(f"{path.name} is open in a spreadsheet program: what is not saved there yet is not read.")
-        return read_table(path, form)
-
-    def lists(self, name: str) -> list[Path]:
-        """Text files of a name in `lists` of layouts.toml, wherever they lie under the root."""
-        wanted = self.layout["lists"][name].casefold()
-        there = (self.root / path for path in self._everything.files)
-        return [path for path in there if path.name.casefold() == wanted]
-
-    def tails(self, **values: str) -> tuple[str, ...]:
-        """Where the frames of a clip may lie: the patterns of layouts.toml, filled in."""
-        return tuple(pattern.format(**values) for pattern in self.layout["folders"])
-
-    def annotation(self, row: Row, subject: str, extra: Mapping[str, str], **changed: Any) -> Annotation:
-        """Return the annotation of a row whose columns have the usual names.
-
-        Parameters
-        ----------
-        row : Row
-        subject : str
-            As the set's folders have it.
-        extra : mapping
-            Further columns of the manifest.
-        **changed
-            Fields of `Annotation` that do not stand in the columns of their names, such as `folders`.
-        """
-        usual = {name: row[name] for name in ("clip", "onset", "apex", "offset", "label") if name not in changed}
-        if "folders" not in changed:
-            changed["folders"] = self.tails(subject=subject, clip=row["clip"])
-        return Annotation(dataset=self.name, subject=subject, where=row.where, extra=extra, **usual, **changed)
-
-    def note(self, message: str, clip: str = "") -> None:
-        """Record something worth knowing."""
-        self.events.append(Event("note", clip, message))
-
-    def leave_out(self, clip: str, message: str) -> None:
-        """Record why a row that names a clip will not be in the manifest."""
-        self.events.append(Event("left out", clip, message))
-
-    def _file(self, name: str) -> Path:
-        """The file of a table of layouts.toml."""
-        form = self.layout[name]
-        if name != "main" or self._workbook is None:
-            what = f"the annotation of {self.layout['title']}"
-            return find_file(self.root, self._everything.files, form, what)
-        refuse(self._workbook, form)
-        return self._workbook
+def reasons_of(events: Iterable[Event]) -> dict[str, int]:
+    """Return how many rows were left out for each reason, most frequent first."""
+    return dict(Counter(event.reason for event in events if event.kind == "left out" and event.reason).most_common())
 
 
 def counted(words: Counter[str]) -> str:
-    """How often each word stands there, most frequent first."""
+    """Return how often each word occurs, most frequent first: "macro (12), none (1)"."""
     return ", ".join(f"{word} ({number})" for word, number in words.most_common())
-
-
-def _inside(root: Path, frames: Path) -> str:
-    """A folder in the root as a path relative to it."""
-    place = root / frames
-    if not place.is_dir() or not place.resolve().is_relative_to(root.resolve()):
-        raise ManifestError(f"--frames: must be a folder in {root}; got {frames}. Check the path.")
-    return place.resolve().relative_to(root.resolve()).as_posix()

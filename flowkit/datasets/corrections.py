@@ -20,7 +20,9 @@ from flowkit.storage.safe_files import read_regular
 
 COLUMNS: Final = ("dataset", "subject", "clip", "onset", "field", "old", "new", "when", "source", "note")
 FIELDS: Final = ("onset", "apex", "offset", "label", "action_units", "exclude")
-CONDITIONS: Final = ("", "impossible", "ambiguous")
+ESTIMATED: Final = "estimated"
+"""Condition of a row that is no correction of an error, but an estimate; and the column of a manifest that names those taken."""
+CONDITIONS: Final = ("", "impossible", "ambiguous", ESTIMATED)
 FILE: Final = "corrections.csv"
 
 
@@ -35,10 +37,11 @@ class Correction:
     field : str
         One of FIELDS; `exclude` leaves the clip out.
     old, new : str
-        Text of the cell as it is in the workbook, and as it should be; an empty old: whatever fits `when`.
+        Text of the cell as it is in the workbook, and as it should be. An empty old: whatever fits `when`; "onset" or "offset":
+        what that cell holds.
     when : str
         "impossible": only a frame number that is out of the order onset, apex, offset, or that no frame has; "ambiguous":
-        only a text with the word "or".
+        only a text with the word "or"; "estimated": an estimate in place of an annotation, taken only if it is asked for.
     source, note : str
         Who says so, and what else there is to know.
     line : int
@@ -66,17 +69,15 @@ class Correction:
         return fold_path(f"{self.subject}/{self.clip}") == fold_path(f"{subject}/{clip}") and self.onset in ("", onset)
 
     def refusal(self, present: str, *, impossible: bool) -> str:
-        """Why it must not be applied to a cell; empty if it may.
+        """Why it must not be applied to a cell that has another value than the new one; empty if it may.
 
         Parameters
         ----------
         present : str
-            What stands in the cell.
+            What the cell holds.
         impossible : bool
             Whether that number cannot be right.
         """
-        if self.field != "exclude" and present == self.new:
-            return "is so already"
         if self.old and present != self.old:
             return f"the file has {present!r}, not {self.old!r}"
         if self.when == "impossible" and not impossible:

@@ -26,12 +26,15 @@ def check_out(out: Path, roots: Iterable[Path], *, overwrite: bool) -> None:
     check_out_file(out, overwrite=overwrite)
 
 
-def next_commands(out: Path, folder: Path, *, without_apex: bool) -> list[str]:
+def next_commands(
+    out: Path, folder: Path, *, without_apex: bool, nearest: bool = False, follow_symlinks: bool = False
+) -> list[str]:
     """`flowkit check` and `flowkit extract` for a manifest whose paths start from a folder, ready to be typed."""
-    apex = ["--missing-apex", "spot"] if without_apex else []
+    flags = ["--missing-apex", "spot"] if without_apex else []
+    flags += ["--nearest"] * nearest + ["--follow-symlinks"] * follow_symlinks
     root = ["--root", str(folder)]
     shards = out.with_name(f"{out.stem}_flow")
     return [
-        shlex.join(["flowkit", "check", str(out), *root, *apex]),
-        shlex.join(["flowkit", "extract", str(out), *root, "--out", str(shards), *apex]),
+        shlex.join(["flowkit", "check", str(out), *root, *flags]),
+        shlex.join(["flowkit", "extract", str(out), *root, "--out", str(shards), *flags]),
     ]

@@ -6,14 +6,17 @@ import re
 import unicodedata
 from typing import Final
 
-from flowkit.datasets.base import FIRST, LAST, Annotation, Source
-from flowkit.datasets.folders import Folder, fold_path
-from flowkit.errors import ClipError, FailureCode
+from flowkit.datasets.base import FIRST, LAST, Annotation, Unusable
+from flowkit.datasets.folders import Folder, fold_path, links_not_followed, what_to_do
+from flowkit.datasets.source import Source
 from flowkit.inputs.clip import Clip
+from flowkit.inputs.frame_numbers import numbered_images
 
 NAMES: Final = ("onset", "apex", "offset")
 MEND: Final = "Correct a copy of the file, and name it with --workbook."
+MOVED: Final = "frames of a recording, moved so that the onset is the first file"
 _WHOLE: Final = re.compile(r"([0-9]{1,9})(\.0+)?")
+_RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:fps|hz)?", re.IGNORECASE)
 
 
 def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Clip:
@@ -21,25 +24,25 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
 
     Raises
     ------
-    ClipError
+    Unusable
         There can be none: `flowkit check` would find the same fault in it.
     """
     if folder is None:
-        raise ClipError(FailureCode.FRAME_MISSING, _no_folder(source, annotation))
+        raise Unusable(*_no_folder(source, annotation))
     onset, apex, offset = _frames(source, annotation, folder)
     if onset is None or offset is None:
         name = "onset" if onset is None else "offset"
-        code = FailureCode.ANNOTATION_RANGE if onset is None else FailureCode.OFFSET_MISSING
-        raise ClipError(code, _bad_cell(annotation, name))
+        raise Unusable(f"no {name}", _bad_cell(annotation, name))
     if not onset <= (onset if apex is None else apex) <= offset:
         shown = f"onset={onset}, apex={'none' if apex is None else apex}, offset={offset}"
-        raise ClipError(
-            FailureCode.ANNOTATION_RANGE,
+        raise Unusable(
+            "frame numbers out of order",
             f"{annotation.where}: apex must lie between onset and offset; got {shown}. {MEND}",
         )
-    for name, number in (("onset", onset), ("apex", apex), ("offset", offset)):
-        if number is not None:
-            _check_frame(annotation.where, name, number, folder)
+    absent = [_check_frame(source, annotation, *frame, folder) for frame in _named(onset, apex, offset)]
+    if any(absent):
+        source.nearest.append(annotation.clip_id)
+    _check_links(source, annotation, [number for _, number in _named(onset, apex, offset)], folder)
     return Clip(
         clip_id=annotation.clip_id,
         path=folder.path,
@@ -49,7 +52,7 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
         subject=unicodedata.normalize("NFC", annotation.subject),
         dataset=annotation.dataset,
         label=unicodedata.normalize("NFC", annotation.label),
-        fps=float(source.layout.get("fps", "nan")),
+        fps=_rate(source, annotation),
         extra=tuple(sorted((name, unicodedata.normalize("NFC", text)) for name, text in annotation.extra.items())),
     )
 
@@ -62,32 +65,61 @@ def impossible(source: Source, annotation: Annotation, folder: Folder | None, na
         return True
     others = [value if number is None else number for key, number in numbers.items() if key != name]
     low, high = {"onset": (value, min(others)), "apex": (others[0], others[1]), "offset": (max(others), value)}[name]
-    absent = folder is not None and "counted" not in source.layout and not folder.holds(value)
-    return absent or not low <= value <= high
+    return lacks(source, annotation, folder, name) or not low <= value <= high
+
+
+def lacks(source: Source, annotation: Annotation, folder: Folder | None, name: str) -> bool:
+    """Whether a folder surely has no frame for one of an annotation's numbers."""
+    if folder is None or "counted" in source.layout:
+        return False
+    value = _number(source, getattr(annotation, name))
+    if not source.options.renumbered:
+        return value is not None and not folder.holds(value)
+    onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
+    return name != "apex" and not _is_whole(onset, offset, folder)
+
+
+# --- numbers
 
 
 def _number(source: Source, text: str) -> int | None:
     """A frame number; None for what is missing or none."""
+    text = unicodedata.normalize("NFKC", text)
     match = None if text.casefold() in source.layout["missing"] else _WHOLE.fullmatch(text)
     return int(match[1]) if match else None
 
 
+def _named(onset: int, apex: int | None, offset: int) -> list[tuple[str, int]]:
+    found = {"onset": onset, "apex": apex, "offset": offset}
+    return [(name, number) for name, number in found.items() if number is not None]
+
+
 def _frames(source: Source, annotation: Annotation, folder: Folder) -> tuple[int | None, int | None, int | None]:
     """Onset, apex and offset as numbers of files; None for one that is missing."""
-    numbers: list[int | None] = []
-    for name in NAMES:
-        text = getattr(annotation, name)
-        number = {FIRST: folder.first, LAST: folder.last}.get(text, _number(source, text))
-        if number is None and text and text.casefold() not in source.layout["missing"]:
-            raise ClipError(FailureCode.ANNOTATION_RANGE, _bad_cell(annotation, name))
-        numbers.append(number)
-    counted = source.layout.get("counted")
-    if counted is not None:
+    onset, apex, offset = (_cell(source, annotation, folder, name) for name in NAMES)
+    if onset and 0 in (apex, offset):  # before the onset is no apex and no offset: 0 stands for none
+        source.no_number.append(annotation.clip_id)
+        apex, offset = apex or None, offset or None
+    numbers: list[int | None] = [onset, apex, offset]
+    counted, how = source.layout.get("counted"), ""
+    if source.options.renumbered:
+        numbers, how = _from_onset(annotation, numbers, folder)
+    elif counted is not None:
         numbers, how = _named_by_files(numbers, counted, folder)
-        if how:
-            source.renumbered.setdefault(how, []).append(annotation.clip_id)
+    if how:
+        source.renumbered.setdefault(how, []).append(annotation.clip_id)
     onset, apex, offset = numbers
     return onset, apex, offset
+
+
+def _cell(source: Source, annotation: Annotation, folder: Folder, name: str) -> int | None:
+    text = getattr(annotation, name)
+    if text in (FIRST, LAST):
+        return folder.first if text == FIRST else folder.last
+    number = _number(source, text)
+    if number is None and text and unicodedata.normalize("NFKC", text).casefold() not in source.layout["missing"]:
+        raise Unusable(f"{name} is no frame number", _bad_cell(annotation, name))
+    return number
 
 
 def _named_by_files(numbers: list[int | None], counted: int, folder: Folder) -> tuple[list[int | None], str]:
@@ -103,36 +135,106 @@ def _named_by_files(numbers: list[int | None], counted: int, folder: Folder) -> 
         return numbers, ""
     if folder.first != counted and counted <= min(given) and max(given) < counted + length:
         start, how = counted, f"their own frames from {counted}, written as the numbers of the files"
-    elif onset == min(given) and offset == max(given) and offset - onset + 1 == length:
-        start, how = onset, "frames of a recording, moved so that the onset is the first file"
+    elif onset == min(given) and offset == max(given) and _is_whole(onset, offset, folder):
+        start, how = onset, MOVED
     else:
         return numbers, ""
-    return [None if number is None else int(folder.numbers[number - start]) for number in numbers], how
+    return _moved(numbers, start, folder), how
 
 
-def _check_frame(where: str, name: str, number: int, folder: Folder) -> None:
-    """Refuse a number that names no image of a folder, or several."""
-    images = folder.holds(number)
-    if not images:
-        held = f"{len(folder.numbers)} images from {folder.first} to {folder.last}"
-        raise ClipError(
-            FailureCode.FRAME_MISSING,
-            f"{where}: {name} must be a frame of {folder.path}; got {number}, but {held}. Get the missing frames.",
+def _from_onset(annotation: Annotation, numbers: list[int | None], folder: Folder) -> tuple[list[int | None], str]:
+    """The same frames of a folder that was numbered anew: its first image is the onset, its last the offset.
+
+    Raises
+    ------
+    Unusable
+        The folder has not one image for each frame from onset to offset.
+    """
+    onset, apex, offset = numbers
+    if onset is None or offset is None or not onset <= (onset if apex is None else apex) <= offset:
+        return numbers, ""  # named as such by whoever checks the order
+    if not _is_whole(onset, offset, folder):
+        raise Unusable(
+            "not as many images as frames from onset to offset",
+            f"{annotation.where}: --renumbered: {folder.path} must have {offset - onset + 1} images, one for each frame from "
+            f"{onset} to {offset}; got {len(folder.numbers)}. Get the missing frames, or leave --renumbered out.",
         )
+    return (numbers, "") if folder.first == onset else (_moved(numbers, onset, folder), MOVED)
+
+
+def _is_whole(onset: int | None, offset: int | None, folder: Folder) -> bool:
+    """Whether a folder has one image for each frame from onset to offset."""
+    return onset is not None and offset is not None and offset - onset + 1 == len(folder.numbers)
+
+
+def _moved(numbers: list[int | None], start: int, folder: Folder) -> list[int | None]:
+    return [None if number is None else int(folder.numbers[number - start]) for number in numbers]
+
+
+def _rate(source: Source, annotation: Annotation) -> float:
+    """Frames per second of a clip: its own, else those of the set."""
+    usual = float(source.layout.get("fps", "nan"))
+    match = _RATE.fullmatch(annotation.fps)
+    own = float(match[1]) if match else 0.0
+    if annotation.fps and not own:
+        source.odd_rates.append(f"{annotation.clip_id} ({annotation.fps})")
+    return own or usual
+
+
+# --- what is wrong
+
+
+def _check_frame(source: Source, annotation: Annotation, name: str, number: int, folder: Folder) -> bool:
+    """Refuse a number that names no image of a folder, or several; True for none where the nearest is read."""
+    where, images = annotation.where, folder.holds(number)
     if images > 1:
-        raise ClipError(
-            FailureCode.FRAME_AMBIGUOUS,
+        raise Unusable(
+            "several images with one number",
             f"{where}: {name} must be one image of {folder.path}; got {images} with the number {number}. Remove all but one.",
         )
+    if images or source.options.nearest:
+        return not images
+    held = f"{len(folder.numbers)} images from {folder.first} to {folder.last}"
+    onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
+    advice = "Get the missing frames, or pass --nearest to keep the clip with the nearest ones."
+    if _is_whole(onset, offset, folder) and folder.first != onset:
+        advice = "There are as many as from onset to offset: if they were numbered anew, pass --renumbered."
+    raise Unusable(
+        "key frames that are not there",
+        f"{where}: {name} must be a frame of {folder.path}; got {number}, but {held}. {advice}",
+    )
+
+
+def _check_links(source: Source, annotation: Annotation, numbers: list[int], folder: Folder) -> None:
+    """Refuse key frames that are links to nowhere, or out of the root where those are not followed."""
+    if not folder.links:
+        return
+    place, root = source.root / folder.path, source.root.resolve()
+    names = numbered_images(place)
+    for path in (place / name for number in numbers for name in names.get(number, ())):
+        if not path.exists():
+            raise Unusable(
+                "links to files that are not there",
+                f"{annotation.where}: {folder.path}/{path.name} must be an image; got a link to a file that is not there. Get "
+                "the file (git annex get, dvc pull), or mend the link.",
+            )
+        if not source.options.follow_symlinks and not path.resolve().is_relative_to(root):
+            raise Unusable(
+                "links that lead out of ROOT",
+                f"{annotation.where}: {folder.path}/{path.name} must lie in {source.root}; got a link that leads out. Pass "
+                "--follow-symlinks to follow it.",
+            )
 
 
 def _bad_cell(annotation: Annotation, name: str) -> str:
     return f"{annotation.where}: {name} must be a frame number; got {getattr(annotation, name)!r}. {MEND}"
 
 
-def _no_folder(source: Source, annotation: Annotation) -> str:
+def _no_folder(source: Source, annotation: Annotation) -> tuple[str, str]:
     tails = [fold_path(tail) for tail in annotation.folders]
     empty = [path for path in source.folders.empty if any(fold_path(path)[-len(tail) :] == tail for tail in tails)]
-    got = f"{empty[0]}, which is empty" if empty else "none"
-    wanted = " or ".join(annotation.folders)
-    return f"{annotation.where}: frames must lie in a folder {wanted}; got {got}. Get the missing frames."
+    wanted = f"{annotation.where}: frames must lie in a folder {' or '.join(annotation.folders)}; got "
+    if empty:
+        return "an empty folder", f"{wanted}{empty[0]}, which is empty. Get the missing frames."
+    advice = what_to_do(source.folders) if source.folders.links else "Get the missing frames."
+    return "no folder of frames", f"{wanted}none{links_not_followed(source.folders)}. {advice}"

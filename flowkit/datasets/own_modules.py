@@ -12,7 +12,8 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
 
-from flowkit.datasets.base import Annotation, DataSet, Source
+from flowkit.datasets.base import Annotation, DataSet
+from flowkit.datasets.source import Source
 from flowkit.errors import ConfigError, FlowkitError, ManifestError
 from flowkit.labels.own_sets import OwnSet, own_folders, own_sets
 from flowkit.labels.toml_form import (
@@ -31,10 +32,13 @@ from flowkit.storage.safe_files import read_regular
 MAX_MODULE_BYTES: Final = 1 << 20
 _LAYOUT: Final = {
     **{"title": TEXT, "about": TEXT, "fps": NUMBER, "folders": LIST, "missing": LIST},
-    **{"counted": COUNT},
+    **{"counted": COUNT, "other_folders": LIST},
 }
 _TABLE: Final = {"files": LIST, "file_of": TEXT, "sheets": LIST, "other_sheets": LIST}
-_TEXTS: Final = ("dataset", "subject", "clip", "onset", "apex", "offset", "label", "where", "serial")
+_TEXTS: Final = (
+    *("dataset", "subject", "clip", "onset", "apex", "offset", "label", "where", "serial"),
+    *("fps", "named_label", "recording"),
+)
 """Fields of an annotation that hold text."""
 
 

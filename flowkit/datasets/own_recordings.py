@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from flowkit.datasets.base import UNLABELLED, Event
-from flowkit.datasets.folders import FolderIndex
+from flowkit.datasets.folders import FolderIndex, links_not_followed
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import path_problem
@@ -18,12 +18,14 @@ TITLE: Final = "own recordings without annotation"
 SUFFIXES: Final = (".mp4", ".avi", ".mov", ".mkv")
 
 
-def list_videos(root: str | Path) -> tuple[list[Clip], list[Event]]:
+def list_videos(root: str | Path, *, follow_symlinks: bool = False) -> tuple[list[Clip], list[Event]]:
     """Every recording under a root, from its first frame to its last.
 
     Parameters
     ----------
     root : str or Path
+    follow_symlinks : bool
+        Whether links to folders are followed.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def list_videos(root: str | Path) -> tuple[list[Clip], list[Event]]:
         The root is no folder, or holds no recording.
     """
     root = Path(root)
-    index = FolderIndex.scan(root, SUFFIXES)
+    index = FolderIndex.scan(root, SUFFIXES, follow_symlinks=follow_symlinks)
     found = [(path, 0) for path in index.files]
     found += [(folder.path, folder.first) for folder in index.folders if folder.path != "."]
     clips, events = [], []
@@ -49,8 +51,10 @@ def list_videos(root: str | Path) -> tuple[list[Clip], list[Event]]:
             continue
         clips.append(_clip(path, first))
     if not clips:
+        advice = "Pass --follow-symlinks, or check the path." if index.links else "Check the path."
         raise ManifestError(
-            f"{root}: folder must hold videos ({', '.join(SUFFIXES)}) or folders of numbered images; got none. Check the path."
+            f"{root}: folder must hold videos ({', '.join(SUFFIXES)}) or folders of numbered images; got none"
+            f"{links_not_followed(index)}. {advice}"
         )
     return clips, events
 

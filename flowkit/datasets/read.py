@@ -1,50 +1,49 @@
 """From annotations to clips, the same for every data set: each one distinct, located, corrected, checked.
 
-Whatever is done to a row, or noticed, is an `Event`: nothing is mended or dropped in silence. Nothing is ever written under the
+Whatever is done to a row, or noticed, is an `Event`: nothing is changed or dropped in silence. Nothing is ever written under the
 root.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from flowkit.datasets.base import MAX_NAMED, Annotation, DataSet, Event, Reading, Source
-from flowkit.datasets.corrections import Correction
+from flowkit.datasets.base import (
+    MAX_NAMED,
+    UNLABELLED,
+    Annotation,
+    DataSet,
+    Event,
+    Reading,
+    ReadOptions,
+    Unusable,
+    reasons_of,
+)
+from flowkit.datasets.correcting import correct
 from flowkit.datasets.corrections import corrections as known_errors
-from flowkit.datasets.folders import Folder, fold_path, gaps, layout_of, several_layouts, some_folders
-from flowkit.datasets.numbering import impossible, to_clip
-from flowkit.errors import ClipError, ConfigError, ManifestError
+from flowkit.datasets.folders import Folder, fold_path, gaps, links_not_followed
+from flowkit.datasets.locating import locate
+from flowkit.datasets.numbering import to_clip
+from flowkit.datasets.same_frames import each_interval_once
+from flowkit.datasets.source import Source
+from flowkit.errors import ConfigError, ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
-from flowkit.listing import listed
+from flowkit.labels.toml_form import fold
+from flowkit.listing import listed, word_counts
 
 
-def read(
-    dataset: DataSet,
-    root: Path,
-    *,
-    workbook: Path | None = None,
-    frames: str | Path | None = None,
-    fixes: bool = True,
-    corrections: Path | None = None,
-) -> Reading:
-    """A data set as clips of a manifest.
+def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Reading:
+    """Read a data set as clips of a manifest.
 
     Parameters
     ----------
     dataset : DataSet
     root : Path
         Its folder; nothing is written there.
-    workbook, frames : optional
-        See `Source`.
-    fixes : bool
-        Whether known errors are corrected.
-    corrections : Path, optional
-        Another table of known errors.
+    options : ReadOptions, optional
 
     Raises
     ------
@@ -53,24 +52,43 @@ def read(
     EnvironmentMissing
         openpyxl is not installed.
     """
-    source = Source(dataset.name, root, workbook, frames)
+    options = options or ReadOptions()
+    source = Source(dataset.name, root, options)
     annotations = _distinct(source, dataset.annotate(source))
-    places, found = _locate(source, annotations)
-    if fixes:
-        annotations = _correct(source, annotations, places, known_errors(dataset.name, corrections))
-    clips = []
-    for annotation in annotations:
-        try:
-            clips.append(to_clip(source, annotation, places.get(annotation.clip_id)))
-        except ClipError as error:
-            source.events.append(Event("left out", annotation.clip_id, error.message))
+    places, found = locate(source, annotations)
+    if options.fixes:
+        annotations = correct(source, annotations, places, known_errors(dataset.name, options.corrections))
+    _contradictions(source, annotations)
+    if options.label_from:
+        annotations = _relabelled(source, annotations, options.label_from)
+    clips = each_interval_once(source, list(_usable(source, annotations, places)))
     if not clips:
-        reasons = "\n".join(str(event) for event in source.events[:MAX_NAMED])
-        raise ManifestError(
-            f"{root}: {dataset.title} must have at least one clip to use; got none of {len(annotations)}.\n{reasons}"
-        )
+        raise none_left(f"{root}: {dataset.title}", source.events)
     _remark(source, clips, places)
-    return Reading(dataset.name, dataset.title, root, clips, source.events, dict(sorted(found.items())))
+    return Reading(
+        dataset.name,
+        dataset.title,
+        root,
+        clips,
+        source.events,
+        dict(sorted(found.items())),
+        nearest=len(source.nearest),
+        follow_symlinks=options.follow_symlinks,
+    )
+
+
+def none_left(where: str, events: Sequence[Event]) -> ManifestError:
+    """The error for a data set none of whose clips can be used: the reasons, by how many clips they cost."""
+    left_out = [event for event in events if event.kind == "left out"]
+    if not left_out:
+        return ManifestError(
+            f"{where}: must have at least one clip to use; got an annotation that names none. Check the file."
+        )
+    lines = [f"{where}: must have at least one clip to use; got none of {len(left_out)}. They were left out for:"]
+    for reason, number in reasons_of(left_out).items():
+        first = next(event for event in left_out if event.reason == reason)
+        lines.append(f"  {number} x {reason}, such as {first.clip or 'a row'}: {first.message}")
+    return ManifestError("\n".join(lines))
 
 
 def _distinct(source: Source, annotations: Iterable[Annotation]) -> list[Annotation]:
@@ -89,11 +107,12 @@ def _distinct(source: Source, annotations: Iterable[Annotation]) -> list[Annotat
         differing = [other for other in others if dataclasses.replace(other, where="") != plain]
         places = " and ".join(annotation.where for annotation in (first, *others))
         if differing:
-            message = (
-                f"{places}: subject and clip must name one clip; got rows that differ. Correct a copy of the file, "
-                "and name it with --workbook."
+            source.leave_out(
+                first.clip_id,
+                "rows that contradict each other",
+                f"{places}: subject and clip must name one clip; got rows that differ. Correct a copy of the file, and name it "
+                "with --workbook.",
             )
-            source.events.append(Event("left out", first.clip_id, message))
             continue
         if others:
             source.note(f"{places} are the same; one is kept.", first.clip_id)
@@ -101,95 +120,88 @@ def _distinct(source: Source, annotations: Iterable[Annotation]) -> list[Annotat
     return kept
 
 
-def _locate(source: Source, annotations: Sequence[Annotation]) -> tuple[dict[str, Folder], Counter[str]]:
-    """Folder of each clip that has one, and how many clips each layout holds."""
-    places: dict[str, Folder] = {}
-    layouts: Counter[str] = Counter()
-    several: Counter[str] = Counter()
+def _contradictions(source: Source, annotations: Sequence[Annotation]) -> None:
+    """Note the labels that the clip's own name contradicts."""
     for annotation in annotations:
-        for tail in annotation.folders:
-            found = source.folders.find(tail)
-            if len(found) > 1 and source.frames is not None:
-                found = [folder for folder in found if layout_of(folder, tail) == source.frames] or found
-            if found:
-                (layouts if len(found) == 1 else several).update(layout_of(folder, tail) for folder in found)
-                places[annotation.clip_id] = found[0]
-                break
-    if several:
-        raise several_layouts(source.root, several)
-    if annotations and not places:
-        patterns = " or ".join(source.layout["folders"])
-        place = source.root / (source.frames or "")
+        if annotation.named_label and fold(annotation.named_label) != fold(annotation.label):
+            source.note(
+                f"{annotation.where}: the label is {annotation.label or 'empty'}, but the clip's name says "
+                f"{annotation.named_label}. The label is kept. Correct a copy of the file, and name it with --workbook, or a row "
+                "of --corrections.",
+                annotation.clip_id,
+            )
+
+
+def _relabelled(source: Source, annotations: Sequence[Annotation], column: str) -> list[Annotation]:
+    """The annotations with a further column in place of the label, and the label as the column `own_label`.
+
+    Raises
+    ------
+    ManifestError
+        There is no such column.
+    """
+    columns = {name for annotation in annotations for name, text in annotation.extra.items() if text}
+    if annotations and column not in columns:
         raise ManifestError(
-            f"{place}: frames must lie in folders such as {patterns}, for instance {annotations[0].folders[0]}; got "
-            f"{some_folders(source.folders)}. Check the folder."
+            f"--label-from: must be a column of this set that is filled in: {', '.join(sorted(columns)) or 'there is none'}; got "
+            f"{column!r}. Correct it."
         )
-    return places, layouts
+    empty = [annotation.clip_id for annotation in annotations if not annotation.extra.get(column)]
+    if empty:
+        source.note(f"{len(empty)} clips have no {column} and are {UNLABELLED}: {listed(empty, MAX_NAMED)}.")
+    return [
+        dataclasses.replace(
+            annotation,
+            label=annotation.extra.get(column) or UNLABELLED,
+            extra={**annotation.extra, "own_label": annotation.label},
+        )
+        for annotation in annotations
+    ]
 
 
-def _correct(
-    source: Source, annotations: list[Annotation], places: Mapping[str, Folder], known: Sequence[Correction]
-) -> list[Annotation]:
-    """The annotations with their known errors mended; every correction leaves an event."""
-    mended: dict[int, Annotation | None] = dict(enumerate(annotations))
-    for correction in known:
-        name = f"{correction.dataset}/{correction.subject}/{correction.clip}"
-        fitting = [n for n, old in enumerate(annotations) if correction.fits(old.subject, old.clip, old.onset)]
-        if not fitting:
-            source.note(f"correction of {correction.what}: the clip is not in this copy.", name)
-        for n in fitting:
-            now = mended[n]
-            if now is not None:
-                mended[n], event = _apply(source, now, places.get(now.clip_id), correction)
-                source.events.append(event)
-    return [annotation for annotation in mended.values() if annotation is not None]
-
-
-def _apply(
-    source: Source, annotation: Annotation, folder: Folder | None, correction: Correction
-) -> tuple[Annotation | None, Event]:
-    name = correction.field
-    in_extra = name == "action_units"
-    present = annotation.extra.get(name, "") if in_extra else "" if name == "exclude" else getattr(annotation, name)
-    wrong = name in ("onset", "apex", "offset") and impossible(source, annotation, folder, name)
-    refusal = correction.refusal(present, impossible=wrong) or _no_frame(source, folder, correction)
-    if refusal:
-        return annotation, Event("refused", annotation.clip_id, f"{correction.what}: {refusal}.")
-    if name == "exclude":
-        return None, Event("applied", annotation.clip_id, f"{correction.what}. {correction.source}.")
-    change = f"{name} {present or 'empty'} -> {correction.new or 'empty'}"
-    done = Event("applied", annotation.clip_id, f"{change}. {correction.source}.")
-    if in_extra:
-        return dataclasses.replace(annotation, extra={**annotation.extra, name: correction.new}), done
-    changed: dict[str, Any] = {name: correction.new}
-    return dataclasses.replace(annotation, **changed), done
-
-
-def _no_frame(source: Source, folder: Folder | None, correction: Correction) -> str:
-    """Why a frame number must not be put in place: these frames lack it; empty if they do not."""
-    numeric = correction.field in ("onset", "apex", "offset") and correction.new.isdigit()
-    if not numeric or folder is None or "counted" in source.layout or folder.holds(int(correction.new)):
-        return ""
-    return f"{folder.path} has no frame {correction.new}"
+def _usable(
+    source: Source, annotations: Sequence[Annotation], places: Mapping[str, Folder]
+) -> Iterable[tuple[Annotation, Clip]]:
+    """Each annotation that can become a clip, with the clip; the others are left out with a reason."""
+    for annotation in annotations:
+        try:
+            yield annotation, to_clip(source, annotation, places.get(annotation.clip_id))
+        except Unusable as fault:
+            source.leave_out(annotation.clip_id, fault.reason, fault.message)
 
 
 def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder]) -> None:
     """What is odd but no reason to leave a clip out, once for all clips that have it."""
-    groups = groupings.grouping("3-class")
-    for label, number in Counter(clip.label for clip in clips).items():
-        try:
-            groups.of(source.name, label)
-        except ConfigError as error:
-            source.note(f"{number} clips: {error}")
+    if not source.options.label_from:
+        _unknown_labels(source, clips)
     for how, names in source.renumbered.items():
         source.note(f"{len(names)} clips count {how}: {listed(names, MAX_NAMED)}.")
     flat = [c.clip_id for c in clips if c.apex is not None and c.apex in (c.onset, c.offset)]
-    if flat:
-        source.note(
-            f"{len(flat)} clips have a phase of no length (the apex is onset or offset): {listed(flat, MAX_NAMED)}."
-        )
+    for names, what in (
+        (source.no_number, "have a 0 before their onset for an apex or offset, which counts as none"),
+        (source.nearest, "lack a key frame, and need --nearest in check and extract, too"),
+        (source.odd_rates, "have a frame rate that is no number; that of the set counts"),
+        (flat, "have a phase of no length (the apex is onset or offset)"),
+    ):
+        if names:
+            source.note(f"{len(names)} clips {what}: {listed(names, MAX_NAMED)}.")
     holes = {c.clip_id: gaps(places[c.clip_id], c.onset, c.offset or c.onset) for c in clips}
     holes = {name: number for name, number in holes.items() if number}
     if holes:
         holes_shown = listed([f"{name} ({number})" for name, number in holes.items()])
-        source.note(f"{len(holes)} clips lack frames between onset and offset, though not these: {holes_shown}.")
+        kept = "" if source.nearest else ", though not these"
+        source.note(f"{len(holes)} clips lack frames between onset and offset{kept}: {holes_shown}.")
+    if any(event.kind == "left out" for event in source.events) and source.folders.links:
+        source.note(f"{source.root} has{links_not_followed(source.folders)[1:]}. --follow-symlinks follows them.")
+
+
+def _unknown_labels(source: Source, clips: Sequence[Clip]) -> None:
+    groups = groupings.grouping("3-class")
+    counts = word_counts(clip.label for clip in clips)
+    if nobody := counts.pop(UNLABELLED, 0):
+        source.note(f"{nobody} clips are {UNLABELLED}: no grouping except raw takes them.")
+    for label, number in counts.items():
+        try:
+            groups.of(source.name, label)
+        except ConfigError as error:
+            source.note(f"{number} clips: {error}")

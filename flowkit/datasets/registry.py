@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Final
 
 from flowkit.datasets.base import DataSet
@@ -18,6 +19,7 @@ from flowkit.datasets.sets.fourdme import annotate as fourdme
 from flowkit.datasets.sets.megc2019 import NAME as COMPOSITE
 from flowkit.datasets.sets.mmew import annotate as mmew
 from flowkit.datasets.sets.samm import annotate as samm
+from flowkit.datasets.sets.samm_long import annotate as samm_long
 from flowkit.datasets.sets.smic import annotate as smic
 from flowkit.errors import ManifestError
 from flowkit.labels.groupings import dataset_name
@@ -29,12 +31,15 @@ DATASETS: Final = {
     for dataset in (
         DataSet("casme2", casme2),
         DataSet("samm", samm),
+        DataSet("samm-lv", samm_long),
         DataSet("smic-hs", smic),
         DataSet("smic-vis", smic),
         DataSet("smic-nir", smic),
         DataSet("mmew", mmew),
         DataSet("casme-sq", casme_sq),
+        DataSet("casme-sq-lv", casme_sq),
         DataSet("casme3-a", casme3_a),
+        DataSet("casme3-a-lv", casme3_a),
         DataSet("casme3-c", casme3_c),
         DataSet("4dme", fourdme),
         DataSet("dfme", dfme),
@@ -70,8 +75,12 @@ def find_dataset(name: str) -> DataSet:
     """
     known, sets = dataset_name(name), known_sets()
     if known not in sets:
-        near = difflib.get_close_matches(known, sets, 1, 0.5)
-        hint = f" Did you mean {near[0]}?" if near else " Correct it, or write the manifest yourself (README)."
+        begun = re.sub("[^a-z0-9]", "", known)
+        begin = [other for other in sets if begun and other.replace("-", "").startswith(begun)]
+        near = begin or difflib.get_close_matches(known, sets, 1, 0.5)
+        hint = (
+            f" Did you mean {' or '.join(near)}?" if near else " Correct it, or write the manifest yourself (README)."
+        )
         raise ManifestError(f"DATASET: must be one of {', '.join(dict(listed_sets()))}; got {name!r}.{hint}")
     return sets[known]
 

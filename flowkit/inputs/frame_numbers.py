@@ -14,6 +14,8 @@ from flowkit.inputs.source_files import shown_name, suffix_of, system_failed
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 """What counts as an image in a folder of frames, in any case."""
 _DIGITS = re.compile("[0-9]+")
+_SIZE = re.compile(r"(?<![0-9a-z])[0-9]+x[0-9]+(?![0-9a-z])", re.IGNORECASE)
+"""The size of a picture in its name, "img46_224x224.jpg", which is no frame number."""
 _KINDS_SHOWN = 3
 """Kinds of ignored files that a message names."""
 
@@ -44,7 +46,7 @@ def frame_numbers(names: Iterable[str]) -> list[int]:
     >>> frame_numbers(["cam2_0001_v3.png", "cam2_0002_v3.png"])
     [1, 2]
     """
-    stems = [name[: name.rfind(".")] for name in names]
+    stems = [_stem(name) for name in names]
     runs = [[int(digits) for digits in _DIGITS.findall(stem)] for stem in stems]
     last = [found[-1] for found in runs]
     if len(set(last)) != 1 or len({_DIGITS.sub("0", stem) for stem in stems}) != 1:
@@ -60,11 +62,22 @@ def frame_number(name: str) -> int | None:
     --------
     >>> frame_number("reg_img0046.jpg")
     46
+    >>> frame_number("img46_224x224.jpg")
+    46
     """
     if suffix_of(name) not in SUFFIXES or name.startswith("."):
         return None
-    digits = _DIGITS.findall(name, 0, name.rfind("."))
+    digits = _DIGITS.findall(_stem(name))
     return int(digits[-1]) if digits else None
+
+
+def _stem(name: str) -> str:
+    """What of a name may hold the frame number: no suffix, and no size if there is another number."""
+    stem = name[: name.rfind(".")]
+    if "x" not in stem and "X" not in stem:
+        return stem
+    without = _SIZE.sub("", stem)
+    return without if _DIGITS.search(without) else stem
 
 
 def images_by_number(folder: Path, name: str) -> dict[int, list[str]]:
@@ -123,7 +136,7 @@ def choose_number(number: int, files: dict[int, list[str]], name: str, nearest: 
 def _refuse_unclear(files: dict[int, list[str]], name: str) -> None:
     """Refuse a folder whose names hold several numbers, of which none is the frame's beyond doubt."""
     first, *others = next(iter(files.values()))
-    if len(files) == 1 and others and all(len(_DIGITS.findall(one)) > 1 for one in (first, others[0])):
+    if len(files) == 1 and others and all(len(_DIGITS.findall(_stem(one))) > 1 for one in (first, others[0])):
         raise ClipError(
             FailureCode.FRAME_AMBIGUOUS,
             f"{name}: the last number in each name must be the frame's; got {len(others) + 1} images whose last number is "

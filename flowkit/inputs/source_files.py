@@ -80,8 +80,8 @@ def resolve_below(path: Path, name: str, root: Path, config: FrameConfig, reason
     if reason:
         raise ClipError(
             FailureCode.PATH_REFUSED,
-            f"{name}: path must stay under the root; got one that does not ({reason}). Move the files, or set "
-            "frames.follow_symlinks=true where only a link is in the way.",
+            f"{name}: path must stay under the root; got one that does not ({reason}). Move the files, or "
+            "pass --follow-symlinks (frames.follow_symlinks) where only a link is in the way.",
             name,
         )
     return resolved

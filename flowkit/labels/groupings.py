@@ -32,11 +32,14 @@ class Preview:
         Data set, then class; every class is named, with 0 where a data set has none.
     left_out : dict of str to dict of str to int
         Data set, then raw label (folded): clips that the grouping excludes by design.
+    unknown : dict of str to dict of str to int
+        Data set, then raw label (folded): clips of which the grouping knows nothing.
     """
 
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     left_out: dict[str, dict[str, int]]
+    unknown: dict[str, dict[str, int]]
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -112,7 +115,7 @@ def label_name(dataset: str, label: str) -> str:
     return folded
 
 
-def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:
+def preview(groups: Grouping, clips: Iterable[tuple[str, str]], *, lenient: bool = False) -> Preview:
     """Clips of each class and data set, and what is left out.
 
     Parameters
@@ -120,6 +123,8 @@ def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:
     groups : Grouping
     clips : iterable of (str, str)
         Data set and label of each clip.
+    lenient : bool
+        Whether what the grouping does not know is counted instead of refused.
 
     Raises
     ------
@@ -127,15 +132,18 @@ def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:
         Listing every label and data set that the grouping does not know.
     """
     pairs = Counter(clips)
-    groups = groups.over(pairs)
+    groups = groups.over((dataset, label) for dataset, label in pairs if label.strip() or not lenient)
     counts: dict[str, dict[str, int]] = {}
     left_out: dict[str, dict[str, int]] = {}
+    unknown: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     for (dataset, label), number in sorted(pairs.items()):
         try:
             name = groups.of(dataset, label)
         except ConfigError as error:
             problems.append(str(error))
+            of_set = unknown.setdefault(dataset, {})
+            of_set[fold(label)] = of_set.get(fold(label), 0) + number
             continue
         count = counts.setdefault(dataset, dict.fromkeys(groups.classes, 0))
         if name is None:
@@ -143,8 +151,9 @@ def preview(groups: Grouping, clips: Iterable[tuple[str, str]]) -> Preview:
             left[fold(label)] = left.get(fold(label), 0) + number
         else:
             count[name] += number
-    refuse(list(dict.fromkeys(problems)))  # a data set that is not known is no news at each of its labels
-    return Preview(groups.classes, counts, left_out)
+    if not lenient:
+        refuse(list(dict.fromkeys(problems)))  # a data set that is not known is no news at each of its labels
+    return Preview(groups.classes, counts, left_out, unknown)
 
 
 def _load(file: str | Path | None) -> dict[str, Grouping]:

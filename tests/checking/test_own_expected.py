@@ -74,7 +74,7 @@ def test_a_set_of_which_nothing_is_expected_is_compared_with_nothing(lab: Path) 
         (
             "fps = [100]",
             "rates = [100]",
-            "expected: key must be one of fps, fps_source, fps_checked, editions, reasons; got 'rates'",
+            "expected: key must be one of fps, fps_source, fps_checked, editions, reasons, further; got 'rates'",
         ),
         (
             "subjects = 2",
@@ -108,7 +108,11 @@ def test_a_set_of_which_nothing_is_expected_is_compared_with_nothing(lab: Path) 
             "edition must have labels, or grouping and classes; got name, about, clips, classes",
         ),
         ('grouping = "3-class"', 'grouping = "4-class"', "number 2: classes: grouping must be one of 3-class"),
-        ("{ positive = 3 }", "{ joy = 3 }", "label or class must be one of negative, positive, surprise; got 'joy'."),
+        (
+            "{ positive = 3 }",
+            "{ joy = 3 }",
+            "label or class must be one of negative, positive, surprise, left out; got 'joy'.",
+        ),
         (
             'name = "in classes"',
             'name = "2026"',

@@ -343,7 +343,7 @@ def test_a_shell_completes_commands_and_settings_and_loads_little(program: str) 
     [
         ("flowkit", ["extract", "clips.csv", "--set"], "tvl1.la", ["tvl1.lambda_="]),
         ("fmanet", ["train", "shards", "--set"], "train.ep", ["train.epochs="]),
-        ("flowkit", ["manifest"], "casme3", ["casme3-a", "casme3-c"]),
+        ("flowkit", ["manifest"], "casme3", ["casme3-a", "casme3-a-lv", "casme3-c"]),
         ("flowkit", ["extract"], "--qui", ["--quiet"]),
     ],
 )

@@ -101,7 +101,7 @@ CASME2_ROWS: tuple[tuple[Value, ...], ...] = (
     ("02", "EP01_11f", None, 46, 91, 121, None, 4, "repression"),
     ("04", "EP12_01f", None, 261, "/", 321, None, "4", "disgust"),
     ("05", "EP09_05f", None, 69, 69, 100, None, "4?", "disgust"),
-    ("05", "EP16_04f", None, 20, 50, 50, None, "1+2", "surprise"),
+    ("05", "EP16_04f", None, 120, 190, 190, None, "1+2", "surprise"),
     ("16", "EP01_08", None, 73, 90, 110, None, "4+7", "sadness"),
     ("17", "EP05_09", None, 10, 20, 40, None, "14", "fear"),
 )
@@ -162,14 +162,12 @@ SAMM_ROWS: tuple[tuple[Value, ...], ...] = (
     ("006", "006_1_2", 5562, 5588, 5632, "4+7+23?", "Anger", 3),
     ("007", "007_6_1", 100, 120, 140, "R12 or L14", "Happiness", 1),
     ("009", "009_3_1", 3577, 3600, 3620, "A/L12", "Contempt", 7),
-    ("013", "013_1_9", 5700, 5720, 5793, "ref(4A/B)", "Fear", 2),
-    ("028", "028_4_1", 1088, 1233, 1143, "soft focus", "Other", 7),
-    ("032", "032_3_1", 4900, -1, 4960, "2", "Surprise", 2),
+    ("013", "013_1_9", 5700, 5720, 5739, "ref(4A/B)", "Fear", 2),
+    ("028", "028_4_1", 1088, 1143, 1134, "soft focus", "Other", 7),
+    ("032", "032_3_1", 4896, 1930, 4970, "2", "Surprise", 2),
     ("032", "032_3_2", 5100, 5127, 5150, "1", "Sadness", 4),
     ("036", "036_7_1", 10, -1, 40, "14", "Disgust", 5),
 )
-SAMM_ENDS = {"013_1_9": 5739}
-"""Frames of a folder end before the workbook says so."""
 
 
 def samm(
@@ -189,9 +187,10 @@ def samm(
         duration = Formula(f"=F{line}-D{line}+1", int(offset or 0) - int(onset or 0) + 1)
         shown = int(str(subject)) if numbers else subject
         lines.append((shown, clip, 5, onset, apex, offset, duration, "Micro - 1/2", units, emotion, objective, ""))
-        last = SAMM_ENDS.get(str(clip), int(offset or 0))
         pattern = f"{subject}_" + ("{:d}.jpg" if clip == "009_3_1" else "{:05d}.jpg")
-        frames(root / "SAMM" / str(subject) / str(clip), range(int(onset or 0), last + 1), pattern, empty=empty)
+        frames(
+            root / "SAMM" / str(subject) / str(clip), range(int(onset or 0), int(offset or 0) + 1), pattern, empty=empty
+        )
     workbook(root / name, {"MICRO_ONLY": lines})
     return root
 

@@ -96,7 +96,7 @@ def test_a_correction_is_of_one_onset_only(tmp_path: Path) -> None:
     rows = [row if row[2] != 1812 else ("spNO.40", "e", 1813, 1820, 0, *row[5:]) for row in ROWS]
     reading = read_dataset("casme3-a", part_a(tmp_path, rows))
     assert "casme3-a/spNO.40/e/1813" not in by_name(reading)
-    assert "casme3-a/spNO.40/e: correction of offset 0 -> 1845: the clip is not in this copy" in notes(reading)
+    assert "1 known corrections of clips that are not in this copy." in notes(reading)
 
 
 def test_a_folder_for_each_clip_is_found_by_its_onset(tmp_path: Path) -> None:

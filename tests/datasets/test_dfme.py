@@ -64,7 +64,7 @@ def test_an_offset_column_counts_where_it_is_there(tmp_path: Path) -> None:
 def test_a_test_set_without_labels_is_marked_as_such(tmp_path: Path) -> None:
     reading = read_dataset("dfme", dfme(tmp_path, [row[:4] for row in ROWS], HEADER[:4]))
     assert reading.counts("label") == {"unlabelled": 2}
-    assert "label of dfme must be one of" in notes(reading)
+    assert "2 clips are unlabelled: no grouping except raw takes them." in notes(reading)
 
 
 def test_names_of_columns_are_data(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_json_tells_programs_the_same(tmp_path: Path, casme2: Path) -> None:
     assert found["subjects"]["casme2/sub05"] == 2
     assert found["classes"]["counts"]["casme2"]["disgust"] == 2
     assert found["classes"]["left_out"]["casme2"] == {"fear": 1, "sadness": 1}
-    assert {event["kind"] for event in found["events"]} == {"applied", "note"}
+    assert {event["kind"] for event in found["events"]} == {"applied", "offered", "note"}
     assert found["next"][1].startswith("flowkit extract ")
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_is_there_stays_unless_it_may_go(tmp_path: Path, casme2: Pat
 def test_a_set_that_cannot_be_read_leaves_nothing(tmp_path: Path, casme2: Path) -> None:
     before = sorted(tmp_path.iterdir())
     for arguments, says in (
-        (("casme", casme2), "DATASET: must be one of casme2, samm, smic-hs"),
+        (("casme", casme2), "DATASET: must be one of casme2, samm, samm-lv, smic-hs"),
         (("samm", casme2), "must hold the annotation of SAMM"),
         (("casme2", tmp_path / "nowhere"), "ROOT must be the folder of the data set; got No such file or directory"),
         (("casme2", casme2 / "Cropped"), "got no spreadsheet"),
@@ -163,6 +163,85 @@ def test_many_events_are_cut_for_people_and_whole_for_programs(tmp_path: Path, c
     people = manifest("casme2", casme2, "--out", tmp_path / "a.csv")
     programs = manifest("casme2", casme2, "--out", tmp_path / "b.csv", "--json")
     assert (people.code, programs.code) == (1, 1)
-    assert people.err.count("\n") == 21
+    assert people.err.count("\n") == 22  # with the estimates
     assert "--json has them all" in people.err
     assert sum(event["kind"] == "left out" for event in json.loads(programs.out)["events"]) == 30
+
+
+def test_a_grouping_that_knows_no_label_never_stops_the_manifest(tmp_path: Path, casme2: Path) -> None:
+    out = tmp_path / "a.csv"
+    done = manifest("casme2", casme2, "--out", out, "--classes", "objective-5")
+    assert (done.code, len(read_manifest(out))) == (0, 8)
+    assert ["casme2", "(not", "known:", "disgust)", "2"] in [line.split() for line in done.out.splitlines()]
+    found = json.loads(
+        manifest("casme2", casme2, "--out", out, "--overwrite", "--classes", "objective-5", "--json").out
+    )
+    assert found["classes"]["unknown"]["casme2"]["disgust"] == 2
+
+
+def test_objective_classes_become_the_labels_that_their_grouping_needs(tmp_path: Path) -> None:
+    root, out = made_up.samm(tmp_path / "SAMM"), tmp_path / "a.csv"
+    done = manifest("samm", root, "--out", out, "--label-from", "objective_class", "--classes", "objective-5")
+    assert done.code == 0
+    assert ["samm", "II", "2"] in [line.split() for line in done.out.splitlines()]
+    assert {clip.label for clip in read_manifest(out)} == {"1", "2", "3", "4", "5", "7"}
+
+
+def test_a_missing_key_frame_is_counted_and_the_commands_carry_the_flag(tmp_path: Path, casme2: Path) -> None:
+    (casme2 / "Cropped/sub01/EP02_01f/reg_img59.jpg").unlink()
+    out = tmp_path / "a.csv"
+    done = manifest("casme2", casme2, "--out", out, "--nearest")
+    assert done.code == 0
+    assert (
+        "0 left out, 0 without an apex, 1 with the nearest frame for one that is missing; frames in Cropped" in done.out
+    )
+    check, extract = (shlex.split(line) for line in done.out.splitlines()[-2:])
+    assert check[-1] == extract[-1] == "--nearest"
+    assert flowkit(*check[1:]).code == 0
+    assert flowkit(*check[1:-1]).code == 1
+    assert "--nearest" not in manifest("casme2", casme2, "--out", out, "--overwrite").out.splitlines()[-1]
+
+
+def test_links_are_followed_and_the_commands_carry_the_flag(tmp_path: Path, casme2: Path) -> None:
+    (casme2 / "Cropped").rename(tmp_path / "elsewhere")
+    (casme2 / "Cropped").symlink_to(tmp_path / "elsewhere")
+    out = tmp_path / "a.csv"
+    refused = manifest("casme2", casme2, "--out", out)
+    assert (refused.code, out.exists()) == (2, False)
+    assert "1 links to folders, which are not followed. Pass --follow-symlinks to follow the links" in refused.err
+    done = manifest("casme2", casme2, "--out", out, "--follow-symlinks")
+    check, extract = (shlex.split(line) for line in done.out.splitlines()[-2:])
+    assert check[-1] == extract[-1] == "--follow-symlinks"
+    assert flowkit(*check[1:]).code == 0
+
+
+def test_reasons_are_counted_and_frames_in_the_root_itself_are_named(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path / "set", "Cropped")
+    for folder in (root / "Cropped").iterdir():
+        folder.rename(root / folder.name)
+    (root / "sub17").rename(root / "people")
+    done = manifest("casme2", root, "--out", tmp_path / "a.csv")
+    assert done.code == 1
+    assert f"frames in {root}\n  left out: 1 x no folder of frames\n" in done.out
+
+
+def test_one_data_set_s_flags_are_refused_where_they_mean_nothing(tmp_path: Path, casme2: Path) -> None:
+    sets = [part for name in ("casme2", "samm", "smic-hs") for part in ("--root", f"{name}={casme2}")]
+    done = manifest("megc2019", *sets, "--out", tmp_path / "a.csv", "--label-from", "objective_class")
+    assert (done.code, done.out) == (2, "")
+    assert "clips must have the sets' own labels; got --label-from. Write a manifest for each set" in done.err
+    done = manifest("videos", casme2, "--out", tmp_path / "a.csv", "--nearest")
+    assert (done.code, done.out) == (2, "")
+    assert "videos: a folder alone must follow" in done.err
+
+
+def test_estimates_are_one_line_for_people(tmp_path: Path, casme2: Path) -> None:
+    done = manifest("casme2", casme2, "--out", tmp_path / "a.csv")
+    assert (
+        "Offered: 2 estimates in place of annotated frames, not taken: casme2/sub05/EP09_05f, casme2/sub05/EP16_04f."
+        in done.err
+    )
+    assert "--estimates takes them." in done.err
+    taken = manifest("casme2", casme2, "--out", tmp_path / "b.csv", "--estimates")
+    assert taken.err.count("Applied: casme2/sub05/") == 2
+    assert "Offered" not in taken.err

@@ -95,3 +95,13 @@ def test_json_has_the_curves_and_the_next_commands(recordings: Path, tmp_path: P
     assert name == "videos/first take.mkv"
     assert len(spotted["frames"]) == len(spotted["curve"])
     assert found["next"][1].startswith("flowkit extract ")
+
+
+def test_linked_folders_are_listed_if_asked_and_named_if_not(recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "anna").symlink_to(recordings / "anna")
+    with pytest.raises(
+        ManifestError, match=r"got none; 1 links to folders, which are not followed. Pass --follow-symlinks"
+    ):
+        list_videos(tmp_path)
+    clips, _ = list_videos(tmp_path, follow_symlinks=True)
+    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mkv"]

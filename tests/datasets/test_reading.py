@@ -8,8 +8,9 @@ import made_up
 import pytest
 
 from flowkit.datasets import Reading, read_dataset
-from flowkit.datasets.base import Annotation, DataSet, Source
+from flowkit.datasets.base import Annotation, DataSet, ReadOptions
 from flowkit.datasets.read import read
+from flowkit.datasets.source import Source
 from flowkit.errors import ManifestError
 from flowkit.inputs.manifest import read_manifest, write_manifest
 
@@ -65,7 +66,7 @@ def test_frames_that_do_not_match_are_said_with_what_is_there(tmp_path: Path) ->
     root = made_up.casme2(tmp_path, "Cropped")
     (root / "Cropped" / "sub01" / "EP02_01f" / "reg_img59.jpg").unlink()
     made_up.frames(root / "Cropped" / "sub02" / "EP01_11f", [91], "copy_{}.png")
-    (root / "Cropped" / "sub17").rename(root / "Cropped" / "subject17")
+    (root / "Cropped" / "sub17").rename(root / "Cropped" / "people17")
     left = said(read_dataset("casme2", root), "left out")
     assert (
         "apex must be a frame of Cropped/sub01/EP02_01f; got 59, but 40 images from 46 to 86. Get the missing" in left
@@ -90,8 +91,13 @@ def test_a_set_none_of_whose_rows_can_be_used_is_an_error_with_reasons(tmp_path:
     made_up.frames(root / "sub01" / "EP02_01f", [1, 2])
     with pytest.raises(ManifestError) as caught:
         read_dataset("casme2", root)
-    assert "CASME II must have at least one clip to use; got none of 8" in str(caught.value)
-    assert "left out: casme2/sub01/EP02_01f: " in str(caught.value)
+    first, *reasons = str(caught.value).splitlines()
+    assert first == f"{root}: CASME II: must have at least one clip to use; got none of 8. They were left out for:"
+    assert [reason.split(": ")[0] for reason in reasons] == [
+        "  7 x no folder of frames, such as casme2/sub01/EP03_02",
+        "  1 x key frames that are not there, such as casme2/sub01/EP02_01f",
+    ]
+    assert "correction" not in str(caught.value)
 
 
 def made_of(source: Source, **cells: str) -> Annotation:
@@ -119,13 +125,13 @@ def test_numbers_that_count_within_a_clip_become_those_of_files(
     made_up.frames(tmp_path / "c", range(first, first + 10))
     onset, apex, offset = numbers
     monkeypatch.setattr(
-        "flowkit.datasets.base.layout", lambda name: {"fps": 90, "missing": [], "counted": 1, "title": "X"}
+        "flowkit.datasets.source.layout", lambda name: {"fps": 90, "missing": [], "counted": 1, "title": "X"}
     )
 
     def annotate(source: Source) -> list[Annotation]:
         return [made_of(source, onset=onset, apex=apex, offset=offset)]
 
-    (clip,) = read(DataSet("mmew", annotate), tmp_path, fixes=False).clips
+    (clip,) = read(DataSet("mmew", annotate), tmp_path, ReadOptions(fixes=False)).clips
     assert (clip.onset, clip.apex, clip.offset) == frames
 
 

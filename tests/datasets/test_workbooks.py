@@ -41,7 +41,7 @@ def test_cells_become_text_whatever_they_are(tmp_path: Path) -> None:
     path = book(
         tmp_path / "code.xlsx", ("01", None, 46, "4+7"), (1, None, 46.0, 4), (" 6 ", "x", "1.5", "a\n b"), (None, "y")
     )
-    rows = [dict(row.cells) for row in read_table(path, FORM)]
+    rows = [dict(row.cells) for row in read_table(path, FORM).rows]
     assert rows == [
         {"subject": "01", "onset": "46", "units": "4+7"},
         {"subject": "1", "onset": "46", "units": "4"},
@@ -51,7 +51,7 @@ def test_cells_become_text_whatever_they_are(tmp_path: Path) -> None:
 
 def test_a_row_says_where_it_stands_and_absent_columns_are_empty(tmp_path: Path) -> None:
     path = book(tmp_path / "code.xlsx", (), ("01", None, 46), header=("SUBJECT", None, "onset_frame "))
-    (row,) = read_table(path, FORM)
+    (row,) = read_table(path, FORM).rows
     assert row.where == "code.xlsx: Coding row 3"
     assert (row["onset"], row["units"]) == ("46", "")
 
@@ -60,13 +60,13 @@ def test_a_row_says_where_it_stands_and_absent_columns_are_empty(tmp_path: Path)
 def test_the_header_is_the_first_row_that_names_every_column(tmp_path: Path, above: int) -> None:
     rows: list[tuple[Any, ...]] = [("Subject: see below",)] * above + [HEADER, ("01", None, 46)]
     path = made_up.workbook(tmp_path / "code.xlsx", {"Coding": rows})
-    assert [row["subject"] for row in read_table(path, FORM)] == ["01"]
+    assert [row["subject"] for row in read_table(path, FORM).rows] == ["01"]
 
 
 def test_a_sheet_without_a_header_is_read_by_number(tmp_path: Path) -> None:
     path = made_up.workbook(tmp_path / "code.xlsx", {"Coding": [(15, "anger1_1", 7), (16, "anger1_2", 8)]})
     form = {**FORM, "columns": {"subject": 1, "onset": 3}, "optional": {}}
-    assert [(row["subject"], row["onset"]) for row in read_table(path, form)] == [("15", "7"), ("16", "8")]
+    assert [(row["subject"], row["onset"]) for row in read_table(path, form).rows] == [("15", "7"), ("16", "8")]
     assert "must have the columns 1 subject, 9 onset, and no header; got 3 columns" in refused(
         path, {**form, "columns": {"subject": 1, "onset": 9}}
     )
@@ -75,7 +75,7 @@ def test_a_sheet_without_a_header_is_read_by_number(tmp_path: Path) -> None:
 def test_csv_is_read_like_a_sheet(tmp_path: Path) -> None:
     path = tmp_path / "code.csv"
     path.write_bytes("\ufeffSubject, OnsetFrame\n01, 46\n,\n".encode())
-    (row,) = read_table(path, FORM)
+    (row,) = read_table(path, FORM).rows
     assert (row.where, row["subject"], row["onset"]) == ("code.csv:2", "01", "46")
     path.write_bytes(b"Subject,OnsetFrame\nM\xfcller,1\n")
     assert "must be CSV in UTF-8" in refused(path)
@@ -83,7 +83,7 @@ def test_csv_is_read_like_a_sheet(tmp_path: Path) -> None:
 
 def test_formulas_count_by_the_value_that_was_stored(tmp_path: Path) -> None:
     path = book(tmp_path / "code.xlsx", ("01", None, made_up.Formula("=40+6", 46)))
-    assert [row["onset"] for row in read_table(path, FORM)] == ["46"]
+    assert [row["onset"] for row in read_table(path, FORM).rows] == ["46"]
 
 
 def test_a_formula_without_a_value_is_named_by_its_cell(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_workbook_saved_by_such_a_tool_is_refused_as_a_whole(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["Coding", "coding ", "Something else"])
 def test_the_sheet_is_found_by_name_or_because_it_is_the_only_one_filled(tmp_path: Path, name: str) -> None:
     path = made_up.workbook(tmp_path / "code.xlsx", {"Empty": [], name: [HEADER, ("01", None, 46)], "Void": []})
-    assert [row["subject"] for row in read_table(path, FORM)] == ["01"]
+    assert [row["subject"] for row in read_table(path, FORM).rows] == ["01"]
 
 
 def test_without_that_sheet_those_that_are_there_are_named(tmp_path: Path) -> None:

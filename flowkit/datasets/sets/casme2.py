@@ -1,28 +1,54 @@
-"""CASME II: one row a clip, subjects as "01" or 1, objective classes in a workbook of their own."""
+"""CASME II: one row a clip, subjects as "01" or 1; objective classes in a column (2019), or in a workbook of their own (2014)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from flowkit.datasets.base import Annotation, Source
+from flowkit.datasets.base import MAX_NAMED, Annotation
 from flowkit.datasets.folders import fold_path
+from flowkit.datasets.source import Source
+from flowkit.datasets.tables.workbooks import Row
+from flowkit.listing import listed
 
 
 def annotate(source: Source) -> Iterator[Annotation]:
-    """Every row of the coding workbook, joined with its objective class where that workbook is there."""
-    objective: dict[tuple[str, ...], str] = {}
-    if source.has("objective"):
-        for row in source.table("objective"):
-            objective[fold_path(f"{subject_id(row['subject'])}/{row['clip']}")] = row["objective_class"]
+    """Every row of the coding workbook, with its own objective class, else that of the workbook of classes if it is there."""
+    rows = source.table()
+    listed_classes = _classes(source)
+    own = {_key(row): row["objective_class"] for row in rows if row["objective_class"]}
+    if not own:
+        _say_where_from(source, listed_classes)
+    differing = [f"{'/'.join(key)}" for key in own if listed_classes.get(key, own[key]) != own[key]]
+    if differing:
+        source.note(
+            f"{len(differing)} rows have another objective class in the workbook of classes, which is of another edition; the "
+            f"coding workbook's own counts: {listed(differing, MAX_NAMED)}."
+        )
+    for row in rows:
+        found = row["objective_class"] or ("" if own else listed_classes.get(_key(row), ""))
+        yield source.annotation(
+            row, subject_id(row["subject"]), {"action_units": row["action_units"], "objective_class": found}
+        )
+
+
+def _classes(source: Source) -> dict[tuple[str, ...], str]:
+    """Objective class of each clip by the workbook of classes; nothing where it is not there."""
+    rows = source.table("objective") if source.has("objective") else []
+    return {_key(row): row["objective_class"] for row in rows}
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return fold_path(f"{subject_id(row['subject'])}/{row['clip']}")
+
+
+def _say_where_from(source: Source, classes: Mapping[tuple[str, ...], str]) -> None:
+    if classes:
+        source.note("objective_class is from the workbook of objective classes; other editions have other classes.")
     else:
         source.note("no workbook of objective classes is there; the column objective_class is empty.")
-    for row in source.table():
-        subject = subject_id(row["subject"])
-        found = objective.get(fold_path(f"{subject}/{row['clip']}"), "")
-        yield source.annotation(row, subject, {"action_units": row["action_units"], "objective_class": found})
 
 
 def subject_id(text: str) -> str:
-    """The folder's name of a subject that the workbook writes as "01", 1 or "sub01"."""
-    digits = text.casefold().removeprefix("sub")
+    """The name of a subject that the workbook writes as "01", 1, "S01" or "sub01"."""
+    digits = text.casefold().removeprefix("sub").removeprefix("s")
     return f"sub{int(digits):02d}" if digits.isascii() and digits.isdigit() else text

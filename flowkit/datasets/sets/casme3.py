@@ -1,6 +1,7 @@
 """CAS(ME)^3: micro-expressions of part A (with apex) and part C (without), as intervals of long videos.
 
-The authors' exception lists are read where they lie under the root: what they call damaged or poor is a fact of the frames.
+The authors' exception lists are read where they are under the root: what they call damaged or poor is a fact of the frames. The
+sheet of macro- and micro-expressions has no emotions; those of the other workbook count for it.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from flowkit.datasets.base import MAX_NAMED, Annotation, Source, counted
+from flowkit.datasets.base import MAX_NAMED, UNLABELLED, Annotation
+from flowkit.datasets.sets.kinds import is_wanted, kind_column, passed_over, serial
+from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
 from flowkit.listing import listed
 
@@ -23,19 +26,22 @@ Images = dict[tuple[str, str], set[int]]
 
 
 def annotate_a(source: Source) -> Iterator[Annotation]:
-    """Every row of part A; of a workbook with an expression type, those of micro-expressions."""
+    """Every row of part A; of a workbook with an expression type, those of the wanted kind."""
     damaged, poor = _images(source, "damaged"), _images(source, "poor")
     touched: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
-    for row in source.table():
-        if row["kind"] and not row["kind"].casefold().startswith("micro"):
+    rows = source.table()
+    emotions = _Emotions(source, rows)
+    for row in rows:
+        if row["kind"] and not is_wanted(source, row["kind"]):
             others[row["kind"]] += 1
             continue
-        annotation = _part_a(source, row)
+        annotation = _part_a(source, row, emotions.of(row))
         broken = _listed(annotation, damaged)
         if set(broken) & _key_frames(annotation):
             source.leave_out(
                 annotation.clip_id,
+                "damaged key frames",
                 f"{annotation.where}: key frames must be readable; got {', '.join(map(str, broken))} in the authors' list of "
                 "damaged images. Get better copies of them, and take them off the list.",
             )
@@ -48,8 +54,8 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
             if number:
                 touched.setdefault("poor", []).append(f"{annotation.clip_id} ({number})")
         yield annotation
-    if others:
-        source.note(f"{others.total()} rows are not of micro-expressions and are passed over: {counted(others)}.")
+    passed_over(source, others)
+    emotions.tell(source)
     for word, clips in touched.items():
         source.note(f"{len(clips)} clips hold frames that the authors call {word}: {listed(clips, MAX_NAMED)}.")
 
@@ -58,6 +64,8 @@ def annotate_c(source: Source) -> Iterator[Annotation]:
     """Every row of part C, which has no apex."""
     for row in source.table():
         subject = row["subject"].zfill(2)
+        *videos, whole = source.tails(subject=subject, clip=row["clip"])
+        found = [tail for tail in videos if source.folders.find(tail)]  # 01/color is also the end of 30/1/color
         yield Annotation(
             dataset=source.name,
             subject=subject,
@@ -67,13 +75,48 @@ def annotate_c(source: Source) -> Iterator[Annotation]:
             offset=row["offset"],
             label=row["label"],
             where=row.where,
-            folders=source.tails(subject=subject, clip=row["clip"]),
+            folders=found or [*videos, whole],
             extra={"action_units": re.sub(r"\s*[,\uff0c]\s*", "+", row["action_units"])},
             serial=row["onset"],
         )
 
 
-def _part_a(source: Source, row: Row) -> Annotation:
+class _Emotions:
+    """The emotion of each row: its own, else that of the same expression in the workbook of emotions, where one is there."""
+
+    def __init__(self, source: Source, rows: Sequence[Row]) -> None:
+        self._asked = bool(rows) and not source.options.label_from and not any(row["label"] for row in rows)
+        self._there = self._asked and source.has("emotions")
+        self._known = (
+            {key: row["label"] for row in source.table("emotions") for key in _keys(row)} if self._there else {}
+        )
+        self._missing = 0
+
+    def of(self, row: Row) -> str:
+        if not self._asked:
+            return row["label"]
+        found = next((self._known[key] for key in _keys(row) if key in self._known), "")
+        self._missing += not found
+        return found or UNLABELLED
+
+    def tell(self, source: Source) -> None:
+        if self._there:
+            source.note("this sheet has no emotions: they are from the workbook of micro-expressions (JpgIndex).")
+        if self._missing:
+            advice = "Put cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx under ROOT, or pass --label-from objective_class."
+            source.note(
+                f"{self._missing} clips have no emotion in this sheet"
+                f"{' nor in that' if self._there else ''} and are {UNLABELLED}. {advice}"
+            )
+
+
+def _keys(row: Row) -> list[tuple[str, ...]]:
+    """What an expression is recognised by in another sheet, which may have corrected one of its frame numbers."""
+    video = (row["subject"].casefold(), row["clip"].casefold())
+    return [(*video, "onset", row["onset"]), (*video, "end", row["apex"], row["offset"])]
+
+
+def _part_a(source: Source, row: Row, label: str) -> Annotation:
     clip, onset = row["clip"].lower(), row["onset"]
     return Annotation(
         dataset=source.name,
@@ -82,11 +125,15 @@ def _part_a(source: Source, row: Row) -> Annotation:
         onset=onset,
         apex=row["apex"],
         offset=row["offset"],
-        label=row["label"],
+        label=label,
         where=row.where,
         folders=source.tails(subject=row["subject"], clip=clip, onset=onset),
-        extra={"action_units": row["action_units"], "objective_class": row["objective_class"]},
-        serial=onset,
+        extra={
+            "action_units": row["action_units"],
+            "objective_class": row["objective_class"],
+            **kind_column(source, row["kind"]),
+        },
+        serial=serial(source, row),
     )
 
 

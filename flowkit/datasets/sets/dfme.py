@@ -1,13 +1,14 @@
-"""DFME: one row a clip, numbered from 0 in its own folder, without an offset column; test sets have no labels.
+"""DFME: one row a clip, numbered from 0 in its own folder, with its own frame rate; test sets have no labels.
 
-The names of files and columns are those of the only public loader that we know, and plain data: layouts.toml.
+The names of files and columns are those of the real sheets and of a public loader, and plain data: layouts.toml.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.datasets.base import LAST, UNLABELLED, Annotation, Source
+from flowkit.datasets.base import LAST, UNLABELLED, Annotation
+from flowkit.datasets.source import Source
 
 
 def annotate(source: Source) -> Iterator[Annotation]:

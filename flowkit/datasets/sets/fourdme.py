@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from flowkit.datasets.base import MAX_NAMED, Annotation, Source
+from flowkit.datasets.base import MAX_NAMED, Annotation
+from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
 from flowkit.labels.action_units import moving_units
 from flowkit.listing import listed

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowkit.datasets.base import Event, Reading, layout
-from flowkit.datasets.folders import fold_path
+from flowkit.datasets.folders import bare_subject, fold_path
+from flowkit.datasets.read import none_left
+from flowkit.datasets.tables.columns import cell_text, plain
+from flowkit.datasets.tables.text_files import cells_of_width, read_text
 from flowkit.errors import ConfigError, ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
 
 NAME: Final = "megc2019"
 GROUPING: Final = "3-class"
-_COLUMNS: Final = 4
+_COLUMNS: Final = (("dataset", "data"), ("sub", "subject"), ("filenameo", "filename", "clip"), ("label",))
+"""What copies of the list call its columns; the official one has no header."""
 Key = tuple[str, ...]
 
 
@@ -33,8 +37,8 @@ def compose(readings: Mapping[str, Reading], list_file: Path | None = None) -> R
     readings : mapping of str to Reading
         The three data sets by name, each read as a whole.
     list_file : Path, optional
-        The official list; without it, one that lies in a root; without any, all clips whose label has a class, but for
-        two that the official list leaves out.
+        The official list; without it, one that lies in a root; without any, all clips whose label has a class, except those
+        that the official list leaves out.
 
     Returns
     -------
@@ -47,8 +51,8 @@ def compose(readings: Mapping[str, Reading], list_file: Path | None = None) -> R
         The list cannot be used, or no clip is left.
     """
     form = layout(NAME)
-    list_file = list_file or _find_list([reading.root for reading in readings.values()], form["list"])
-    listed = None if list_file is None else _read_list(list_file, form)
+    roots = [reading.root for reading in readings.values()]
+    listed = _find_list(roots, form) if list_file is None else read_list(list_file, form)
     events = [_of_set(event, reading) for reading in readings.values() for event in reading.events]
     clips = [clip for reading in readings.values() for clip in reading.clips]
     if listed is None:
@@ -56,20 +60,27 @@ def compose(readings: Mapping[str, Reading], list_file: Path | None = None) -> R
         clips = [clip for clip in clips if _class_of(clip) and _is_whole(clip) and _key(clip.clip_id) not in out]
         events = [event for event in events if event.kind != "left out" or _key(event.clip) not in out]
         events.append(
-            Event("note", "", f"no official list ({form['list']}) is there; clips are chosen by their labels.")
+            Event("note", "", f"no official list ({form['list'][0]}) is there; clips are chosen by their labels.")
         )
         events += _short_counts(clips, form["clips"])
     else:
         clips, events = _by_list(clips, listed, events)
     if not clips:
-        raise ManifestError(
-            f"{form['title']}: must have at least one clip; got none of the list. Check the list and the roots."
-        )
+        raise none_left(form["title"], events)
     root = Path(os.path.commonpath([reading.root.resolve() for reading in readings.values()]))
     layouts = {
         f"{name}: {place}": number for name, found in readings.items() for place, number in found.layouts.items()
     }
-    return Reading(NAME, form["title"], root, _from(root, clips, readings), events, layouts)
+    return Reading(
+        NAME,
+        form["title"],
+        root,
+        _from(root, clips, readings),
+        events,
+        layouts,
+        nearest=sum(reading.nearest for reading in readings.values()),
+        follow_symlinks=any(reading.follow_symlinks for reading in readings.values()),
+    )
 
 
 def _of_set(event: Event, reading: Reading) -> Event:
@@ -77,7 +88,9 @@ def _of_set(event: Event, reading: Reading) -> Event:
 
 
 def _key(text: str) -> Key:
-    return fold_path(text)
+    """A clip's name as it is compared: "casme2/1/EP02_01f" is "casme2/sub01/EP02_01f"."""
+    dataset, *rest = fold_path(text)
+    return (dataset, *map(bare_subject, rest[:1]), *rest[1:])
 
 
 def _class_of(clip: Clip) -> str | None:
@@ -108,65 +121,79 @@ def _short_counts(clips: Sequence[Clip], expected: Mapping[str, Mapping[str, int
                 f"{dataset}: the composite must have {sum(counts.values())} clips; got {sum(here.values())} ({shown}). Which "
                 "they are, the official list tells: pass it with --list."
             )
-            events.append(Event("left out", "", message))
+            events.append(Event("left out", "", message, "clips of the composite that this copy has not"))
     return events
 
 
 # --- by the official list
 
 
-def _find_list(roots: Sequence[Path], name: str) -> Path | None:
-    found = [root / name for root in roots if (root / name).is_file()]
-    if len({path.read_bytes() for path in found}) > 1:
+Listed = dict[Key, tuple[str, str]]
+"""Name and class of each clip of the list."""
+
+
+def _find_list(roots: Sequence[Path], form: Mapping[str, Any]) -> Listed | None:
+    found = {
+        path: read_list(path, form)
+        for root in roots
+        for path in sorted(root.iterdir())
+        if path.name.casefold() in form["list"] and path.is_file()
+    }
+    lists = list(found.values())
+    if any(other != lists[0] for other in lists):
         names = ", ".join(map(str, found))
         raise ManifestError(f"{NAME}: official list must be one; got {names}, which differ. Name one with --list.")
-    return found[0] if found else None
+    return lists[0] if lists else None
 
 
-def _read_list(path: Path, form: Mapping[str, Any]) -> dict[Key, tuple[str, str]]:
+def read_list(path: Path, form: Mapping[str, Any]) -> Listed:
     """Name and class of each clip of the list."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: list must be a CSV file in UTF-8; got {error}. Check it.") from error
-    if rows and len(rows[0]) == _COLUMNS and rows[0][3].casefold() == "label":
-        rows[0] = []  # some copies have a header
-    listed: dict[Key, tuple[str, str]] = {}
+        rows = [[cell_text(cell) for cell in row] for row in cells_of_width(read_text(path)[0], len(_COLUMNS))]
+    except (OSError, csv.Error) as error:
+        raise ManifestError(f"{path}: list must be a CSV file; got {error}. Check it.") from error
+    places = _columns(rows[0] if rows else [])
+    listed: Listed = {}
     problems = []
     for number, row in enumerate(rows, start=1):
-        if not any(row):
+        if not any(row) or (number == 1 and places is not None):
             continue
-        dataset = groupings.dataset_name(row[0])
-        if len(row) != _COLUMNS or dataset not in form["sets"] or row[3] not in form["labels"]:
+        cells = [row[place] for place in places or range(len(_COLUMNS)) if place < len(row)]
+        dataset = groupings.dataset_name(cells[0]) if cells else ""
+        if len(cells) < len(_COLUMNS) or dataset not in form["sets"] or cells[3] not in form["labels"]:
             problems.append(
                 f"{path.name}:{number}: row must be dataset,subject,clip,label with a set of {', '.join(form['sets'])} and a label "
                 f"of {', '.join(form['labels'])}; got {','.join(row)!r:.80}. Correct it."
             )
         else:
-            name = f"{dataset}/{row[1]}/{row[2]}"
-            listed[_key(name)] = name, form["labels"][row[3]]
+            name = f"{dataset}/{cells[1]}/{cells[2]}"
+            listed[_key(name)] = name, form["labels"][cells[3]]
     if problems or not listed:
         raise ManifestError("\n".join(problems[:20]) or f"{path}: list must name clips; got none. Check the file.")
     return listed
 
 
-def _by_list(
-    clips: Sequence[Clip], listed: Mapping[Key, tuple[str, str]], events: Sequence[Event]
-) -> tuple[list[Clip], list[Event]]:
-    """The clips of the list, and the events that matter for them; each clip that is missing is an event."""
+def _columns(header: Sequence[str]) -> list[int] | None:
+    """Where the four columns are, by their names; None where there is no header."""
+    names = [plain(cell) for cell in header]
+    places = [next((n for n, name in enumerate(names) if name in spellings), None) for spellings in _COLUMNS]
+    known = [place for place in places if place is not None]
+    return known if len(known) == len(_COLUMNS) else None
+
+
+def _by_list(clips: Sequence[Clip], listed: Listed, events: Sequence[Event]) -> tuple[list[Clip], list[Event]]:
+    """The clips of the list with its classes, and the events that matter for them; each clip that is missing is an event."""
     chosen = {_key(clip.clip_id): clip for clip in clips if _key(clip.clip_id) in listed}
     kept = [event for event in events if event.kind != "left out" or _key(event.clip) in listed]
-    told = {_key(event.clip) for event in kept if event.kind == "left out"}
+    said = {_key(event.clip) for event in kept if event.kind == "left out"}
     for key, (name, label) in listed.items():
-        if key not in chosen and key not in told:
+        if key not in chosen and key not in said:
             message = f"the official list names it ({label}), but this copy of the data set has no such clip."
-            kept.append(Event("left out", name, message))
+            kept.append(Event("left out", name, message, "clips of the official list that this copy has not"))
         elif key in chosen and _class_of(chosen[key]) != label:
             clip = chosen[key]
-            kept.append(
-                Event("note", clip.clip_id, f"its label is {clip.label!r}, but the official list says {label}.")
-            )
+            chosen[key] = dataclasses.replace(clip, label=label)
+            kept.append(Event("applied", clip.clip_id, f"label {clip.label or 'empty'} -> {label}. The official list."))
     return list(chosen.values()), kept
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from flowkit.datasets.base import MAX_NAMED, Annotation, Source
+from flowkit.datasets.base import MAX_NAMED, Annotation
+from flowkit.datasets.source import Source
 from flowkit.listing import listed
 
 _CLIP: Final = re.compile(r"s?0*([0-9]+)-[0-9]+-[0-9]+", re.IGNORECASE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.datasets.base import Annotation, Source
+from flowkit.datasets.base import Annotation
+from flowkit.datasets.source import Source
 
 
 def annotate(source: Source) -> Iterator[Annotation]:

@@ -1,7 +1,7 @@
-"""SMIC (HS, VIS, NIR) in its three distributions; no release has an apex.
+"""SMIC (HS, VIS, NIR) in its three distributions; an apex is only in workbooks to which somebody added it.
 
 SMIC_all_raw and SMIC_all_cropped have no annotation file: the folder is the label, its first file the onset, its last the
-offset. SMIC-E has long clips and a workbook, with up to three expressions a row. Subjects and clips are called s01 and
+offset. SMIC-E has long clips and a workbook, with up to three expressions per row. Subjects and clips are called s01 and
 s01_ne_01 throughout, however a distribution writes them.
 """
 
@@ -13,16 +13,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flowkit.datasets.base import FIRST, LAST, Annotation, Source
-from flowkit.datasets.folders import fold_path, several_layouts, some_folders
+from flowkit.datasets.base import FIRST, LAST, MAX_NAMED, Annotation
+from flowkit.datasets.folders import fold_path, several_layouts, some_folders, what_to_do
+from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
 from flowkit.errors import ManifestError
+from flowkit.listing import listed
 
 VARIANTS: Final = {"hs", "vis", "nir"}
 EXPRESSIONS: Final = ("", "2", "3")
 """Ends of the column names of a row's expressions."""
-_BY_FOLDER: Final = re.compile(r"(?:(.*)/)?(s\d+)/micro/(negative|positive|surprise)/(s\d+_\w+)", re.IGNORECASE)
-_LONG: Final = re.compile(r"(?:(.*)/)?(s\d+)/(s\d+_(?:ne|po|sur)_\d+)", re.IGNORECASE)
+LABELS: Final = {"ne": "negative", "po": "positive", "sur": "surprise"}
+"""What the name of a clip says of its label: s01_ne_01 is negative."""
+_SUBJECT: Final = r"(?:(.*)/)?((?:sub|s)?_?\d+)"
+_BY_FOLDER: Final = re.compile(_SUBJECT + r"/micro/(negative|positive|surprise)/(s\d+_\w+)", re.IGNORECASE)
+_LONG: Final = re.compile(_SUBJECT + r"/(s\d+_(?:ne|po|sur)_\d+)", re.IGNORECASE)
+_NAMED: Final = re.compile(r"s\d+_(ne|po|sur)_\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
     if not places and not source.named_workbook and not source.has("main"):
         raise ManifestError(
             f"{source.root}: frames must lie in folders such as {' or '.join(source.layout['folders'])}; got "
-            f"{some_folders(source.folders)}, and no workbook of {source.layout['title']}. Check the folder."
+            f"{some_folders(source.folders)}, and no workbook of {source.layout['title']}. {what_to_do(source.folders)}"
         )
     if source.named_workbook or not any(place.label for place in places.values()):
         yield from _from_workbook(source, places)
@@ -96,6 +102,7 @@ def _from_folder(source: Source, place: _Place) -> Annotation:
         label=place.label,
         where=place.path,
         folders=(f"./{place.path}",),
+        named_label=label_in(place.clip),
     )
 
 
@@ -109,16 +116,43 @@ def _from_workbook(source: Source, places: Mapping[tuple[str, ...], _Place]) -> 
     absent = [name for name in source.layout.get("no_row", ()) if name not in {*names, *renamed.values()}]
     if absent:
         source.note(f"clips of the other distributions for which this workbook has no row: {', '.join(absent)}.")
+    none = []
     for row in rows:
         own = name_of(row["clip"])
         for number in EXPRESSIONS:
             clip = renamed.get(f"{own}/{number}", own)
-            if number and {row[f"onset{number}"], row[f"offset{number}"]} <= {"", "0"}:
-                continue  # a formula that points at an empty cell gives 0
+            if number and _is_none(row, number):
+                if not _is_empty(row, number):
+                    none.append(f"{row.where}, expression {number}")
+                continue
             if clip != own and clip in names:
                 source.note(f"{row.where}: expression {number} is {clip}, which has a row of its own.")
                 continue
             yield _expression(source, row, number, clip, places)
+    if none:
+        source.note(
+            f"{len(none)} pairs of further onsets and offsets are what formulas make of empty cells, and no expressions: they lie "
+            f"outside FirstF to LastF, or end before they begin: {listed(none, MAX_NAMED)}."
+        )
+
+
+def _is_empty(row: Row, number: str) -> bool:
+    return {row[f"onset{number}"], row[f"offset{number}"]} <= {"", "0"}
+
+
+def _is_none(row: Row, number: str) -> bool:
+    """Whether the cells of a further expression hold none: empty, or what a formula makes of empty cells."""
+    onset, offset = row[f"onset{number}"], row[f"offset{number}"]
+    if _is_empty(row, number):
+        return True
+    if not (_is_number(onset) and _is_number(offset)):
+        return False
+    first, last = (int(row[name]) if _is_number(row[name]) else 0 for name in ("first", "last"))
+    return int(offset) < int(onset) or int(onset) < first or 0 < last < int(offset)
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("-").isdecimal() and text.isascii()
 
 
 def _expression(
@@ -135,16 +169,24 @@ def _expression(
         subject=subject,
         clip=clip,
         onset=row[f"onset{number}"],
-        apex="",
+        apex=row[f"apex{number}"],
         offset=row[f"offset{number}"],
         label=row["label"],
         where=row.where,
-        folders=known or source.tails(subject=subject, clip=clip),
+        folders=known[:1] or source.tails(subject=subject, clip=clip),
         serial=number if clip == own else "",
+        named_label=label_in(clip),
+        recording=subject,  # numbers of files count all that was recorded of a subject
     )
 
 
 def name_of(text: str) -> str:
     """Name of a subject or clip with a subject of two digits: "s01_ne_01" for "S1_ne_01", "s01" for "1"."""
-    match = re.fullmatch(r"s?(\d+)(_\w+)?", text.strip().casefold())
+    match = re.fullmatch(r"(?:sub|s)?_?(\d+)(_\w+)?", text.strip().casefold())
     return f"s{int(match[1]):02d}{match[2] or ''}" if match else text
+
+
+def label_in(clip: str) -> str:
+    """The label that the name of a clip states, empty for none."""
+    match = _NAMED.fullmatch(clip)
+    return LABELS[match[1]] if match else ""

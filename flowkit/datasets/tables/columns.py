@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.errors import ManifestError
@@ -14,10 +16,30 @@ HEADER_WITHIN: Final = 60
 """The header stands in one of so many first rows."""
 MAX_LISTED: Final = 8
 Grid = Sequence[Sequence[object]]
+_WHOLE: Final = re.compile(r"([0-9]+)\.0+")
 
 
-def find_columns(where: str, grid: Grid, form: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
-    """Index of the first row of data, and of the column of each name.
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where the data of a sheet are.
+
+    Attributes
+    ----------
+    first : int
+        Index of the first row of data.
+    places : dict of str to int
+        Index of the column of each name.
+    unread : list of str
+        Headers of the columns that no name has.
+    """
+
+    first: int
+    places: dict[str, int]
+    unread: list[str]
+
+
+def find_columns(where: str, grid: Grid, form: Mapping[str, Any]) -> Columns:
+    """Find the header of a sheet, and the column of each name.
 
     Parameters
     ----------
@@ -35,7 +57,7 @@ def find_columns(where: str, grid: Grid, form: Mapping[str, Any]) -> tuple[int, 
     """
     wanted: dict[str, Any] = {**form["columns"], **form.get("optional", {})}
     if all(isinstance(place, int) for place in wanted.values()):
-        return 0, _by_number(where, grid, wanted)
+        return Columns(0, _by_number(where, grid, wanted), [])
     best: tuple[int, int] = (-1, 0)
     for number, line in enumerate(grid[:HEADER_WITHIN]):
         there: dict[str, int] = {}
@@ -49,7 +71,10 @@ def find_columns(where: str, grid: Grid, form: Mapping[str, Any]) -> tuple[int, 
         }
         held = sum(name in found for name in form["columns"])
         if held == len(form["columns"]):
-            return number + 1, found
+            header = [(column, cell_text(value)) for column, value in enumerate(line)]
+            return Columns(
+                number + 1, found, [name for column, name in header if name and column not in found.values()]
+            )
         best = max(best, (held, -number))
     raise ManifestError(_no_header(where, grid, form["columns"], -best[1]))
 
@@ -77,18 +102,37 @@ def _no_header(where: str, grid: Grid, columns: Mapping[str, Sequence[str]], nea
     return (
         f"{where} must have a header with {names} in one of its first {HEADER_WITHIN} rows; got row "
         f"{nearest + 1} as the nearest, with {listed([text for text in header if text], MAX_LISTED) or 'nothing'}. It lacks "
-        f"{', '.join(advice) or 'columns'}. Check that it is the right file, or rename its columns in a copy and name that with "
-        "--workbook."
+        f"{', '.join(advice) or 'columns'}. {_way_out(columns, there)}Check that it is the right file, or rename its columns in a "
+        "copy and name that with --workbook."
+    )
+
+
+def _way_out(columns: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
+    """What helps where the labels alone are missing, and objective classes are there."""
+    lacking = [name for name, spellings in columns.items() if not {plain(word) for word in spellings} & set(there)]
+    classes = {"objectiveclass", "objectiveclasses"} & set(there)
+    return (
+        "To take the objective class for the label, pass --label-from objective_class. "
+        if lacking == ["label"] and classes
+        else ""
     )
 
 
 def plain(text: str) -> str:
-    """A name as names are compared: without capitals, blanks and underscores."""
-    return re.sub(r"[\s_]+", "", text.casefold())
+    """A name as names are compared: without capitals, blanks, underscores, and the wide letters of Chinese fonts."""
+    return re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", text).casefold())
 
 
 def cell_text(value: object) -> str:
-    """A cell as text: a whole number without a decimal point, nothing for an empty cell, blanks put in order."""
+    """A cell as text: a whole number without a decimal point, nothing for an empty cell, blanks put in order.
+
+    Examples
+    --------
+    >>> cell_text(46.0), cell_text("1.0"), cell_text(" 4 + 7 ")
+    ('46', '1', '4 + 7')
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else " ".join(str(value).split())
+    text = "" if value is None else " ".join(str(value).split())
+    match = _WHOLE.fullmatch(text)  # pandas writes a column of whole numbers so where one row is empty
+    return match[1] if match else text

@@ -1,4 +1,4 @@
-"""Annotation files as rows of named cells: .xlsx by openpyxl, .csv likewise; what can be wrong with one is said by name.
+"""Annotation files as rows of named cells: .xlsx by openpyxl, text files likewise; what can be wrong with one is said by name.
 
 Every cell becomes text, a whole number without a decimal point, nothing for an empty one: the same workbook exists with subjects as
 text and as numbers. Formulas count by the value that the spreadsheet program stored with them.
@@ -17,12 +17,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from flowkit.datasets.tables.columns import MAX_LISTED, cell_text, find_columns, plain
+from flowkit.datasets.tables import text_files
+from flowkit.datasets.tables.columns import MAX_LISTED, Columns, cell_text, find_columns, plain
 from flowkit.errors import EnvironmentMissing, ManifestError
 from flowkit.listing import listed
-from flowkit.storage.safe_files import lines, regular
+from flowkit.storage.safe_files import regular
 
-SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv")
+SUFFIXES: Final = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv")
 MAX_UNPACKED_BYTES: Final = 256 << 20
 """An annotation workbook is a megabyte; one that unpacks to more than this is a bomb."""
 _OLE: Final = bytes.fromhex("d0cf11e0a1b11ae1")
@@ -47,12 +48,35 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """What an annotation file holds.
+
+    Attributes
+    ----------
+    where : str
+        File and sheet, for messages.
+    rows : list of Row
+        Without the blank ones.
+    unread : list of str
+        Headers of the columns that were not read.
+    encoding : str
+        Of a text file that is not UTF-8; else empty.
+    """
+
+    where: str
+    rows: list[Row]
+    unread: list[str]
+    encoding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Sheet:
     """A sheet as a grid; `formulas` are the (row, column) from 0 of those formulas that have no stored value."""
 
     name: str
     grid: Sequence[Sequence[object]]
     formulas: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    encoding: str = ""
 
     def cell_name(self, row: int, column: int) -> str:
         letters = ""
@@ -105,10 +129,15 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
     ]
     if old:
         raise ManifestError(f"{root / old[0]}: {_unreadable_kind(Path(old[0]))}")
+    ancient = " An .xls file is never read: save it as .xlsx." if any(_is_xls(name) for name in there) else ""
     raise ManifestError(
         f"{root}: folder must hold {what}, a file named {patterns}; got {listed(there, MAX_LISTED) or 'no spreadsheet'}. Check "
-        "the folder, or name the file with --workbook."
+        f"the folder, or name the file with --workbook.{ancient}"
     )
+
+
+def _is_xls(name: str) -> bool:
+    return name.casefold().endswith(".xls")
 
 
 def fitting_files(there: Sequence[str], form: Mapping[str, Any]) -> list[str]:
@@ -129,19 +158,21 @@ def refuse(path: Path, form: Mapping[str, Any]) -> None:
             raise ManifestError(f"{path}: annotation must be another file; got {reason}.")
 
 
-def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
-    """The rows of an annotation file, without the blank ones.
+def read_table(path: Path, form: Mapping[str, Any], *, unlabelled: bool = False) -> Table:
+    """Read an annotation file.
 
     Parameters
     ----------
     path : Path
-        .xlsx or .csv.
+        .xlsx, or text with commas, semicolons or tabs.
     form : mapping
         A table of layouts.toml: `sheets`, `columns`, `optional`.
+    unlabelled : bool
+        Whether the column of labels may be missing.
 
     Returns
     -------
-    list of Row
+    Table
 
     Raises
     ------
@@ -150,45 +181,63 @@ def read_table(path: Path, form: Mapping[str, Any]) -> list[Row]:
     EnvironmentMissing
         openpyxl is not installed.
     """
-    sheet = _read_csv(path) if path.suffix.lower() == ".csv" else _read_workbook(path, form)
-    first, columns = find_columns(f"{path}: {sheet.name or 'file'}", sheet.grid, form)
-    used = set(columns.values())
-    empty = [(row, column) for row, column in sheet.formulas if row >= first and column in used]
+    if unlabelled and "label" in form["columns"]:
+        columns = dict(form["columns"])
+        form = {**form, "optional": {**form.get("optional", {}), "label": columns.pop("label")}, "columns": columns}
+    is_text = path.suffix.lower() in text_files.SUFFIXES
+    sheet, columns_found = _read_text(path, form) if is_text else _read_workbook(path, form)
+    used = set(columns_found.places.values())
+    empty = [(row, column) for row, column in sheet.formulas if row >= columns_found.first and column in used]
     if empty:
         cells = [sheet.cell_name(*cell) for cell in sorted(empty)]
         raise ManifestError(
             f"{path}: formulas must have stored values; got {len(cells)} without: {listed(cells, MAX_LISTED)}. Open the "
             "file in a spreadsheet program, save it there, and run again."
         )
-    return list(_rows(path, sheet, first, columns))
+    where = f"{path.name}: {sheet.name}" if sheet.name else path.name
+    return Table(where, list(_rows(path, sheet, columns_found)), columns_found.unread, sheet.encoding)
 
 
-def _rows(path: Path, sheet: _Sheet, first: int, columns: Mapping[str, int]) -> Iterator[Row]:
-    for number, line in enumerate(sheet.grid[first:], start=first + 1):
-        cells = {name: cell_text(line[column]) for name, column in columns.items() if column < len(line)}
+def _rows(path: Path, sheet: _Sheet, columns: Columns) -> Iterator[Row]:
+    for number, line in enumerate(sheet.grid[columns.first :], start=columns.first + 1):
+        cells = {name: cell_text(line[column]) for name, column in columns.places.items() if column < len(line)}
+        where = f"{path.name}: {sheet.name} row {number}" if sheet.name else f"{path.name}:{number}"
+        if foreign := [name for name, text in cells.items() if not text_files.is_readable(text)]:
+            raise ManifestError(
+                f"{path}: file must be CSV in UTF-8, UTF-16 or GBK; got bytes of another encoding in row {number}, "
+                f"{foreign[0]}. Save it as CSV UTF-8."
+            )
         if any(cells.values()):
-            yield Row(f"{path.name}: {sheet.name} row {number}" if sheet.name else f"{path.name}:{number}", cells)
+            yield Row(where, cells)
 
 
 # --- files
 
 
-def _read_csv(path: Path) -> _Sheet:
+def _read_text(path: Path, form: Mapping[str, Any]) -> tuple[_Sheet, Columns]:
+    """A text file, by the separator with which it has the columns that it should have."""
+    refused: ManifestError | None = None
     try:
-        with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
-            return _Sheet("", list(csv.reader(lines(file), skipinitialspace=True, strict=True)))
+        text, encoding = text_files.read_text(path)
+        for grid in text_files.tables_of(text):
+            try:
+                return _Sheet("", grid, encoding=encoding), find_columns(f"{path}: file", grid, form)
+            except ManifestError as error:
+                refused = refused or error
     except OSError as error:
         raise ManifestError(_cannot_open(path, error)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: file must be CSV in UTF-8; got {error}. Save it as such.") from error
+    except csv.Error as error:
+        raise ManifestError(f"{path}: file must be CSV; got {error}. Save it anew as CSV UTF-8.") from error
+    raise refused or ManifestError(f"{path}: file must hold a table; got nothing. Check that it is the right file.")
 
 
-def _read_workbook(path: Path, form: Mapping[str, Any]) -> _Sheet:
+def _read_workbook(path: Path, form: Mapping[str, Any]) -> tuple[_Sheet, Columns]:
     _check_file(path)
     values = _load(path, data_only=True)
     name = _choose_sheet(path, values, form.get("sheets", ()), form.get("other_sheets", ()))
     grid = list(values[name].iter_rows(values_only=True))
-    return _Sheet(name, grid, frozenset(_formulas_without_value(path, name, grid)))
+    columns = find_columns(f"{path}: {name}", grid, form)
+    return _Sheet(name, grid, frozenset(_formulas_without_value(path, name, grid))), columns
 
 
 def _formulas_without_value(path: Path, name: str, grid: Sequence[Sequence[object]]) -> Iterator[tuple[int, int]]:
