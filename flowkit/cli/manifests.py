@@ -54,7 +54,7 @@ from flowkit.errors import ConfigError
 @click.option(
     "--renumbered",
     is_flag=True,
-    help="The images of each clip were numbered anew: as many as there are frames from onset to offset.",
+    help="The images of each clip were renumbered: as many as there are frames from onset to offset.",
 )
 @click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of ROOT.")
 @click.option(
@@ -62,7 +62,9 @@ from flowkit.errors import ConfigError
 )
 @click.option("--corrections", type=FILE, help="Table of known errors in place of the bundled one.")
 @click.option(
-    "--estimates", is_flag=True, help="Take the estimates of that table, too; the column estimated names them."
+    "--estimates",
+    is_flag=True,
+    help="Take estimates of that table for possible numbers, too; the column estimated names them.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @AS_JSON

@@ -67,7 +67,7 @@ def read_dataset(
     estimates : bool
         Whether the estimates of that table take the place of the annotation; the column `estimated` names them.
     renumbered : bool
-        Whether the images of each clip were numbered anew, one for each frame from onset to offset.
+        Whether the images of each clip were renumbered, one for each frame from onset to offset.
     nearest : bool
         Whether a clip stays whose key frames are not all there; extract it with `frames.nearest`.
     follow_symlinks : bool

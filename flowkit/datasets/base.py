@@ -70,7 +70,7 @@ class ReadOptions:
     estimates : bool
         Whether what others estimated takes the place of an annotation, and not only of an error.
     renumbered : bool
-        Whether the frames of each clip were numbered anew: the onset is the first image, the offset the last.
+        Whether the frames of each clip were renumbered: the onset is the first image, the offset the last.
     nearest : bool
         Whether a clip stays whose key frames are not all there; `frames.nearest` reads the nearest ones.
     follow_symlinks : bool

@@ -79,7 +79,7 @@ def _apply(
     if changed is None:
         return None, Event("applied", annotation.clip_id, f"{correction.what}. {correction.source}.")
     change = f"{name} {present or 'empty'} -> {correction.new or 'empty'}"
-    if correction.when == ESTIMATED and not source.options.estimates:
+    if correction.when == ESTIMATED and not wrong and not source.options.estimates:
         return annotation, Event("offered", annotation.clip_id, f"{change} with --estimates. {correction.source}.")
     return changed, Event("applied", annotation.clip_id, f"{change}. {correction.source}.")
 

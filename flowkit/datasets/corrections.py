@@ -41,7 +41,7 @@ class Correction:
         what that cell holds.
     when : str
         "impossible": only a frame number that is out of the order onset, apex, offset, or that no frame has; "ambiguous":
-        only a text with the word "or"; "estimated": an estimate in place of an annotation, taken only if it is asked for.
+        only a text with the word "or"; "estimated": an estimate, in place of an impossible number, or of any if it is asked for.
     source, note : str
         Who says so, and what else there is to know.
     line : int

@@ -70,13 +70,16 @@ def impossible(source: Source, annotation: Annotation, folder: Folder | None, na
 
 def lacks(source: Source, annotation: Annotation, folder: Folder | None, name: str) -> bool:
     """Whether a folder surely has no frame for one of an annotation's numbers."""
-    if folder is None or "counted" in source.layout:
-        return False
     value = _number(source, getattr(annotation, name))
-    if not source.options.renumbered:
-        return value is not None and not folder.holds(value)
+    if folder is None or value is None:
+        return False
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
-    return name != "apex" and not _is_whole(onset, offset, folder)
+    if source.options.renumbered:
+        return name != "apex" and not _is_whole(onset, offset, folder)
+    counted = source.layout.get("counted")
+    if counted is not None and (counted <= value < counted + len(folder.numbers) or _is_whole(onset, offset, folder)):
+        return False
+    return not folder.holds(value)
 
 
 # --- numbers
@@ -102,7 +105,8 @@ def _frames(source: Source, annotation: Annotation, folder: Folder) -> tuple[int
         apex, offset = apex or None, offset or None
     numbers: list[int | None] = [onset, apex, offset]
     counted, how = source.layout.get("counted"), ""
-    if source.options.renumbered:
+    by_files = {annotation.onset, annotation.offset} & {FIRST, LAST}
+    if source.options.renumbered and not by_files:
         numbers, how = _from_onset(annotation, numbers, folder)
     elif counted is not None:
         numbers, how = _named_by_files(numbers, counted, folder)
@@ -143,7 +147,7 @@ def _named_by_files(numbers: list[int | None], counted: int, folder: Folder) -> 
 
 
 def _from_onset(annotation: Annotation, numbers: list[int | None], folder: Folder) -> tuple[list[int | None], str]:
-    """The same frames of a folder that was numbered anew: its first image is the onset, its last the offset.
+    """The same frames of a folder that was renumbered: its first image is the onset, its last the offset.
 
     Raises
     ------
@@ -198,7 +202,7 @@ def _check_frame(source: Source, annotation: Annotation, name: str, number: int,
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
     advice = "Get the missing frames, or pass --nearest to keep the clip with the nearest ones."
     if _is_whole(onset, offset, folder) and folder.first != onset:
-        advice = "There are as many as from onset to offset: if they were numbered anew, pass --renumbered."
+        advice = "There are as many as from onset to offset: if they were renumbered, pass --renumbered."
     raise Unusable(
         "key frames that are not there",
         f"{where}: {name} must be a frame of {folder.path}; got {number}, but {held}. {advice}",

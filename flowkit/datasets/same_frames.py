@@ -18,8 +18,9 @@ REASON: Final = "the same frames as another clip, but another label or apex"
 def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
     """Return the clips without those that another clip is already.
 
-    Clips are the same if source, onset and offset are. A clip with a name of its own (no serial) stays before a further
-    expression of a row; else the first one stays. Where their labels or apexes differ, all are left out.
+    Clips are the same if onset, offset and recording are; without a recording, the folder behind all links counts. A clip with a
+    name of its own (no serial) stays before a further expression of a row; else the first one stays. Where their labels or apexes
+    differ, all are left out.
 
     Parameters
     ----------
@@ -29,7 +30,8 @@ def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
     """
     groups: dict[tuple[object, ...], list[Pair]] = {}
     for annotation, clip in pairs:
-        key: tuple[object, ...] = (clip.path, clip.onset, clip.offset)
+        place = (source.root / clip.path).resolve() if source.options.follow_symlinks else clip.path
+        key: tuple[object, ...] = (place, clip.onset, clip.offset)
         if annotation.recording:
             key = (annotation.recording, annotation.onset, annotation.offset)
         groups.setdefault(key, []).append((annotation, clip))

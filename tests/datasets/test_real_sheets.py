@@ -131,6 +131,18 @@ def test_frames_of_one_folder_with_two_labels_are_refused_whatever_the_set(tmp_p
     assert len(reading.clips) == 1
 
 
+def test_two_links_to_one_folder_are_one_source(tmp_path: Path) -> None:
+    rows = [("01", f"EP0{n}", None, 10, 20, 40, None, "14", "fear") for n in (1, 2)]
+    root = made_up.casme2(tmp_path / "set", rows=rows)
+    made_up.frames(tmp_path / "pool", range(10, 41))
+    for n in (1, 2):
+        (root / "sub01").mkdir(exist_ok=True)
+        (root / f"sub01/EP0{n}").symlink_to(tmp_path / "pool")
+    reading = read_dataset("casme2", root, follow_symlinks=True)
+    assert set(by_name(reading)) == {"casme2/sub01/EP01"}
+    assert "count once, as that: casme2/sub01/EP02 (casme2/sub01/EP01)." in said(reading)
+
+
 # --- labels
 
 
@@ -364,11 +376,31 @@ def test_estimates_of_mmew_come_in_pairs_by_key(tmp_path: Path) -> None:
     assert (clip.apex, clip.offset, dict(clip.extra)["estimated"]) == (40, 75, "offset+apex")
 
 
-# --- crops numbered anew
+def test_an_estimate_takes_the_place_of_an_impossible_number(tmp_path: Path) -> None:
+    header = (
+        *made_up.CASME2_HEADER[:2],
+        "OnsetFrame",
+        "ApexFrame",
+        "OffsetFrame",
+        "Action Units",
+        "Estimated Emotion",
+        "remarks",
+    )
+    made_up.workbook(
+        tmp_path / "MMEW_Micro_Exp.xlsx", {"Sheet1": [header, ("S04", "S04-01-001", 1, 30, 90, "12", "happiness", "")]}
+    )
+    made_up.frames(tmp_path / "Micro_Expression/happiness/S04-01-001", range(1, 76), "{}.jpg")
+    reading = read_dataset("mmew", tmp_path)
+    clip = by_name(reading)["mmew/S04/S04-01-001"]
+    assert (clip.apex, clip.offset, dict(clip.extra)["estimated"]) == (30, 75, "offset")
+    assert said(reading, "offered").count("with --estimates") == 1
 
 
-def anew(root: Path, start: int) -> None:
-    """Number the images of each clip anew."""
+# --- renumbered crops
+
+
+def renumber(root: Path, start: int) -> None:
+    """Renumber the images of each clip."""
     for folder in {path.parent for path in root.rglob("*.jpg")}:
         for number, path in enumerate(
             sorted(folder.glob("*.jpg"), key=lambda path: frame_number(path.name) or 0), start
@@ -377,13 +409,13 @@ def anew(root: Path, start: int) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 1])
-def test_crops_that_were_numbered_anew_are_mapped_for_every_set(tmp_path: Path, start: int) -> None:
+def test_renumbered_crops_are_mapped_for_every_set(tmp_path: Path, start: int) -> None:
     for name, make in (("casme2", lambda root: made_up.casme2(root, "Cropped")), ("samm", made_up.samm)):
         root = tmp_path / name
         make(root)
         before = by_name(read_dataset(name, root))
-        anew(root, start)
-        with pytest.raises(ManifestError, match=r"if they were numbered anew, pass --renumbered"):
+        renumber(root, start)
+        with pytest.raises(ManifestError, match=r"if they were renumbered, pass --renumbered"):
             read_dataset(name, root)
         reading = read_dataset(name, root, renumbered=True)
         assert reading.left_out == 0
@@ -397,11 +429,17 @@ def test_crops_that_were_numbered_anew_are_mapped_for_every_set(tmp_path: Path, 
 
 def test_a_folder_of_another_length_is_not_mapped(tmp_path: Path) -> None:
     root = made_up.casme2(tmp_path, "Cropped")
-    anew(root, 1)
+    renumber(root, 1)
     (root / "Cropped/sub01/EP02_01f/new003.jpg").unlink()
     reading = read_dataset("casme2", root, renumbered=True)
     assert reading.reasons == {"not as many images as frames from onset to offset": 1}
     assert "must have 41 images, one for each frame from 46 to 86; got 40" in said(reading, "left out")
+
+
+def test_ends_that_the_files_decide_need_no_mapping(tmp_path: Path) -> None:
+    root = made_up.smic(tmp_path)
+    (root / "HS/s3/micro/surprise/s3_sur_01/image17581045.bmp").unlink()
+    assert read_dataset("smic-hs", root, renumbered=True).clips == read_dataset("smic-hs", root).clips
 
 
 def test_crops_with_their_own_numbers_stay_as_they_are(tmp_path: Path) -> None:

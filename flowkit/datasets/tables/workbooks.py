@@ -227,7 +227,7 @@ def _read_text(path: Path, form: Mapping[str, Any]) -> tuple[_Sheet, Columns]:
     except OSError as error:
         raise ManifestError(_cannot_open(path, error)) from error
     except csv.Error as error:
-        raise ManifestError(f"{path}: file must be CSV; got {error}. Save it anew as CSV UTF-8.") from error
+        raise ManifestError(f"{path}: file must be CSV; got {error}. Save it again as CSV UTF-8.") from error
     raise refused or ManifestError(f"{path}: file must hold a table; got nothing. Check that it is the right file.")
 
 
@@ -333,4 +333,4 @@ def _cannot_open(path: Path, error: OSError) -> str:
 
 def _damaged(path: Path, error: BaseException) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return f"{path}: workbook must be a whole .xlsx file; got a damaged one ({reason:.120}). Get it again, or save it anew."
+    return f"{path}: workbook must be a whole .xlsx file; got a damaged one ({reason:.120}). Get or save it again."
