@@ -1,6 +1,6 @@
 """How many clips of each kind a known data set holds, read from expected.toml, and why a manifest holds others.
 
-The file is plain text to read and to mend. A manifest is held against the edition of its data set that it is nearest to;
+The file is plain text to read and to correct. A manifest is held against the edition of its data set that it is nearest to;
 what differs is explained where the file knows a reason that fits exactly. A data set that it does not know is no matter.
 """
 
@@ -20,6 +20,7 @@ from typing import Any, Final
 from flowkit.checking.own_expected import own_expectations
 from flowkit.errors import ConfigError
 from flowkit.inputs.clip import Clip
+from flowkit.labels.class_maps import LEFT_OUT
 from flowkit.labels.groupings import dataset_name, grouping, label_name
 from flowkit.labels.own_sets import own_folders
 
@@ -30,8 +31,6 @@ CHECKED: Final = {
     "run": "computed from public files",
     "lit": "from the literature, not checked",
 }
-LEFT_OUT: Final = "left out"
-"""What an edition counts that its grouping has no class for."""
 _FURTHER: Final = re.compile(r"[^/]+/[^/]+/[^/]+/[0-9]+")
 """Id of a clip with a number behind data set, subject and clip."""
 MOST_REASONS: Final = 3
@@ -83,6 +82,8 @@ class Reason:
         Clips more (above 0) or fewer of each label or class; of all together where the labels are not known.
     absent, present : tuple of str
         Ends of the names of clips that must not, or must, be there.
+    rows : int or None
+        Most clips that have another label; None: any number.
     why, source, checked : str
     """
 
@@ -93,6 +94,7 @@ class Reason:
     checked: str
     absent: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
+    rows: int | None = None
 
     @property
     def total(self) -> int:
@@ -243,10 +245,12 @@ def _nearest(dataset: str, clips: Sequence[Clip], known: Known) -> Comparison:
     return dataclasses.replace(nearest, further=f"{more} {known.further}") if more else nearest
 
 
-def _distance(comparison: Comparison) -> int:
+def _distance(comparison: Comparison) -> tuple[bool, int]:
+    """How far a manifest is from an edition: by labels, or by clips alone where it has no label that the edition knows."""
     counts = comparison.counts.values()
-    apart = sum(abs(is_ - should) for is_, should in counts)
-    return apart or abs(comparison.clips - comparison.edition.clips)
+    unknown = bool(comparison.edition.counts) and not any(is_ and should for is_, should in counts)
+    apart = 0 if unknown else sum(abs(is_ - should) for is_, should in counts)
+    return unknown, apart or abs(comparison.clips - comparison.edition.clips)
 
 
 def _compared(dataset: str, edition: Edition, clips: Sequence[Clip], reasons: Sequence[Reason]) -> Comparison:
@@ -308,9 +312,17 @@ def _fitting(change: Mapping[str, int], total: int, reasons: Sequence[Reason]) -
         if all(isinstance(reason.change, Mapping) for reason in some):
             if {name: number for name, number in summed.items() if number} == change:
                 return some
-        elif not by_total and sum(reason.total for reason in some) == total:
+        elif not by_total and _explain_total(some, change, total):
             by_total = some
     return by_total
+
+
+def _explain_total(some: Sequence[Reason], change: Mapping[str, int], total: int) -> bool:
+    """Whether reasons that name no labels make a difference in number, and do not move more clips than they say."""
+    if any(isinstance(reason.change, Mapping) for reason in some) or sum(reason.total for reason in some) != total:
+        return False
+    moved = sum(map(abs, change.values())) / 2
+    return all(reason.rows is None or moved <= reason.rows for reason in some)
 
 
 def _holds(named: Reason | Edition, clips: Sequence[Clip]) -> bool:
@@ -362,6 +374,7 @@ def _edition(entry: Mapping[str, Any]) -> Edition:
 
 def _reason(entry: Mapping[str, Any]) -> Reason:
     return Reason(
+        rows=entry.get("rows"),
         absent=tuple(entry.get("absent", ())),
         present=tuple(entry.get("present", ())),
         **{name: entry[name] for name in ("edition", "change", "why", "source", "checked")},

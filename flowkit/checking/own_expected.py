@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from flowkit.errors import ConfigError
+from flowkit.labels.class_maps import LEFT_OUT
 from flowkit.labels.groupings import grouping
 from flowkit.labels.own_sets import OwnSet, own_sets
 from flowkit.labels.toml_form import (
@@ -107,7 +108,7 @@ def _edition_problems(own: OwnSet, edition: Mapping[str, Any], checked: Collecti
     words = [*map(fold, own.table("labels").get("labels", ()))]
     if "grouping" in edition:
         try:
-            words = [*grouping(edition["grouping"]).classes, "left out"]
+            words = [*grouping(edition["grouping"]).classes, LEFT_OUT]
         except ConfigError as error:
             yield f"{where}: {error}"
             return

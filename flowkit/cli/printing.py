@@ -18,7 +18,9 @@ MAX_LISTED = 20
 
 
 def show_events(events: Sequence[Any]) -> None:
-    """What was done, on stderr: rows that are left out first; with --quiet, these only. Estimates are one line."""
+    """Print what was done, on stderr: rows that are left out first; with --quiet, these only. Estimates are one line."""
+    from flowkit.datasets.base import MAX_NAMED
+
     order = ("left out", "refused", "applied", "note")
     offered = [event.clip for event in events if event.kind == "offered"]
     events = [event for event in events if event.kind in order[:2] or verbosity() != "quiet"]
@@ -30,7 +32,7 @@ def show_events(events: Sequence[Any]) -> None:
     if len(texts) > MAX_LISTED:
         click.echo(f"... and {len(texts) - MAX_LISTED} more; --json has them all.", err=True)
     if offered and verbosity() != "quiet":
-        names = listed(dict.fromkeys(offered), 6)
+        names = listed(dict.fromkeys(offered), MAX_NAMED)
         click.echo(
             f"Offered: {len(offered)} estimates in place of annotated frames, not taken: {names}. docs/datasets lists them; "
             "--estimates takes them.",
@@ -42,7 +44,7 @@ def show_reading(reading: Any, out: Path, preview: Any, commands: Sequence[str])
     """The manifest's path, counts, and what comes next."""
     click.echo(out)
     places = ", ".join(str(reading.root) if place == "." else place for place in reading.layouts) or "-"
-    near = f", {reading.nearest} with the nearest frame for one that is missing" if reading.nearest else ""
+    near = f", {len(reading.nearest)} with the nearest frame for one that is missing" if reading.nearest else ""
     click.echo(
         f"{reading.title}: {len(reading.clips)} clips of {len(reading.counts('subject'))} subjects, {reading.left_out} left out, "
         f"{reading.without_apex} without an apex{near}; frames in {places}"

@@ -121,7 +121,7 @@ def read_megc2019(
     roots : mapping of str to (str or Path)
         Folder of each of casme2, samm and smic-hs.
     list_file : str or Path, optional
-        The official list; without it, one that lies in a root; without any, clips are chosen by their labels.
+        The official list; without it, one that is in a root; without any, clips are chosen by their labels.
     workbooks, frames : mapping of str to (str or Path), optional
         As `workbook` and `frames` of `read_dataset`, by data set.
     **common

@@ -31,6 +31,8 @@ LAST: Final = "last"
 MAX_NAMED: Final = 6
 """Clips named in a note before the rest is only counted."""
 
+CORRECT_A_COPY: Final = "Correct a copy of the file, and name it with --workbook."
+"""What to do about a faulty row, the end of many messages."""
 UNLABELLED: Final = "unlabelled"
 """Label of a clip of which nobody says what it shows; no grouping but "raw" takes it."""
 
@@ -200,8 +202,8 @@ class Reading:
     events : list of Event
     layouts : dict of str to int
         Clips of each layout of frames that was found: the folder in which it begins.
-    nearest : int
-        Clips whose key frames are not all there: they need `frames.nearest`.
+    nearest : tuple of str
+        Ids of the clips whose key frames are not all there: they need `frames.nearest`.
     follow_symlinks : bool
         Whether links that lead out of the root were followed.
     """
@@ -212,7 +214,7 @@ class Reading:
     clips: list[Clip]
     events: list[Event]
     layouts: dict[str, int]
-    nearest: int = 0
+    nearest: tuple[str, ...] = ()
     follow_symlinks: bool = False
 
     @property
@@ -245,7 +247,7 @@ class Reading:
             "clips": len(self.clips),
             "left_out": self.left_out,
             "reasons": self.reasons,
-            "nearest": self.nearest,
+            "nearest": list(self.nearest),
             "without_apex": self.without_apex,
             "layouts": self.layouts,
             "labels": self.counts("label"),
@@ -262,19 +264,29 @@ def _layouts() -> dict[str, Any]:
 def layout(name: str) -> Mapping[str, Any]:
     """Return what layouts.toml, or the file of a data set of one's own, says of it, with the markers of a missing frame number."""
     bundled = _layouts()
-    form = bundled[name] if name in bundled else own_sets()[name].table("layout")
-    return {"missing": bundled["missing"], **bundled.get(form.get("like", ""), {}), **form}
+    if name not in bundled:
+        return {"missing": bundled["missing"], **own_sets()[name].table("layout")}
+    form = {"missing": bundled["missing"], **bundled.get(bundled[name].get("like"), {}), **bundled[name]}
+    for key, table in form.items():
+        if isinstance(table, dict) and "same_as" in table:
+            other, _, place = table["same_as"].partition(".")
+            form[key] = {**bundled[other][place], **table}
+    return form
 
 
 def sets_of(files: Iterable[str]) -> list[str]:
-    """Return the bundled data sets whose annotation some of these files is, by its name, whatever kind of spreadsheet."""
+    """Return the bundled data sets whose annotation some of these files is, by its name, whatever kind of spreadsheet.
+
+    Names that say nothing of their set ("coding.xlsx") do not count: `common_names` of layouts.toml.
+    """
     stems = {PurePosixPath(file).stem.casefold() for file in files}
+    tables = {name: layout(name).get("main", {}) for name in _layouts() if name != "missing"}
     return [
         name
-        for name in _layouts()
-        if name != "missing"
-        for pattern in layout(name).get("main", {}).get("files", ())
-        if any(fnmatchcase(stem, PurePosixPath(pattern).stem.casefold()) for stem in stems)
+        for name, table in tables.items()
+        for pattern in table.get("files", ())
+        if not table.get("common_names")
+        and any(fnmatchcase(stem, PurePosixPath(pattern).stem.casefold()) for stem in stems)
     ]
 
 

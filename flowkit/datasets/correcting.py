@@ -10,7 +10,7 @@ from typing import Any, Final
 from flowkit.datasets.base import MAX_NAMED, Annotation, Event
 from flowkit.datasets.corrections import ESTIMATED, Correction
 from flowkit.datasets.folders import Folder
-from flowkit.datasets.numbering import NAMES, impossible, lacks
+from flowkit.datasets.numbering import NAMES, impossible, in_order, lacks
 from flowkit.datasets.source import Source
 from flowkit.listing import listed
 
@@ -33,25 +33,41 @@ def correct(
     """
     corrected: dict[int, Annotation | None] = dict(enumerate(annotations))
     elsewhere: Counter[str] = Counter()
-    for correction in known:
-        fitting = [n for n, old in enumerate(annotations) if correction.fits(old.subject, old.clip, old.onset)]
+    for together in _groups(known):
+        fitting = [n for n, old in enumerate(annotations) if together[0].fits(old.subject, old.clip, old.onset)]
         if not fitting:
-            elsewhere["of clips that are not in this copy"] += 1
+            elsewhere["of clips that are not in this copy"] += len(together)
         for n in fitting:
             now = corrected[n]
             if now is None:
                 continue
-            if _present(now, correction) == correction.new and correction.field != "exclude":
-                elsewhere["that this copy has already"] += 1
+            needed = [row for row in together if row.field == "exclude" or _present(now, row) != row.new]
+            elsewhere["that this copy has already"] += len(together) - len(needed)
+            corrected[n], events = _apply(source, now, places.get(now.clip_id), needed)
+            if (
+                {event.kind for event in events} == {"refused"}
+                and _is_estimate(needed)
+                and not source.options.estimates
+            ):
+                elsewhere["that are estimates and do not fit this copy"] += len(events)
             else:
-                corrected[n], event = _apply(source, now, places.get(now.clip_id), correction)
-                if event.kind == "refused" and correction.when == ESTIMATED and not source.options.estimates:
-                    elsewhere["that are estimates and do not fit this copy"] += 1
-                else:
-                    source.events.append(event)
-    for what, number in elsewhere.items():
+                source.events += events
+    for what, number in (+elsewhere).items():
         source.note(f"{number} known corrections {what}.")
     return _marked(source, [annotation for annotation in corrected.values() if annotation is not None])
+
+
+def _groups(known: Iterable[Correction]) -> list[list[Correction]]:
+    """Corrections that are applied together or not at all: the estimates of a clip; any other alone."""
+    groups: dict[tuple[object, ...], list[Correction]] = {}
+    for row in known:
+        alone = () if row.when == ESTIMATED else (row.line,)
+        groups.setdefault((row.subject, row.clip, row.onset, *alone), []).append(row)
+    return list(groups.values())
+
+
+def _is_estimate(rows: Sequence[Correction]) -> bool:
+    return any(row.when == ESTIMATED for row in rows)
 
 
 def _present(annotation: Annotation, correction: Correction) -> str:
@@ -64,24 +80,46 @@ def _present(annotation: Annotation, correction: Correction) -> str:
 
 
 def _apply(
-    source: Source, annotation: Annotation, folder: Folder | None, correction: Correction
-) -> tuple[Annotation | None, Event]:
-    if correction.old in NAMES:
-        correction = dataclasses.replace(correction, old=getattr(annotation, correction.old))
-    name, present = correction.field, _present(annotation, correction)
-    wrong = name in NAMES and impossible(source, annotation, folder, name)
-    changed = None if name == "exclude" else _changed(annotation, correction)
-    refusal = correction.refusal(present, impossible=wrong)
-    if not refusal and changed is not None and name in NAMES and lacks(source, changed, folder, name):
-        refusal = f"{folder.path if folder else 'the folder'} has no frame {correction.new}"
-    if refusal:
-        return annotation, Event("refused", annotation.clip_id, f"{correction.what}: {refusal}.")
-    if changed is None:
-        return None, Event("applied", annotation.clip_id, f"{correction.what}. {correction.source}.")
-    change = f"{name} {present or 'empty'} -> {correction.new or 'empty'}"
-    if correction.when == ESTIMATED and not wrong and not source.options.estimates:
-        return annotation, Event("offered", annotation.clip_id, f"{change} with --estimates. {correction.source}.")
-    return changed, Event("applied", annotation.clip_id, f"{change}. {correction.source}.")
+    source: Source, annotation: Annotation, folder: Folder | None, rows: Sequence[Correction]
+) -> tuple[Annotation | None, list[Event]]:
+    """The annotation with all of these corrections or none, and an event for each."""
+    rows = [dataclasses.replace(row, old=getattr(annotation, row.old)) if row.old in NAMES else row for row in rows]
+    changed = annotation
+    for row in rows:
+        changed = changed if row.field == "exclude" else _changed(changed, row)
+    refusals = [_refusal(source, annotation, changed, folder, row) for row in rows]
+    if any(refusals):
+        told = zip(rows, refusals, strict=True)
+        return annotation, [
+            Event("refused", annotation.clip_id, f"{row.what}: {refusal or 'it goes with another estimate'}.")
+            for row, refusal in told
+        ]
+    if rows and rows[0].field == "exclude":
+        return None, [Event("applied", annotation.clip_id, f"{rows[0].what}. {rows[0].source}.")]
+    wrong = any(row.field in NAMES and impossible(source, annotation, folder, row.field) for row in rows)
+    offered = _is_estimate(rows) and not wrong and not source.options.estimates
+    events = []
+    for row in rows:
+        change = f"{row.field} {_present(annotation, row) or 'empty'} -> {row.new or 'empty'}"
+        how = f"{change} with --estimates" if offered else change
+        events.append(Event("offered" if offered else "applied", annotation.clip_id, f"{how}. {row.source}."))
+    return annotation if offered else changed, events
+
+
+def _refusal(
+    source: Source, annotation: Annotation, changed: Annotation, folder: Folder | None, row: Correction
+) -> str:
+    """Why a correction must not be applied; empty if it may."""
+    wrong = row.field in NAMES and impossible(source, annotation, folder, row.field)
+    refusal = row.refusal(_present(annotation, row), impossible=wrong)
+    if refusal or row.field not in NAMES:
+        return refusal
+    if lacks(source, changed, folder, row.field):
+        return f"{folder.path if folder else 'the folder'} has no frame {row.new}"
+    if row.when == ESTIMATED and not in_order(source, changed):
+        numbers = ", ".join(f"{name} {getattr(changed, name)}" for name in NAMES)
+        return f"it would be out of order: {numbers}"
+    return ""
 
 
 def _changed(annotation: Annotation, correction: Correction) -> Annotation:

@@ -1,4 +1,4 @@
-"""Known errors of annotation files, each with its source: corrections.csv, a table to read and to mend.
+"""Known errors of annotation files, each with its source: corrections.csv, a table to read and to change.
 
 A correction names a clip by key, never by the number of its row, and is applied only if the cell still holds what was wrong:
 copies of one workbook differ.
@@ -149,4 +149,8 @@ def _row_problems(row: Correction, where: str) -> list[str]:
     ]
     if row.field != "exclude" and not row.old and not row.when:
         problems.append(f"{where}: old must say what is wrong, or when must; got neither. Fill one in.")
+    if row.field == "exclude" and (row.old or row.new or row.when):
+        problems.append(f"{where}: exclude must come without old, new and when; got one of them. Leave them empty.")
+    elif row.when in ("impossible", ESTIMATED) and row.field not in ("onset", "apex", "offset"):
+        problems.append(f"{where}: {row.when} must be of onset, apex or offset; got {row.field}. Leave it empty.")
     return problems

@@ -1,6 +1,6 @@
-"""One walk over a data set: which folders hold numbered images, and which other files lie there.
+"""One walk over a data set: which folders hold numbered images, and which other files there are.
 
-Folders are looked up by the last parts of their path, so that a set is found wherever below the root it lies. Parts are compared
+Folders are looked up by the last parts of their path, so that a set is found wherever below the root it is. Parts are compared
 folded: capitals, leading zeros of numbers, and the sign that joins words never count; above the last part, neither does what
 laboratories write before a subject's number ("sub01", "S01", "01").
 """
@@ -29,7 +29,7 @@ LARGEST: Final = 999_999_999
 MOST_FOLDERS: Final = 1_000_000
 """Folders that a walk enters through links before it gives up: links can lead to each other without end."""
 VIDEOS: Final = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".mpg", ".mpeg")
-"""Recordings that lie where frames should be."""
+"""Recordings that are where frames should be."""
 _SUBJECT: Final = re.compile(r"(?:subject|subj|sub|s)_?([0-9]+)")
 
 
@@ -73,7 +73,7 @@ class Folder:
 
 @dataclass(slots=True)
 class FolderIndex:
-    """What lies under a root.
+    """What is under a root.
 
     Attributes
     ----------
@@ -156,8 +156,8 @@ class FolderIndex:
         Parameters
         ----------
         tail : str
-            Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other. A * at its end stands
-            for whatever does not begin with a digit.
+            Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other. A * at its end is
+            whatever does not begin with a digit.
         """
         *above, name = fold_path(tail)
         known = [found for known_name in self._names(name) for found in self._by_name.get(known_name, ())]
@@ -195,14 +195,15 @@ class FolderIndex:
         for entry in entries:
             name = entry.name
             path = f"{place}/{name}" if place else name
-            if frame_number(name) is not None and not entry.is_dir():
+            is_folder = _is_folder(entry)
+            if frame_number(name) is not None and not is_folder:
                 images.append(name)
                 links += entry.is_symlink()
             elif name.startswith("."):
                 continue
-            elif entry.is_dir():
+            elif is_folder:
                 target = self._entered(entry, through)
-                if target is not None and name.isprintable():  # what is not cannot stand in a manifest
+                if target is not None and name.isprintable():  # what is not cannot be in a manifest
                     below.append((path, target))
             elif name.lower().endswith(suffixes) and not name.startswith("~$"):
                 self.files.append(path)
@@ -232,6 +233,14 @@ class FolderIndex:
         for folder in self.folders:
             *above, name = (*top, *fold_path(folder.path))
             self._by_name.setdefault(name, []).append(((*map(bare_subject, above), name), folder))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def fold_path(path: str) -> tuple[str, ...]:
@@ -270,7 +279,7 @@ def several_layouts(root: Path, counts: dict[str, int], example: Sequence[str] =
         advice = f"Choose one with --frames, such as --frames {shlex.quote(min(counts))}."
     else:
         advice = "Move one of the two out of ROOT."
-    return ManifestError(f"{root}: frames of a clip must lie in one folder; got several: {found}{shown}. {advice}")
+    return ManifestError(f"{root}: frames of a clip must be in one folder; got several: {found}{shown}. {advice}")
 
 
 def some_folders(index: FolderIndex) -> str:
@@ -282,14 +291,15 @@ def some_folders(index: FolderIndex) -> str:
 
 
 def what_to_do(index: FolderIndex) -> str:
-    """What to do where frames are not found."""
+    """Return what to do where frames are not found."""
     if index.links and not index.follow_symlinks:
         return "Pass --follow-symlinks to follow the links, or check the folder."
     videos = [path for path in index.files if path.casefold().endswith(VIDEOS)]
-    if videos and not index.folders:
+    if videos:
+        video = shlex.quote(str(index.root / videos[0]))
         return (
-            "Write the frames of each video into a folder of its name, with the numbers that the annotation counts: ffmpeg -i "
-            f"{shlex.quote(videos[0])} -start_number 1 FOLDER/img%d.png"
+            f"Convert each video into a folder of images ('ffmpeg -i {video} -start_number 1 FOLDER/img%d.png', where FOLDER is "
+            "the name of the clip), with the numbers that the annotation counts."
         )
     return "Check the folder."
 

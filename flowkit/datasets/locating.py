@@ -43,7 +43,7 @@ def locate(source: Source, annotations: Sequence[Annotation]) -> tuple[dict[str,
         _refuse_other_frames(source)
         patterns = " or ".join(source.layout["folders"])
         raise ManifestError(
-            f"{source.root / (source.frames or '')}: frames must lie in folders such as {patterns}, for instance "
+            f"{source.root / (source.frames or '')}: frames must be in folders such as {patterns}, for instance "
             f"{annotations[0].folders[0]}; got {some_folders(source.folders)}. {what_to_do(source.folders)}"
         )
     return places, layouts

@@ -6,14 +6,13 @@ import re
 import unicodedata
 from typing import Final
 
-from flowkit.datasets.base import FIRST, LAST, Annotation, Unusable
+from flowkit.datasets.base import CORRECT_A_COPY, FIRST, LAST, Annotation, Unusable
 from flowkit.datasets.folders import Folder, fold_path, links_not_followed, what_to_do
 from flowkit.datasets.source import Source
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frame_numbers import numbered_images
 
 NAMES: Final = ("onset", "apex", "offset")
-MEND: Final = "Correct a copy of the file, and name it with --workbook."
 MOVED: Final = "frames of a recording, moved so that the onset is the first file"
 _WHOLE: Final = re.compile(r"([0-9]{1,9})(\.0+)?")
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:fps|hz)?", re.IGNORECASE)
@@ -37,12 +36,12 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
         shown = f"onset={onset}, apex={'none' if apex is None else apex}, offset={offset}"
         raise Unusable(
             "frame numbers out of order",
-            f"{annotation.where}: apex must lie between onset and offset; got {shown}. {MEND}",
+            f"{annotation.where}: apex must lie between onset and offset; got {shown}. {CORRECT_A_COPY}",
         )
     absent = [_check_frame(source, annotation, *frame, folder) for frame in _named(onset, apex, offset)]
+    _check_links(source, annotation, [number for _, number in _named(onset, apex, offset)], folder)
     if any(absent):
         source.nearest.append(annotation.clip_id)
-    _check_links(source, annotation, [number for _, number in _named(onset, apex, offset)], folder)
     return Clip(
         clip_id=annotation.clip_id,
         path=folder.path,
@@ -74,12 +73,18 @@ def lacks(source: Source, annotation: Annotation, folder: Folder | None, name: s
     if folder is None or value is None:
         return False
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
-    if source.options.renumbered:
+    if source.options.renumbered and folder.first <= 1:
         return name != "apex" and not _is_whole(onset, offset, folder)
     counted = source.layout.get("counted")
     if counted is not None and (counted <= value < counted + len(folder.numbers) or _is_whole(onset, offset, folder)):
         return False
     return not folder.holds(value)
+
+
+def in_order(source: Source, annotation: Annotation) -> bool:
+    """Return whether onset, apex and offset of an annotation follow each other, as far as they are given."""
+    given = [number for name in NAMES if (number := _number(source, getattr(annotation, name))) is not None]
+    return given == sorted(given)
 
 
 # --- numbers
@@ -152,11 +157,14 @@ def _from_onset(annotation: Annotation, numbers: list[int | None], folder: Folde
     Raises
     ------
     Unusable
-        The folder has not one image for each frame from onset to offset.
+        The folder begins with 0 or 1, and has not one image for each frame from onset to offset.
     """
     onset, apex, offset = numbers
     if onset is None or offset is None or not onset <= (onset if apex is None else apex) <= offset:
         return numbers, ""  # named as such by whoever checks the order
+    given = [number for number in numbers if number is not None]
+    if folder.first > 1 and all(map(folder.holds, given)):
+        return numbers, ""  # a longer clip, whose images have numbers of the recording
     if not _is_whole(onset, offset, folder):
         raise Unusable(
             "not as many images as frames from onset to offset",
@@ -220,25 +228,28 @@ def _check_links(source: Source, annotation: Annotation, numbers: list[int], fol
             raise Unusable(
                 "links to files that are not there",
                 f"{annotation.where}: {folder.path}/{path.name} must be an image; got a link to a file that is not there. Get "
-                "the file (git annex get, dvc pull), or mend the link.",
+                "the file (git annex get, dvc pull), or fix the link.",
             )
         if not source.options.follow_symlinks and not path.resolve().is_relative_to(root):
             raise Unusable(
                 "links that lead out of ROOT",
-                f"{annotation.where}: {folder.path}/{path.name} must lie in {source.root}; got a link that leads out. Pass "
+                f"{annotation.where}: {folder.path}/{path.name} must be in {source.root}; got a link that leads out. Pass "
                 "--follow-symlinks to follow it.",
             )
 
 
 def _bad_cell(annotation: Annotation, name: str) -> str:
-    return f"{annotation.where}: {name} must be a frame number; got {getattr(annotation, name)!r}. {MEND}"
+    return f"{annotation.where}: {name} must be a frame number; got {getattr(annotation, name)!r}. {CORRECT_A_COPY}"
 
 
 def _no_folder(source: Source, annotation: Annotation) -> tuple[str, str]:
     tails = [fold_path(tail) for tail in annotation.folders]
     empty = [path for path in source.folders.empty if any(fold_path(path)[-len(tail) :] == tail for tail in tails)]
-    wanted = f"{annotation.where}: frames must lie in a folder {' or '.join(annotation.folders)}; got "
+    wanted = f"{annotation.where}: frames must be in a folder {' or '.join(annotation.folders)}; got "
     if empty:
-        return "an empty folder", f"{wanted}{empty[0]}, which is empty. Get the missing frames."
+        return (
+            "a folder without a numbered image",
+            f"{wanted}{empty[0]}, which has no numbered image. Get the missing frames.",
+        )
     advice = what_to_do(source.folders) if source.folders.links else "Get the missing frames."
     return "no folder of frames", f"{wanted}none{links_not_followed(source.folders)}. {advice}"

@@ -170,7 +170,7 @@ def _checked(own: OwnSet, annotation: Any) -> Annotation:
                 f"{own.module}: {annotation.where}: {name} must be a text; got {value!r:.80}. Correct it, with str(...)."
             )
     folders = annotation.folders
-    if isinstance(folders, str) or not all(isinstance(folder, str) for folder in folders):
+    if isinstance(folders, str) or not folders or not all(isinstance(folder, str) for folder in folders):
         raise ManifestError(
             f"{own.module}: {annotation.where}: folders must be a list of texts; got {folders!r:.80}. Write [...] or "
             "source.tails(...)."

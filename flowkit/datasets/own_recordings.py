@@ -51,7 +51,9 @@ def list_videos(root: str | Path, *, follow_symlinks: bool = False) -> tuple[lis
             continue
         clips.append(_clip(path, first))
     if not clips:
-        advice = "Pass --follow-symlinks, or check the path." if index.links else "Check the path."
+        advice = "Check the path."
+        if index.links and not follow_symlinks:
+            advice = "Pass --follow-symlinks, or check the path."
         raise ManifestError(
             f"{root}: folder must hold videos ({', '.join(SUFFIXES)}) or folders of numbered images; got none"
             f"{links_not_followed(index)}. {advice}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from flowkit.datasets.base import (
+    CORRECT_A_COPY,
     MAX_NAMED,
     UNLABELLED,
     Annotation,
@@ -22,6 +23,7 @@ from flowkit.datasets.base import (
     reasons_of,
 )
 from flowkit.datasets.correcting import correct
+from flowkit.datasets.corrections import ESTIMATED
 from flowkit.datasets.corrections import corrections as known_errors
 from flowkit.datasets.folders import Folder, fold_path, gaps, links_not_followed
 from flowkit.datasets.locating import locate
@@ -49,10 +51,16 @@ def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Re
     ------
     ManifestError
         The folder or its annotation cannot be read as this data set, or no clip is left.
+    ConfigError
+        Options contradict each other.
     EnvironmentMissing
         openpyxl is not installed.
     """
     options = options or ReadOptions()
+    if not options.fixes and (options.estimates or options.corrections):
+        raise ConfigError(
+            "--no-fixes: must come without --estimates and --corrections; got it with one of them. Leave one out."
+        )
     source = Source(dataset.name, root, options)
     annotations = _distinct(source, dataset.annotate(source))
     places, found = locate(source, annotations)
@@ -62,6 +70,7 @@ def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Re
     if options.label_from:
         annotations = _relabelled(source, annotations, options.label_from)
     clips = each_interval_once(source, list(_usable(source, annotations, places)))
+    source.keep_notes_of({clip.clip_id for clip in clips})
     if not clips:
         raise none_left(f"{root}: {dataset.title}", source.events)
     _remark(source, clips, places)
@@ -72,7 +81,7 @@ def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Re
         clips,
         source.events,
         dict(sorted(found.items())),
-        nearest=len(source.nearest),
+        nearest=tuple(source.nearest),
         follow_symlinks=options.follow_symlinks,
     )
 
@@ -110,8 +119,7 @@ def _distinct(source: Source, annotations: Iterable[Annotation]) -> list[Annotat
             source.leave_out(
                 first.clip_id,
                 "rows that contradict each other",
-                f"{places}: subject and clip must name one clip; got rows that differ. Correct a copy of the file, and name it "
-                "with --workbook.",
+                f"{places}: subject and clip must name one clip; got rows that differ. {CORRECT_A_COPY}",
             )
             continue
         if others:
@@ -126,8 +134,7 @@ def _contradictions(source: Source, annotations: Sequence[Annotation]) -> None:
         if annotation.named_label and fold(annotation.named_label) != fold(annotation.label):
             source.note(
                 f"{annotation.where}: the label is {annotation.label or 'empty'}, but the clip's name says "
-                f"{annotation.named_label}. The label is kept. Correct a copy of the file, and name it with --workbook, or a row "
-                "of --corrections.",
+                f"{annotation.named_label}. The label is kept. {CORRECT_A_COPY}",
                 annotation.clip_id,
             )
 
@@ -140,7 +147,7 @@ def _relabelled(source: Source, annotations: Sequence[Annotation], column: str) 
     ManifestError
         There is no such column.
     """
-    columns = {name for annotation in annotations for name, text in annotation.extra.items() if text}
+    columns = {name for annotation in annotations for name, text in annotation.extra.items() if text} - {ESTIMATED}
     if annotations and column not in columns:
         raise ManifestError(
             f"--label-from: must be a column of this set that is filled in: {', '.join(sorted(columns)) or 'there is none'}; got "
@@ -192,7 +199,8 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
         kept = "" if source.nearest else ", though not these"
         source.note(f"{len(holes)} clips lack frames between onset and offset{kept}: {holes_shown}.")
     if any(event.kind == "left out" for event in source.events) and source.folders.links:
-        source.note(f"{source.root} has{links_not_followed(source.folders)[1:]}. --follow-symlinks follows them.")
+        advice = "They lead in a circle." if source.options.follow_symlinks else "--follow-symlinks follows them."
+        source.note(f"{source.root} has{links_not_followed(source.folders)[1:]}. {advice}")
 
 
 def _unknown_labels(source: Source, clips: Sequence[Clip]) -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from flowkit.datasets.base import MAX_NAMED, Annotation
+from flowkit.datasets.base import CORRECT_A_COPY, MAX_NAMED, Annotation
 from flowkit.datasets.source import Source
 from flowkit.inputs.clip import Clip
 from flowkit.labels.toml_form import fold
 from flowkit.listing import listed
 
 Pair = tuple[Annotation, Clip]
-REASON: Final = "the same frames as another clip, but another label or apex"
+REASON: Final = "the same frames as another clip, but another label, kind or apex"
 
 
 def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
     """Return the clips without those that another clip is already.
 
     Clips are the same if onset, offset and recording are; without a recording, the folder behind all links counts. A clip with a
-    name of its own (no serial) stays before a further expression of a row; else the first one stays. Where their labels or apexes
-    differ, all are left out.
+    name of its own (no serial) stays before further expressions of rows, whose label is only their row's. Else the first one
+    stays; where labels, kinds or apexes differ, all are left out.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
     same: list[str] = []
     for group in groups.values():
         named = [pair for pair in group if not pair[0].serial] or group
-        alike = {(fold(clip.label), clip.apex) for _, clip in named}
+        alike = {(fold(clip.label), clip.apex, dict(clip.extra).get("kind")) for _, clip in named}
         if len(alike) > 1:
             _leave_out(source, group)
         else:
@@ -59,6 +59,5 @@ def _leave_out(source: Source, group: Sequence[Pair]) -> None:
         source.leave_out(
             clip.clip_id,
             REASON,
-            f"{places}: the same frames must have one label and apex; got several. Correct a copy of the file, and name it "
-            "with --workbook.",
+            f"{places}: the same frames must have one label, kind and apex; got several. {CORRECT_A_COPY}",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -104,13 +104,13 @@ class Source:
         return table.rows
 
     def lists(self, name: str) -> list[Path]:
-        """Text files of a name in `lists` of layouts.toml, wherever they lie under the root."""
+        """Text files of a name in `lists` of layouts.toml, wherever they are under the root."""
         wanted = self.layout["lists"][name].casefold()
         there = (self.root / path for path in self._everything.files)
         return [path for path in there if path.name.casefold() == wanted]
 
     def tails(self, **values: str) -> tuple[str, ...]:
-        """Where the frames of a clip may lie: the patterns of layouts.toml, filled in."""
+        """Where the frames of a clip may be: the patterns of layouts.toml, filled in."""
         return tuple(pattern.format(**values) for pattern in self.layout["folders"])
 
     def annotation(self, row: Row, subject: str, extra: Mapping[str, str], **changed: Any) -> Annotation:
@@ -124,7 +124,7 @@ class Source:
         extra : mapping
             Further columns of the manifest.
         **changed
-            Fields of `Annotation` that do not stand in the columns of their names, such as `folders`.
+            Fields of `Annotation` that are not in the columns of their names, such as `folders`.
         """
         usual = {name: row[name] for name in _USUAL if name not in changed}
         if "folders" not in changed:
@@ -135,6 +135,13 @@ class Source:
         """Record something worth knowing."""
         self.events.append(Event("note", clip, message))
 
+    def keep_notes_of(self, clips: Collection[str]) -> None:
+        """Forget what was noticed of clips that are not among these."""
+        kinds = [self.nearest, self.no_number, self.odd_rates, *self.renumbered.values()]
+        for names in kinds:
+            names[:] = [name for name in names if name.partition(" (")[0] in clips]
+        self.renumbered = {how: names for how, names in self.renumbered.items() if names}
+
     def leave_out(self, clip: str, reason: str, message: str) -> None:
         """Record why a row that names a clip will not be in the manifest; rows are counted by the reason."""
         self.events.append(Event("left out", clip, message, reason))
@@ -143,7 +150,7 @@ class Source:
         """The file of a table of layouts.toml."""
         form, named = self.layout[name], self.options.workbook
         if name != "main" or named is None:
-            what = f"the annotation of {self.layout['title']}"
+            what = form.get("what", f"the annotation of {self.layout['title']}")
             if name == "main" and not fitting_files(self.spreadsheets, form):
                 for path in self.spreadsheets:
                     refuse(self.root / path, form)
@@ -163,9 +170,10 @@ class Source:
         if not there or self.name in there:
             return
         found = " or ".join(f"{layout(name)['title']} (flowkit manifest {name})" for name in there)
+        patterns = " or ".join(self.layout["main"]["files"])
         raise ManifestError(
-            f"{self.root}: folder must hold {what}; got that of another set, {found}. Name the set that you mean, or the file with "
-            "--workbook."
+            f"{self.root}: folder must hold {what}, a file named {patterns}; got that of another set, {found}. Name the set that "
+            "you mean, or the file with --workbook."
         )
 
 
@@ -173,7 +181,7 @@ def _inside(root: Path, frames: Path, follow_symlinks: bool) -> str:
     """A folder in the root as a path relative to it; by its name alone where links are followed."""
     place = root / frames
     if follow_symlinks:
-        place, top = Path(os.path.normpath(place)), Path(os.path.normpath(root))
+        place, top = (Path(os.path.normpath(path.absolute())) for path in (place, root))
     else:
         place, top = place.resolve(), root.resolve()
     if not place.is_dir() or not place.is_relative_to(top):

@@ -1,4 +1,4 @@
-"""Which raw labels form which classes: groupings by name, read from classes.toml, a plain file to read and to mend.
+"""Which raw labels form which classes: groupings by name, read from classes.toml, a plain file to read and to correct.
 
 Shards keep the data set's own label; a grouping decides at training time what it means. `raw`, built in, makes every label a
 class of its own. Needs neither NumPy nor torch.

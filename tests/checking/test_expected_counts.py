@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from flowkit.checking.expected_counts import CHECKED, LEFT_OUT, compare, expectations, frame_rates
+from flowkit.checking.expected_counts import CHECKED, compare, expectations, frame_rates
 from flowkit.inputs.clip import Clip
+from flowkit.labels.class_maps import LEFT_OUT
 from flowkit.labels.groupings import grouping, label_name
 
 
@@ -161,6 +162,26 @@ def test_differences_in_number_alone_and_in_subjects_are_told() -> None:
     assert "256 rows" in found.explanations[0]
     assert "read in a public program" in found.explanations[0]
     assert found.explanations[1] == "-1 subjects."
+
+
+def test_without_labels_the_number_of_clips_tells_the_edition() -> None:
+    for dataset, number, subjects, edition in (
+        ("samm", 159, 29, "v2"),
+        ("casme2", 255, 26, "2014-05-08"),
+        ("smic-hs", 164, 16, "MEGC2019"),
+    ):
+        for label in ("", "unlabelled"):
+            assert compare(clips(dataset, {label: number}, subjects))[0].edition.name == edition
+
+
+def test_reasons_without_labels_explain_no_labels() -> None:
+    counts = dict(expectations()[0]["casme2"].editions[0].counts)
+    (found,) = compare(clips("casme2", counts | {"sadness": 0, "fear": 0}, 26))
+    assert found.explanations[0].endswith("no known reason fits.")
+    classes = {"I": 25, "II": 15, "III": 99, "IV": 26, "V": 20, "VI": 70}
+    for moved, known in ((30, True), (60, False)):
+        (found,) = compare(clips("casme2", classes | {"I": 25 + moved, "III": 99 - moved}, 26))
+        assert ("differ in 37 of 255 rows" in found.explanations[0]) == known
 
 
 def test_part_of_a_data_set_unknown_and_empty_labels_are_no_error() -> None:

@@ -37,7 +37,8 @@ def test_every_layout_and_both_kinds_of_subjects_give_the_same_clips(
         "happiness",
     )
     assert (clip.onset, clip.apex, clip.offset, clip.fps) == (46, 59, 86, 200.0)
-    assert dict(clip.extra) == {"action_units": "12", "objective_class": ""}
+    assert dict(clip.extra) == {"action_units": "12", "objective_class": "", "estimated": ""}
+    assert dict(by_name(reading)["casme2/sub04/EP12_01f"].extra)["estimated"] == "apex"
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
@@ -77,7 +78,10 @@ def test_a_correction_waits_for_the_value_that_was_wrong(tmp_path: Path) -> None
     rows = [row if row[1] != "EP12_01f" else (*row[:4], 290, *row[5:]) for row in made_up.CASME2_ROWS]
     reading = read_dataset("casme2", made_up.casme2(tmp_path, "Cropped", rows=rows))
     assert by_name(reading)["casme2/sub04/EP12_01f"].apex == 290
-    assert "apex / -> 279: the file has '290', not '/'" in messages(reading, "refused")
+    assert messages(reading, "refused") == ""
+    assert "1 known corrections that are estimates and do not fit this copy." in messages(reading, "note")
+    asked = read_dataset("casme2", tmp_path, estimates=True)
+    assert "apex / -> 279: the file has '290', not '/'" in messages(asked, "refused")
 
 
 def test_phases_of_no_length_are_named(tmp_path: Path) -> None:
@@ -118,4 +122,4 @@ def test_both_workbooks_are_a_question_that_workbook_answers(tmp_path: Path) -> 
         read_dataset("casme2", root)
     reading = read_dataset("casme2", root, workbook=root / "CASME2-coding-20190701.xlsx")
     assert (len(reading.clips), reading.left_out) == (8, 1)
-    assert "frames must lie in a folder sub26/EP01; got none" in messages(reading, "left out")
+    assert "frames must be in a folder sub26/EP01; got none" in messages(reading, "left out")

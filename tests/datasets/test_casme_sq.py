@@ -94,7 +94,7 @@ def test_a_code_is_not_found_in_a_longer_one(tmp_path: Path) -> None:
     root = casme_sq(tmp_path)
     (root / "rawpic/s15/15_0401girlcrashing").rename(root / "rawpic/s15/15_04012girlcrashing")
     reading = read_dataset("casme-sq", root)
-    assert "frames must lie in a folder s15/15_0401* or casme_15_0401; got none" in notes(reading, "left out")
+    assert "frames must be in a folder s15/15_0401* or casme_15_0401; got none" in notes(reading, "left out")
 
 
 @pytest.mark.parametrize("participant", [1, "1", "01"])

@@ -102,6 +102,9 @@ def test_it_is_refused_unless_the_cell_is_wrong(
         ("casme2,,EP,,apex,1,2,,me,", "mine.csv:2: subject must be filled in"),
         ("casme2,sub01,EP,,apex,,2,,me,", "mine.csv:2: old must say what is wrong, or when must"),
         ("casme2,sub01,EP,,apex,1,2", "mine.csv:2: row must have 10 fields"),
+        ("casme2,sub01,EP,,exclude,fear,,,me,", "mine.csv:2: exclude must come without old, new and when"),
+        ("casme2,sub01,EP,,label,fear,joy,impossible,me,", "mine.csv:2: impossible must be of onset, apex or offset"),
+        ("casme2,sub01,EP,,action_units,1,2,estimated,me,", "mine.csv:2: estimated must be of onset, apex or offset"),
         ('casme2,sub01,EP,,apex,1,2,,me,"', "row must be CSV"),
     ],
 )

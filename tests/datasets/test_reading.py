@@ -72,7 +72,7 @@ def test_frames_that_do_not_match_are_said_with_what_is_there(tmp_path: Path) ->
         "apex must be a frame of Cropped/sub01/EP02_01f; got 59, but 40 images from 46 to 86. Get the missing" in left
     )
     assert "apex must be one image of Cropped/sub02/EP01_11f; got 2 with the number 91. Remove all but one" in left
-    assert "frames must lie in a folder sub17/EP05_09; got none. Get the missing frames" in left
+    assert "frames must be in a folder sub17/EP05_09; got none. Get the missing frames" in left
 
 
 def test_frames_of_no_clip_are_an_error_with_the_folders_that_are_there(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_frames_of_no_clip_are_an_error_with_the_folders_that_are_there(tmp_path
     with pytest.raises(ManifestError) as caught:
         read_dataset("casme2", root)
     assert str(caught.value) == (
-        f"{root}: frames must lie in folders such as {{subject}}/{{clip}}, for instance sub01/EP02_01f; got pictures/one. "
+        f"{root}: frames must be in folders such as {{subject}}/{{clip}}, for instance sub01/EP02_01f; got pictures/one. "
         "Check the folder."
     )
 

@@ -51,7 +51,7 @@ def test_an_empty_clip_is_named_and_missing_frames_are_counted(tmp_path: Path) -
     reading = read_dataset("smic-hs", tmp_path)
     assert reading.left_out == 1
     assert "smic-hs/s18/s18_sur_03: HS/s18/micro/surprise/s18_sur_03: " in said(reading, "left out")
-    assert "HS/s18/micro/surprise/s18_sur_03, which is empty" in said(reading, "left out")
+    assert "HS/s18/micro/surprise/s18_sur_03, which has no numbered image" in said(reading, "left out")
     assert "1 clips lack frames between onset and offset, though not these: smic-hs/s03/s03_sur_01 (1)." in said(
         reading, "note"
     )

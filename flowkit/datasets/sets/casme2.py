@@ -1,8 +1,9 @@
-"""CASME II: one row a clip, subjects as "01" or 1; objective classes in a column (2019), or in a workbook of their own (2014)."""
+"""CASME II: one row per clip, subjects as "01" or 1; objective classes in a column (2019), or in a workbook of their own (2014)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from flowkit.datasets.base import MAX_NAMED, Annotation
 from flowkit.datasets.folders import fold_path
@@ -10,15 +11,21 @@ from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
 from flowkit.listing import listed
 
+ROMAN: Final = ("I", "II", "III", "IV", "V", "VI", "VII")
+
 
 def annotate(source: Source) -> Iterator[Annotation]:
     """Every row of the coding workbook, with its own objective class, else that of the workbook of classes if it is there."""
     rows = source.table()
     listed_classes = _classes(source)
-    own = {_key(row): row["objective_class"] for row in rows if row["objective_class"]}
+    own = {_key(row): row for row in rows if row["objective_class"]}
     if not own:
         _say_where_from(source, listed_classes)
-    differing = [f"{'/'.join(key)}" for key in own if listed_classes.get(key, own[key]) != own[key]]
+    differing = [
+        f"{subject_id(row['subject'])}/{row['clip']}"
+        for key, row in own.items()
+        if key in listed_classes and _number(listed_classes[key]) != _number(row["objective_class"])
+    ]
     if differing:
         source.note(
             f"{len(differing)} rows have another objective class in the workbook of classes, which is of another edition; the "
@@ -39,6 +46,11 @@ def _classes(source: Source) -> dict[tuple[str, ...], str]:
 
 def _key(row: Row) -> tuple[str, ...]:
     return fold_path(f"{subject_id(row['subject'])}/{row['clip']}")
+
+
+def _number(objective_class: str) -> str:
+    """An objective class as a number, which some workbooks write as a Roman one."""
+    return str(ROMAN.index(objective_class) + 1) if objective_class in ROMAN else objective_class
 
 
 def _say_where_from(source: Source, classes: Mapping[tuple[str, ...], str]) -> None:

@@ -62,10 +62,12 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
 
 def annotate_c(source: Source) -> Iterator[Annotation]:
     """Every row of part C, which has no apex."""
-    for row in source.table():
+    rows = source.table()
+    tails = {id(row): source.tails(subject=row["subject"].zfill(2), clip=row["clip"]) for row in rows}
+    by_video = any(source.folders.find(tail) for *videos, _ in tails.values() for tail in videos)
+    for row in rows:
         subject = row["subject"].zfill(2)
-        *videos, whole = source.tails(subject=subject, clip=row["clip"])
-        found = [tail for tail in videos if source.folders.find(tail)]  # 01/color is also the end of 30/1/color
+        *videos, whole = tails[id(row)]
         yield Annotation(
             dataset=source.name,
             subject=subject,
@@ -75,7 +77,7 @@ def annotate_c(source: Source) -> Iterator[Annotation]:
             offset=row["offset"],
             label=row["label"],
             where=row.where,
-            folders=found or [*videos, whole],
+            folders=videos if by_video else [whole],  # 01/color is also the end of 30/1/color
             extra={"action_units": re.sub(r"\s*[,\uff0c]\s*", "+", row["action_units"])},
             serial=row["onset"],
         )
@@ -93,8 +95,11 @@ class _Emotions:
         self._missing = 0
 
     def of(self, row: Row) -> str:
+        """The label of a row; macro-expressions have none."""
         if not self._asked:
             return row["label"]
+        if row["kind"] and not row["kind"].casefold().startswith("micro"):
+            return UNLABELLED
         found = next((self._known[key] for key in _keys(row) if key in self._known), "")
         self._missing += not found
         return found or UNLABELLED
@@ -102,11 +107,15 @@ class _Emotions:
     def tell(self, source: Source) -> None:
         if self._there:
             source.note("this sheet has no emotions: they are from the workbook of micro-expressions (JpgIndex).")
-        if self._missing:
-            advice = "Put cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx under ROOT, or pass --label-from objective_class."
+        if self._missing and self._there:
             source.note(
-                f"{self._missing} clips have no emotion in this sheet"
-                f"{' nor in that' if self._there else ''} and are {UNLABELLED}. {advice}"
+                f"{self._missing} micro-expressions are not in that workbook and are {UNLABELLED}. --label-from objective_class "
+                "takes the objective class instead."
+            )
+        elif self._missing:
+            source.note(
+                f"{self._missing} micro-expressions have no emotion in this sheet and are {UNLABELLED}. Put "
+                "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx under ROOT, or pass --label-from objective_class."
             )
 
 

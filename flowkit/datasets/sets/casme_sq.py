@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from flowkit.datasets.base import MAX_NAMED, Annotation
+from flowkit.datasets.base import CORRECT_A_COPY, MAX_NAMED, Annotation
 from flowkit.datasets.sets.kinds import is_wanted, kind_column, passed_over, serial
 from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
@@ -35,7 +35,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
             source.leave_out(
                 f"{source.name}/{row['participant']}/{row['clip']}",
                 "no naming rule",
-                f"{row.where}: {missing}; got none. Correct a copy of the file, and name it with --workbook.",
+                f"{row.where}: {missing}; got none. {CORRECT_A_COPY}",
             )
             continue
         annotation = _annotation(source, row, subject, code)

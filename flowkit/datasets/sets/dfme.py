@@ -1,4 +1,4 @@
-"""DFME: one row a clip, numbered from 0 in its own folder, with its own frame rate; test sets have no labels.
+"""DFME: one row per clip, numbered from 0 in its own folder, with its own frame rate; test sets have no labels.
 
 The names of files and columns are those of the real sheets and of a public loader, and plain data: layouts.toml.
 """

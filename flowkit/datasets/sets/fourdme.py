@@ -1,4 +1,4 @@
-"""4DME: one row a clip of the grey video; emotions may be joint, and action units marked (k) were there all the time."""
+"""4DME: one row per clip of the grey video; emotions may be joint, and action units marked (k) were there all the time."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def compose(readings: Mapping[str, Reading], list_file: Path | None = None) -> R
     readings : mapping of str to Reading
         The three data sets by name, each read as a whole.
     list_file : Path, optional
-        The official list; without it, one that lies in a root; without any, all clips whose label has a class, except those
+        The official list; without it, one that is in a root; without any, all clips whose label has a class, except those
         that the official list leaves out.
 
     Returns
@@ -78,7 +78,7 @@ def compose(readings: Mapping[str, Reading], list_file: Path | None = None) -> R
         _from(root, clips, readings),
         events,
         layouts,
-        nearest=sum(reading.nearest for reading in readings.values()),
+        nearest=tuple(clip.clip_id for clip in clips if clip.clip_id in readings[clip.dataset].nearest),
         follow_symlinks=any(reading.follow_symlinks for reading in readings.values()),
     )
 
@@ -140,7 +140,7 @@ def _find_list(roots: Sequence[Path], form: Mapping[str, Any]) -> Listed | None:
         if path.name.casefold() in form["list"] and path.is_file()
     }
     lists = list(found.values())
-    if any(other != lists[0] for other in lists):
+    if len({frozenset((key, label) for key, (_, label) in listed.items()) for listed in lists}) > 1:
         names = ", ".join(map(str, found))
         raise ManifestError(f"{NAME}: official list must be one; got {names}, which differ. Name one with --list.")
     return lists[0] if lists else None
@@ -165,9 +165,12 @@ def read_list(path: Path, form: Mapping[str, Any]) -> Listed:
                 f"{path.name}:{number}: row must be dataset,subject,clip,label with a set of {', '.join(form['sets'])} and a label "
                 f"of {', '.join(form['labels'])}; got {','.join(row)!r:.80}. Correct it."
             )
-        else:
-            name = f"{dataset}/{cells[1]}/{cells[2]}"
-            listed[_key(name)] = name, form["labels"][cells[3]]
+            continue
+        name, label = f"{dataset}/{cells[1]}/{cells[2]}", form["labels"][cells[3]]
+        if listed.setdefault(_key(name), (name, label))[1] != label:
+            problems.append(
+                f"{path.name}:{number}: clip must have one label; got {label} after {listed[_key(name)][1]}. Correct it."
+            )
     if problems or not listed:
         raise ManifestError("\n".join(problems[:20]) or f"{path}: list must name clips; got none. Check the file.")
     return listed

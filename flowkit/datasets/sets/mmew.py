@@ -1,4 +1,4 @@
-"""MMEW: one row a clip; clips are named PersonIndex-EmotionIndex-SampleIndex, and lie in a folder of their emotion."""
+"""MMEW: one row per clip; clips are named PersonIndex-EmotionIndex-SampleIndex, and are in a folder of their emotion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAMM: one row a clip, subjects as "006" or 6, an apex of -1 where there is none."""
+"""SAMM: one row per clip, subjects as "006" or 6, an apex of -1 where there is none."""
 
 from __future__ import annotations
 

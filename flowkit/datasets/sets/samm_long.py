@@ -5,21 +5,24 @@ The sheet has no emotions; those of the micro-expressions are taken from the wor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from flowkit.datasets.base import MAX_NAMED, UNLABELLED, Annotation
-from flowkit.datasets.sets.kinds import is_wanted, kind_column, serial
+from flowkit.datasets.sets.kinds import is_wanted, kind_column, passed_over, serial
 from flowkit.datasets.sets.samm import subject_id
 from flowkit.datasets.source import Source
 from flowkit.listing import listed
 
 
 def annotate(source: Source) -> Iterator[Annotation]:
-    """Every row that says of which kind it is; rows above are prose."""
+    """Every row that says of which kind it is; rows above are prose, and have no number for an onset."""
     emotions = {row["clip"]: row["label"] for row in source.table("emotions")} if source.has("emotions") else {}
     unreturned = []
+    others: Counter[str] = Counter()
     for row in source.table():
         if not is_wanted(source, row["kind"]):
+            others[row["kind"] or "no type"] += row["onset"].isdecimal()
             continue
         ended = row["offset"] not in ("0", "-1")
         video = "_".join(row["clip"].split("_")[:2])
@@ -35,6 +38,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
         if not ended:
             unreturned.append(annotation.clip_id)
         yield annotation
+    passed_over(source, +others)
     if not emotions:
         source.note("the workbook of SAMM (Micro_FACS_Codes) is not there: no clip has an emotion.")
     if unreturned:

@@ -25,9 +25,12 @@ EXPRESSIONS: Final = ("", "2", "3")
 """Ends of the column names of a row's expressions."""
 LABELS: Final = {"ne": "negative", "po": "positive", "sur": "surprise"}
 """What the name of a clip says of its label: s01_ne_01 is negative."""
-_SUBJECT: Final = r"(?:(.*)/)?((?:sub|s)?_?\d+)"
-_BY_FOLDER: Final = re.compile(_SUBJECT + r"/micro/(negative|positive|surprise)/(s\d+_\w+)", re.IGNORECASE)
-_LONG: Final = re.compile(_SUBJECT + r"/(s\d+_(?:ne|po|sur)_\d+)", re.IGNORECASE)
+_BY_FOLDER: Final = re.compile(
+    r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/micro/(negative|positive|surprise)/(s[0-9]+_\w+)"
+)
+_LONG: Final = re.compile(r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/(s[0-9]+_(?:ne|po|sur)_[0-9]+)")
+"""Places of clips as paths are compared: SMIC_all_raw and SMIC_all_cropped, and SMIC-E."""
+_MICRO: Final = re.compile(r"(?:.*/)?micro/(?:negative|positive|surprise)/[^/]+")
 _NAMED: Final = re.compile(r"s\d+_(ne|po|sur)_\d+")
 
 
@@ -43,11 +46,11 @@ class _Place:
 
 
 def annotate(source: Source) -> Iterator[Annotation]:
-    """Every clip of one variant, from the workbook where frames lie as in SMIC-E, else from the folders."""
+    """Every clip of one variant, from the workbook where frames are laid out as in SMIC-E, else from the folders."""
     places = _one_layout(source, list(_places(source)))
     if not places and not source.named_workbook and not source.has("main"):
         raise ManifestError(
-            f"{source.root}: frames must lie in folders such as {' or '.join(source.layout['folders'])}; got "
+            f"{source.root}: frames must be in folders such as {' or '.join(source.layout['folders'])}; got "
             f"{some_folders(source.folders)}, and no workbook of {source.layout['title']}. {what_to_do(source.folders)}"
         )
     if source.named_workbook or not any(place.label for place in places.values()):
@@ -62,12 +65,22 @@ def annotate(source: Source) -> Iterator[Annotation]:
 def _places(source: Source) -> Iterator[_Place]:
     """Every folder under the root that has the place of a clip of this variant, empty ones too."""
     around = "/".join(source.root.resolve().parts[-2:])
+    odd = []
     for path in [folder.path for folder in source.folders.folders] + source.folders.empty:
-        short = _BY_FOLDER.fullmatch(path)
-        match = short or _LONG.fullmatch(path)
-        if match and _variant(f"{around}/{match[1] or ''}") in (source.layout["variant"], None):
-            label = match[3].casefold() if short else ""
-            yield _Place(path, match[1] or ".", name_of(match[2]), name_of(match[4 if short else 3]), label)
+        folded = "/".join(fold_path(path))
+        short = _BY_FOLDER.fullmatch(folded)
+        match = short or _LONG.fullmatch(folded)
+        if match is None:
+            odd += [path] * bool(_MICRO.fullmatch(folded))
+            continue
+        above = path.split("/")[: -4 if short else -2]
+        if _variant("/".join((around, *above))) in (source.layout["variant"], None):
+            clip = name_of(match[2 if short else 1])
+            yield _Place(path, "/".join(above) or ".", clip.split("_")[0], clip, match[1] if short else "")
+    if odd:
+        source.note(
+            f"{len(odd)} folders have the place of a clip, but not its name, and are passed over: {listed(odd, MAX_NAMED)}."
+        )
 
 
 def _variant(path: str) -> str | None:
@@ -131,7 +144,7 @@ def _from_workbook(source: Source, places: Mapping[tuple[str, ...], _Place]) -> 
             yield _expression(source, row, number, clip, places)
     if none:
         source.note(
-            f"{len(none)} pairs of further onsets and offsets are what formulas make of empty cells, and no expressions: they lie "
+            f"{len(none)} pairs of further onsets and offsets are what formulas make of empty cells, and no expressions: they are "
             f"outside FirstF to LastF, or end before they begin: {listed(none, MAX_NAMED)}."
         )
 
@@ -152,7 +165,7 @@ def _is_none(row: Row, number: str) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    return text.lstrip("-").isdecimal() and text.isascii()
+    return re.fullmatch(r"-?[0-9]+", text) is not None
 
 
 def _expression(
@@ -181,12 +194,20 @@ def _expression(
 
 
 def name_of(text: str) -> str:
-    """Name of a subject or clip with a subject of two digits: "s01_ne_01" for "S1_ne_01", "s01" for "1"."""
-    match = re.fullmatch(r"(?:sub|s)?_?(\d+)(_\w+)?", text.strip().casefold())
-    return f"s{int(match[1]):02d}{match[2] or ''}" if match else text
+    """Return the name of a subject or clip with numbers of two digits.
+
+    Examples
+    --------
+    >>> name_of("S1_ne_01"), name_of("s1_sur_3"), name_of("1")
+    ('s01_ne_01', 's01_sur_03', 's01')
+    """
+    match = re.fullmatch(r"(?:sub|s)?_?(\d+)(_[a-z]+_)?(\d+)?(\w*)", text.strip().casefold().replace("-", "_"))
+    if match is None or (match[3] and not match[2]):
+        return text
+    return f"s{int(match[1]):02d}{match[2] or ''}{f'{int(match[3]):02d}' if match[3] else ''}{match[4]}"
 
 
 def label_in(clip: str) -> str:
-    """The label that the name of a clip states, empty for none."""
+    """Return the label that the name of a clip states, empty for none."""
     match = _NAMED.fullmatch(clip)
     return LABELS[match[1]] if match else ""

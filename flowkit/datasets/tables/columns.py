@@ -1,4 +1,4 @@
-"""Which column of a sheet holds what: by its header, wherever that stands, or by number where there is none."""
+"""Which column of a sheet holds what: by its header, in whichever row it is, or by number where there is none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowkit.errors import ManifestError
 from flowkit.listing import listed
 
 HEADER_WITHIN: Final = 60
-"""The header stands in one of so many first rows."""
+"""The header is one of so many first rows."""
 MAX_LISTED: Final = 8
 Grid = Sequence[Sequence[object]]
 _WHOLE: Final = re.compile(r"([0-9]+)\.0+")
@@ -76,7 +76,7 @@ def find_columns(where: str, grid: Grid, form: Mapping[str, Any]) -> Columns:
                 number + 1, found, [name for column, name in header if name and column not in found.values()]
             )
         best = max(best, (held, -number))
-    raise ManifestError(_no_header(where, grid, form["columns"], -best[1]))
+    raise ManifestError(_no_header(where, grid, form, -best[1]))
 
 
 def _by_number(where: str, grid: Grid, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -90,7 +90,8 @@ def _by_number(where: str, grid: Grid, wanted: Mapping[str, int]) -> dict[str, i
     return {name: number - 1 for name, number in wanted.items()}
 
 
-def _no_header(where: str, grid: Grid, columns: Mapping[str, Sequence[str]], nearest: int) -> str:
+def _no_header(where: str, grid: Grid, form: Mapping[str, Any], nearest: int) -> str:
+    columns: Mapping[str, Sequence[str]] = form["columns"]
     header = [cell_text(value) for value in grid[nearest]] if grid else []
     there = {plain(text): text for text in header if text}
     advice = []
@@ -102,20 +103,19 @@ def _no_header(where: str, grid: Grid, columns: Mapping[str, Sequence[str]], nea
     return (
         f"{where} must have a header with {names} in one of its first {HEADER_WITHIN} rows; got row "
         f"{nearest + 1} as the nearest, with {listed([text for text in header if text], MAX_LISTED) or 'nothing'}. It lacks "
-        f"{', '.join(advice) or 'columns'}. {_way_out(columns, there)}Check that it is the right file, or rename its columns in a "
+        f"{', '.join(advice) or 'columns'}. {_way_out(form, there)}Check that it is the right file, or rename its columns in a "
         "copy and name that with --workbook."
     )
 
 
-def _way_out(columns: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
+def _way_out(form: Mapping[str, Any], there: Mapping[str, str]) -> str:
     """What helps where the labels alone are missing, and objective classes are there."""
-    lacking = [name for name, spellings in columns.items() if not {plain(word) for word in spellings} & set(there)]
-    classes = {"objectiveclass", "objectiveclasses"} & set(there)
-    return (
-        "To take the objective class for the label, pass --label-from objective_class. "
-        if lacking == ["label"] and classes
-        else ""
-    )
+    lacking = [
+        name for name, spellings in form["columns"].items() if not {plain(word) for word in spellings} & set(there)
+    ]
+    classes = {plain(word) for word in form.get("optional", {}).get("objective_class", ())}
+    helps = lacking == ["label"] and classes & set(there)
+    return "To take the objective class for the label, pass --label-from objective_class. " if helps else ""
 
 
 def plain(text: str) -> str:

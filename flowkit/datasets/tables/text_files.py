@@ -19,6 +19,9 @@ SUFFIXES: Final = (".csv", ".tsv", ".txt")
 SEPARATORS: Final = (",", ";", "\t")
 MAX_BYTES: Final = 64 << 20
 """An annotation file is a megabyte."""
+UNKNOWN: Final = "an unknown encoding"
+_USUAL: Final = 0.9
+"""Share of the signs of a Chinese text that GB 2312 has at least: rare ones are in names."""
 _MARKS: Final = {
     codecs.BOM_UTF8: ("utf-8-sig", ""),
     codecs.BOM_UTF16_LE: ("utf-16", "UTF-16"),
@@ -38,7 +41,7 @@ def read_text(path: Path) -> tuple[str, str]:
     text : str
         Bytes that belong to no encoding known here are lone surrogates: `is_readable` finds them.
     encoding : str
-        Empty for UTF-8.
+        Empty for UTF-8; UNKNOWN where only ASCII was understood.
 
     Raises
     ------
@@ -56,11 +59,21 @@ def read_text(path: Path) -> tuple[str, str]:
             return content.decode(codec), name
         except UnicodeDecodeError:
             continue
-    return content.decode("utf-8", errors="surrogateescape"), ""
+    wide = content.decode("gb18030", errors="replace")
+    if _is_chinese(wide):
+        return wide, "GBK"
+    return content.decode("utf-8", errors="surrogateescape"), UNKNOWN
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether a text decoded as GB 18030 is one: few of its signs are not among the usual ones of GB 2312."""
+    signs = [sign for sign in text if not sign.isascii()]
+    usual = sum(bool(sign.encode("gb2312", errors="ignore")) for sign in signs)
+    return usual >= _USUAL * len(signs)
 
 
 def is_readable(text: str) -> bool:
-    """Whether every byte of a text was understood."""
+    """Return whether every byte of a text was understood."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" or sign == "\ufffd" for sign in text)
 
 
@@ -74,21 +87,20 @@ def tables_of(text: str) -> Iterator[list[list[str]]]:
     Raises
     ------
     csv.Error
-        With none of them is it a table; raised when the iterator is used up.
+        With the most frequent one it is no table; raised when the iterator is used up.
     """
     rows = text.splitlines()
     often = {sign: sum(sign in row for row in rows) for sign in SEPARATORS}
-    failed: csv.Error | None = None
-    read = False
-    for sign in sorted(SEPARATORS, key=lambda sign: -often[sign]):
+    failed: dict[str, csv.Error] = {}
+    ordered = sorted(SEPARATORS, key=lambda sign: -often[sign])
+    for sign in ordered:
         if often[sign] or sign == SEPARATORS[0]:
             try:
                 yield _cells(text, sign)
-                read = True
             except csv.Error as error:
-                failed = failed or error
-    if failed is not None and not read:
-        raise failed
+                failed[sign] = error
+    if ordered[0] in failed:
+        raise failed[ordered[0]]
 
 
 def _cells(text: str, separator: str) -> list[list[str]]:
@@ -109,6 +121,9 @@ def cells_of_width(text: str, width: int) -> list[list[str]]:
     csv.Error
         See `tables_of`.
     """
-    grids = list(tables_of(text))
-    wide = (grid for grid in grids if any(len(row) >= width for row in grid))
-    return next(wide, grids[0])
+    first: list[list[str]] = []
+    for grid in tables_of(text):
+        if any(len(row) >= width for row in grid):
+            return grid
+        first = first or grid
+    return first

@@ -37,7 +37,7 @@ _DAMAGE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: the text of its cells by the names of layouts.toml, and where it stands."""
+    """One row: the text of its cells by the names of layouts.toml, and where it is."""
 
     where: str
     cells: Mapping[str, str]
@@ -116,9 +116,9 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
     if len(fitting) == 1:
         return root / fitting[0]
     if fitting:
+        advice = "Move all except one out of ROOT." if "what" in form else "Name the one to read with --workbook."
         raise ManifestError(
-            f"{root}: {what} must be one file; got {len(fitting)}: {listed(fitting, MAX_LISTED)}. Name the one to read "
-            "with --workbook."
+            f"{root}: {what} must be one file; got {len(fitting)}: {listed(fitting, MAX_LISTED)}. {advice}"
         )
     patterns = " or ".join(form["files"])
     old = [

@@ -1,0 +1,222 @@
+"""Copies that a laboratory may have: what could be read as something else is told apart, or named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_up
+import pytest
+from test_long_videos import SAMM_ROWS, samm_long
+from test_real_sheets import FULL, by_name, renumber, said, smic_e, smic_row
+
+from flowkit.datasets import read_dataset, read_megc2019
+from flowkit.datasets.base import layout
+from flowkit.datasets.sets.megc2019 import read_list
+from flowkit.datasets.sets.smic import name_of
+from flowkit.errors import ConfigError, ManifestError
+
+C_HEADER = ("sub", "count", "onset", "offset", "au", "emotion")
+A_HEADER = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
+
+
+def test_the_first_video_of_a_person_is_not_the_folder_of_subject_1(tmp_path: Path) -> None:
+    made_up.workbook(
+        tmp_path / "CAS(ME)3_part_C_ME.xlsx",
+        {"Sheet1": [C_HEADER, (1, 5, 10, 20, "4", "negative"), (30, 1, 30, 40, "4", "negative")]},
+    )
+    made_up.frames(tmp_path / "part_C/30/1/color", range(1, 50), "{}.jpg")
+    reading = read_dataset("casme3-c", tmp_path)
+    assert set(by_name(reading)) == {"casme3-c/30/1/30"}
+    assert reading.reasons == {"no folder of frames": 1}
+
+
+def test_a_macro_expression_never_takes_the_emotion_of_a_micro_expression(tmp_path: Path) -> None:
+    rows = [
+        ("spNO.1", "b", 175, 180, 190, "4", "Micro-expression", 7),
+        ("spNO.1", "b", 175, 200, 260, "4", "Macro-expression", 7),
+    ]
+    made_up.workbook(tmp_path / "CAS(ME)3_part_A_v2.xlsx", {"Sheet1": [FULL, *rows]})
+    made_up.workbook(
+        tmp_path / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",
+        {"label": [A_HEADER, ("spNO.1", "b", 175, 180, 190, "4", 7, "disgust")]},
+    )
+    made_up.frames(tmp_path / "part_A/spNO.1/b/color", range(1, 301), "{}.jpg")
+    labels = {name: clip.label for name, clip in by_name(read_dataset("casme3-a-lv", tmp_path)).items()}
+    assert labels == {"casme3-a-lv/spNO.1/b/175-190": "disgust", "casme3-a-lv/spNO.1/b/175-260": "unlabelled"}
+
+
+def test_one_interval_of_two_kinds_is_a_contradiction(tmp_path: Path) -> None:
+    rows = [*SAMM_ROWS, (6, "006_1_5", 5, 100, 110, 130, 31, "Macro", "4+7", "")]
+    root = samm_long(tmp_path)
+    made_up.workbook(root / "SAMM_LongVideos_V3_Release.xlsx", {"Release": rows})
+    reading = read_dataset("samm-lv", root)
+    assert reading.reasons == {"the same frames as another clip, but another label, kind or apex": 2}
+
+
+def test_a_further_expression_has_only_the_label_of_its_row(tmp_path: Path) -> None:
+    rows = [
+        smic_row(3, "s3_ne_01", (100, 120, 300, 330), (90, 400), "negative"),
+        smic_row(3, "s3_po_02", (300, 330), (290, 350), "positive"),
+    ]
+    clips = by_name(read_dataset("smic-hs", smic_e(tmp_path, rows)))
+    assert {name: clip.label for name, clip in clips.items()} == {
+        "smic-hs/s03/s03_ne_01": "negative",
+        "smic-hs/s03/s03_po_02": "positive",
+    }
+
+
+def test_a_row_of_an_unknown_kind_is_counted(tmp_path: Path) -> None:
+    root = samm_long(tmp_path)
+    rows = [("Prose",), *SAMM_ROWS, (6, "006_1_5", 5, 150, 152, 155, 5, "Mirco - 1/2", "1", "")]
+    made_up.workbook(root / "SAMM_LongVideos_V3_Release.xlsx", {"Release": rows})
+    reading = read_dataset("samm-lv", root)
+    assert "1 rows are not of macro- and micro-expressions and are passed over: Mirco - 1/2 (1)." in said(reading)
+
+
+def test_renumbered_crops_beside_long_clips_of_smic_e(tmp_path: Path) -> None:
+    roots = {"casme2": made_up.casme2(tmp_path / "c", "Cropped"), "samm": made_up.samm(tmp_path / "s")}
+    rows = [smic_row(1, "s1_ne_01", (130, 150), (100, 200), "negative")]
+    root = smic_e(tmp_path / "m", rows)
+    for path in sorted((root / "HS_long/SMIC-HS-E/s01/s1_ne_01").iterdir())[:99]:
+        path.unlink()
+    renumber(roots["casme2"], 1)
+    reading = read_megc2019({**roots, "smic-hs": root}, renumbered=True)
+    clip = next(clip for clip in reading.clips if clip.dataset == "smic-hs")
+    assert (clip.onset, clip.offset) == (130, 150)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "HS/s1/micro/negative/s1-ne-01",
+        "HS/subject_1/micro/Negative/s1_ne_01",
+        "HS/01/micro/negative/S01_NE_01",
+        "HS/s1/micro/negative/s1_ne_1",
+    ],
+)
+def test_folders_of_smic_are_compared_as_all_others_are(tmp_path: Path, folder: str) -> None:
+    made_up.frames(tmp_path / folder, range(5, 9), "image{}.bmp")
+    reading = read_dataset("smic-hs", tmp_path)
+    assert [(clip.clip_id, clip.label, clip.path) for clip in reading.clips] == [
+        ("smic-hs/s01/s01_ne_01", "negative", folder)
+    ]
+
+
+def test_folders_of_smic_that_are_no_clips_are_named(tmp_path: Path) -> None:
+    made_up.smic(tmp_path)
+    made_up.frames(tmp_path / "HS/s1/micro/negative/take two", range(3), "image{}.bmp")
+    noted = said(read_dataset("smic-hs", tmp_path))
+    assert (
+        "1 folders have the place of a clip, but not its name, and are passed over: HS/s1/micro/negative/take two."
+        in noted
+    )
+
+
+def test_the_subject_is_the_one_that_the_clip_names(tmp_path: Path) -> None:
+    made_up.frames(tmp_path / "HS/2013/micro/negative/s01_ne_01", range(5), "image{}.bmp")
+    assert {clip.subject for clip in read_dataset("smic-hs", tmp_path).clips} == {"s01"}
+    assert name_of("s11_po_12") == "s11_po_12"
+    assert name_of("take 2") == "take 2"
+
+
+def test_an_odd_number_in_smic_e_is_named(tmp_path: Path) -> None:
+    rows = [(1, "s1_ne_01", None, 10, 20, "--5", 9, 0, 0, None, 5, 90, 1, 1, 1, 1, "negative")]
+    reading = read_dataset("smic-hs", smic_e(tmp_path, rows))
+    assert reading.reasons == {"onset is no frame number": 1}
+
+
+def test_two_workbooks_of_emotions_are_named_with_what_helps(tmp_path: Path) -> None:
+    root = samm_long(tmp_path / "set")
+    for n in (1, 2):
+        made_up.samm(root / f"micro{n}")
+    with pytest.raises(
+        ManifestError,
+        match=r"the workbook of SAMM, for the emotions must be one file; .*Move all except one out of ROOT",
+    ):
+        read_dataset("samm-lv", root)
+
+
+@pytest.mark.parametrize(("name", "file"), [("casme2", "coding.xlsx"), ("samm", "SAMM_full.xlsx")])
+def test_a_common_name_is_no_sign_of_another_set(tmp_path: Path, name: str, file: str) -> None:
+    made_up.frames(tmp_path / "006/006_1_2", [1])
+    (tmp_path / file).write_bytes(b"")
+    with pytest.raises(ManifestError, match=rf"got {file}. Check the folder, or name the file with --workbook"):
+        read_dataset(name, tmp_path)
+
+
+def test_frames_may_be_named_from_the_file_system_s_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = made_up.casme2(tmp_path / "set", "Cropped", "CASME2-RAW")
+    monkeypatch.chdir(tmp_path)
+    for follow in (False, True):
+        reading = read_dataset("casme2", "set", frames=root / "Cropped", follow_symlinks=follow)
+        assert reading.layouts == {"Cropped": 8}
+
+
+CSV = "Subject,Filename,OnsetFrame,ApexFrame,OffsetFrame,Action Units,Estimated Emotion,remarks\n01,EP02_01f,46,59,86,12,{},{}\n"
+
+
+def text_copy(root: Path, content: bytes) -> Path:
+    made_up.casme2(root, "Cropped")
+    (root / "CASME2-coding-20140508.xlsx").unlink()
+    (root / "CASME2-coding-20140508.csv").write_bytes(content)
+    return root
+
+
+def test_rare_chinese_signs_are_read_and_unknown_bytes_are_noted(tmp_path: Path) -> None:
+    rare = CSV.format("\u9ad8\u5174\u5f97\u5f88\u6240\u4ee5\u7b11\u4e86\u4e0d\u505c\u9555", "x").encode("gbk")
+    reading = read_dataset("casme2", text_copy(tmp_path / "a", rare))
+    assert reading.clips[0].label.endswith("\u9555")
+    assert "is read as GBK" in said(reading)
+    latin = CSV.format("happiness", "M\u00fcller").encode("latin-1")
+    reading = read_dataset("casme2", text_copy(tmp_path / "b", latin))
+    assert reading.clips[0].label == "happiness"
+    assert "is not UTF-8 and is read as an unknown encoding" in said(reading)
+
+
+def test_a_bad_quote_is_named_and_not_a_header_that_is_there(tmp_path: Path) -> None:
+    content = CSV.format('"happi"ness', "a;b").encode()
+    with pytest.raises(ManifestError, match=r"file must be CSV; got .*expected after"):
+        read_dataset("casme2", text_copy(tmp_path, content))
+
+
+def test_a_link_to_itself_costs_nothing_else(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    for place in (root / "self", root / "Cropped/sub01/self"):
+        place.symlink_to(place)
+    for follow in (False, True):
+        assert len(read_dataset("casme2", root, follow_symlinks=follow).clips) == 8
+
+
+def test_the_advice_to_follow_links_is_not_given_twice(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    (root / "up").symlink_to(root)
+    (root / "Cropped/sub17").rename(root / "Cropped/away")
+    reading = read_dataset("casme2", root, follow_symlinks=True)
+    assert "1 links to folders, which are not followed. They lead in a circle." in said(reading)
+
+
+def test_only_clips_of_the_manifest_need_the_nearest_frame(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    folder = root / "Cropped/sub01/EP02_01f"
+    (folder / "reg_img59.jpg").unlink()
+    (folder / "reg_img46.jpg").unlink()
+    (folder / "reg_img46.jpg").symlink_to(tmp_path / "nowhere")
+    reading = read_dataset("casme2", root, nearest=True)
+    assert (reading.nearest, reading.reasons) == ((), {"links to files that are not there": 1})
+
+
+@pytest.mark.parametrize("given", [{"estimates": True}, {"corrections": "mine.csv"}])
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path, given: dict[str, object]) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    with pytest.raises(ConfigError, match=r"--no-fixes: must come without --estimates and --corrections"):
+        read_dataset("casme2", root, fixes=False, **given)
+
+
+def test_a_list_may_not_contradict_itself_but_may_be_written_otherwise(tmp_path: Path) -> None:
+    form = layout("megc2019")
+    path = tmp_path / "list.csv"
+    path.write_text("casme2,sub01,EP02_01f,1\ncasme2,1,ep02_01F,1\n", encoding="utf-8")
+    assert len(read_list(path, form)) == 1
+    path.write_text("casme2,sub01,EP02_01f,1\ncasme2,1,EP02_01f,0\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"list.csv:2: clip must have one label; got negative after positive"):
+        read_list(path, form)
