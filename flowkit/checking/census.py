@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flowkit.checking.expected_counts import Comparison, compare
 from flowkit.errors import ConfigError
 from flowkit.inputs.clip import Clip
+from flowkit.labels.class_maps import UNLABELLED
 from flowkit.labels.groupings import dataset_name, default_grouping, grouping
 from flowkit.labels.toml_form import fold
 
@@ -65,7 +66,7 @@ def take_census(clips: Sequence[Clip], classes: str | None = None) -> Census:
     ConfigError
         No grouping has that name.
     """
-    rows = Counter((clip.dataset, clip.subject, clip.label) for clip in clips)
+    rows = Counter((clip.dataset, clip.subject, _label(clip)) for clip in clips)
     labelled = {(dataset, label) for dataset, _, label in rows if label}
     groups = grouping(classes or default_grouping({dataset for dataset, *_ in rows})).over(labelled)
     placed: dict[tuple[str, str], str | None] = {}
@@ -88,7 +89,7 @@ def take_census(clips: Sequence[Clip], classes: str | None = None) -> Census:
         elif not label:
             unlabelled[dataset] += number
         else:
-            (left_out if (dataset, label) in placed else unknown)[dataset][fold(label)] += number
+            (left_out if (dataset, label) in placed else unknown)[dataset][label] += number
     return Census(
         grouping=groups.name,
         classes=counts,
@@ -99,3 +100,9 @@ def take_census(clips: Sequence[Clip], classes: str | None = None) -> Census:
         per_subject={subject: dict(found) for subject, found in per_subject.items()},
         expected=compare(clips),
     )
+
+
+def _label(clip: Clip) -> str:
+    """A clip's label, folded; empty for one that nobody gave."""
+    label = fold(clip.label)
+    return "" if label == UNLABELLED else label

@@ -20,9 +20,10 @@ from typing import Any, Final
 from flowkit.checking.own_expected import own_expectations
 from flowkit.errors import ConfigError
 from flowkit.inputs.clip import Clip
-from flowkit.labels.class_maps import LEFT_OUT
+from flowkit.labels.class_maps import LEFT_OUT, UNLABELLED
 from flowkit.labels.groupings import dataset_name, grouping, label_name
 from flowkit.labels.own_sets import own_folders
+from flowkit.labels.toml_form import fold
 
 FILE: Final = "expected.toml"
 CHECKED: Final = {
@@ -272,7 +273,7 @@ def _counts(edition: Edition, clips: Sequence[Clip]) -> Counter[str]:
 
 
 def _word(edition: Edition, dataset: str, label: str) -> str:
-    if not label.strip():
+    if fold(label) in ("", UNLABELLED):
         return "no label"
     if not edition.grouping:
         return label_name(dataset, label)

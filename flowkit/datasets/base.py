@@ -33,9 +33,6 @@ MAX_NAMED: Final = 6
 
 CORRECT_A_COPY: Final = "Correct a copy of the file, and name it with --workbook."
 """What to do about a faulty row, the end of many messages."""
-UNLABELLED: Final = "unlabelled"
-"""Label of a clip of which nobody says what it shows; no grouping but "raw" takes it."""
-
 Kind = Literal["left out", "refused", "applied", "offered", "note"]
 
 
@@ -121,6 +118,8 @@ class Annotation:
         The label that the clip's own name states; empty: its name states none.
     recording : str
         What the frame numbers of the annotation count: clips with the same recording, onset and offset are one. Empty: the folder.
+    layout : str
+        The folder in which the layout of its frames begins. Empty: what is above the parts of `folders`.
     """
 
     dataset: str
@@ -137,6 +136,7 @@ class Annotation:
     fps: str = ""
     named_label: str = ""
     recording: str = ""
+    layout: str = ""
 
     @property
     def clip_id(self) -> str:
@@ -150,13 +150,14 @@ class Annotation:
 class Event:
     """What was done to a clip, or noticed: a correction applied, refused or offered, a row left out, a note.
 
-    `reason` says in a few words why a row was left out, the same words for the same fault.
+    `reason` says in a few words why a row was left out, the same words for the same fault; `label` is the label of that row.
     """
 
     kind: Kind
     clip: str
     message: str
     reason: str = ""
+    label: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.clip + ': ' if self.clip else ''}{self.message}"
@@ -271,7 +272,20 @@ def layout(name: str) -> Mapping[str, Any]:
         if isinstance(table, dict) and "same_as" in table:
             other, _, place = table["same_as"].partition(".")
             form[key] = {**bundled[other][place], **table}
-    return form
+    return (
+        {key: _filled_in(value, str(form["variant"]).upper()) for key, value in form.items()}
+        if "variant" in form
+        else form
+    )
+
+
+def _filled_in(value: Any, variant: str) -> Any:
+    """The same with the variant in place of {variant}, in texts, lists and tables."""
+    if isinstance(value, str):
+        return value.replace("{variant}", variant)
+    if isinstance(value, list):
+        return [_filled_in(item, variant) for item in value]
+    return {key: _filled_in(item, variant) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def sets_of(files: Iterable[str]) -> list[str]:

@@ -58,11 +58,11 @@ def correct(
 
 
 def _groups(known: Iterable[Correction]) -> list[list[Correction]]:
-    """Corrections that are applied together or not at all: the estimates of a clip; any other alone."""
+    """Corrections that are applied together or not at all: the estimates of a clip, its other frame numbers; the rest alone."""
     groups: dict[tuple[object, ...], list[Correction]] = {}
     for row in known:
-        alone = () if row.when == ESTIMATED else (row.line,)
-        groups.setdefault((row.subject, row.clip, row.onset, *alone), []).append(row)
+        together = row.when == ESTIMATED if row.field in NAMES else row.line
+        groups.setdefault((row.subject, row.clip, row.onset, together), []).append(row)
     return list(groups.values())
 
 
@@ -91,7 +91,7 @@ def _apply(
     if any(refusals):
         told = zip(rows, refusals, strict=True)
         return annotation, [
-            Event("refused", annotation.clip_id, f"{row.what}: {refusal or 'it goes with another estimate'}.")
+            Event("refused", annotation.clip_id, f"{row.what}: {refusal or 'it goes with another number of the clip'}.")
             for row, refusal in told
         ]
     if rows and rows[0].field == "exclude":
@@ -114,8 +114,10 @@ def _refusal(
     refusal = row.refusal(_present(annotation, row), impossible=wrong)
     if refusal or row.field not in NAMES:
         return refusal
-    if lacks(source, changed, folder, row.field):
-        return f"{folder.path if folder else 'the folder'} has no frame {row.new}"
+    if folder is not None and lacks(source, changed, folder, row.field):
+        if source.options.renumbered:
+            return f"{folder.path} has {len(folder.numbers)} images, not one for each frame"
+        return f"{folder.path} has no frame {row.new}"
     if row.when == ESTIMATED and not in_order(source, changed):
         numbers = ", ".join(f"{name} {getattr(changed, name)}" for name in NAMES)
         return f"it would be out of order: {numbers}"

@@ -16,6 +16,8 @@ from typing import Final
 
 from flowkit.datasets.folders import fold_path
 from flowkit.errors import ManifestError
+from flowkit.labels.groupings import dataset_name
+from flowkit.labels.toml_form import fold
 from flowkit.storage.safe_files import read_regular
 
 COLUMNS: Final = ("dataset", "subject", "clip", "onset", "field", "old", "new", "when", "source", "note")
@@ -78,7 +80,7 @@ class Correction:
         impossible : bool
             Whether that number cannot be right.
         """
-        if self.old and present != self.old:
+        if self.old and (fold(present) != fold(self.old) if self.field == "label" else present != self.old):
             return f"the file has {present!r}, not {self.old!r}"
         if self.when == "impossible" and not impossible:
             return f"the file has {present!r}, which may be right"
@@ -108,7 +110,8 @@ def corrections(dataset: str, file: Path | None = None) -> list[Correction]:
             text = read_regular(file).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{file}: corrections must be a CSV file in UTF-8; got {error}. Check it.") from error
-    return [correction for correction in _parse(text.splitlines(), str(file or FILE)) if correction.dataset == dataset]
+    rows = _parse(text.splitlines(), str(file or FILE))
+    return [row for row in rows if dataset_name(row.dataset) == dataset_name(dataset)]
 
 
 def _parse(lines: Iterable[str], where: str) -> Sequence[Correction]:

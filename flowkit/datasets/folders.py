@@ -26,7 +26,7 @@ from flowkit.listing import listed
 MAX_LISTED: Final = 6
 LARGEST: Final = 999_999_999
 """The manifest knows no longer frame numbers."""
-MOST_FOLDERS: Final = 1_000_000
+MOST_FOLDERS: Final = 100_000
 """Folders that a walk enters through links before it gives up: links can lead to each other without end."""
 VIDEOS: Final = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".mpg", ".mpeg")
 """Recordings that are where frames should be."""
@@ -166,6 +166,11 @@ class FolderIndex:
         wanted = tuple(map(bare_subject, above))
         return [folder for parts, folder in known if parts[len(parts) - 1 - len(above) : -1] == wanted]
 
+    @property
+    def videos(self) -> list[str]:
+        """Paths of the videos among the files."""
+        return [path for path in self.files if path.casefold().endswith(VIDEOS)]
+
     def at(self, path: str) -> Folder:
         """The folder of images with a path."""
         return self._by_path[path]
@@ -199,7 +204,7 @@ class FolderIndex:
             if frame_number(name) is not None and not is_folder:
                 images.append(name)
                 links += entry.is_symlink()
-            elif name.startswith("."):
+            elif name.startswith(".") or name == "__MACOSX":  # what macOS adds to archives
                 continue
             elif is_folder:
                 target = self._entered(entry, through)
@@ -285,8 +290,7 @@ def several_layouts(root: Path, counts: dict[str, int], example: Sequence[str] =
 def some_folders(index: FolderIndex) -> str:
     """The first few folders of images, for messages, and what else there is that could hold frames."""
     paths = [folder.path for folder in index.folders]
-    videos = [path for path in index.files if path.casefold().endswith(VIDEOS)]
-    films = f"; {len(videos)} videos, such as {videos[0]}" if videos else ""
+    films = f"; {len(index.videos)} videos, such as {index.videos[0]}" if index.videos else ""
     return (listed(paths, MAX_LISTED) or "no folder of numbered images") + films + links_not_followed(index)
 
 
@@ -294,9 +298,8 @@ def what_to_do(index: FolderIndex) -> str:
     """Return what to do where frames are not found."""
     if index.links and not index.follow_symlinks:
         return "Pass --follow-symlinks to follow the links, or check the folder."
-    videos = [path for path in index.files if path.casefold().endswith(VIDEOS)]
-    if videos:
-        video = shlex.quote(str(index.root / videos[0]))
+    if index.videos:
+        video = shlex.quote(str(index.root / index.videos[0]))
         return (
             f"Convert each video into a folder of images ('ffmpeg -i {video} -start_number 1 FOLDER/img%d.png', where FOLDER is "
             "the name of the clip), with the numbers that the annotation counts."

@@ -38,10 +38,16 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
             "frame numbers out of order",
             f"{annotation.where}: apex must lie between onset and offset; got {shown}. {CORRECT_A_COPY}",
         )
-    absent = [_check_frame(source, annotation, *frame, folder) for frame in _named(onset, apex, offset)]
-    _check_links(source, annotation, [number for _, number in _named(onset, apex, offset)], folder)
-    if any(absent):
+    if apex is None and onset == offset:
+        raise Unusable(
+            "a single frame, in which no apex can be found",
+            f"{annotation.where}: offset must be behind the onset where there is no apex; got {onset} for both. {CORRECT_A_COPY}",
+        )
+    frames = _named(onset, apex, offset)
+    absent = [name for name, number in frames if _is_absent(source, annotation, name, number, folder)]
+    if absent:
         source.nearest.append(annotation.clip_id)
+    _check_links(source, annotation, _read(folder, [number for _, number in frames], every=apex is None), folder)
     return Clip(
         clip_id=annotation.clip_id,
         path=folder.path,
@@ -110,8 +116,7 @@ def _frames(source: Source, annotation: Annotation, folder: Folder) -> tuple[int
         apex, offset = apex or None, offset or None
     numbers: list[int | None] = [onset, apex, offset]
     counted, how = source.layout.get("counted"), ""
-    by_files = {annotation.onset, annotation.offset} & {FIRST, LAST}
-    if source.options.renumbered and not by_files:
+    if source.options.renumbered and annotation.onset != FIRST:
         numbers, how = _from_onset(annotation, numbers, folder)
     elif counted is not None:
         numbers, how = _named_by_files(numbers, counted, folder)
@@ -160,6 +165,14 @@ def _from_onset(annotation: Annotation, numbers: list[int | None], folder: Folde
         The folder begins with 0 or 1, and has not one image for each frame from onset to offset.
     """
     onset, apex, offset = numbers
+    if annotation.offset == LAST:
+        if folder.first == 0:
+            return numbers, ""
+        raise Unusable(
+            "no offset by which renumbered images could be checked",
+            f"{annotation.where}: --renumbered: offset must be annotated; got none, and images from {folder.first} on. Add it in a "
+            "copy of the file, or leave --renumbered out.",
+        )
     if onset is None or offset is None or not onset <= (onset if apex is None else apex) <= offset:
         return numbers, ""  # named as such by whoever checks the order
     given = [number for number in numbers if number is not None]
@@ -196,29 +209,44 @@ def _rate(source: Source, annotation: Annotation) -> float:
 # --- what is wrong
 
 
-def _check_frame(source: Source, annotation: Annotation, name: str, number: int, folder: Folder) -> bool:
-    """Refuse a number that names no image of a folder, or several; True for none where the nearest is read."""
+def _is_absent(source: Source, annotation: Annotation, name: str, number: int, folder: Folder) -> bool:
+    """Refuse a number that names no image of a folder, or several; True for none where the nearest is read.
+
+    Nothing is near where no image is of the clip at all, or where all were renumbered.
+    """
     where, images = annotation.where, folder.holds(number)
     if images > 1:
         raise Unusable(
             "several images with one number",
             f"{where}: {name} must be one image of {folder.path}; got {images} with the number {number}. Remove all but one.",
         )
-    if images or source.options.nearest:
-        return not images
+    if images:
+        return False
     held = f"{len(folder.numbers)} images from {folder.first} to {folder.last}"
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
-    advice = "Get the missing frames, or pass --nearest to keep the clip with the nearest ones."
+    beside = onset is not None and offset is not None and (offset < folder.first or onset > folder.last)
+    advice = "Get the missing frames."
     if _is_whole(onset, offset, folder) and folder.first != onset:
         advice = "There are as many as from onset to offset: if they were renumbered, pass --renumbered."
+    elif not beside:
+        if source.options.nearest:
+            return True
+        advice = "Get the missing frames, or pass --nearest to keep the clip with the nearest ones."
     raise Unusable(
         "key frames that are not there",
         f"{where}: {name} must be a frame of {folder.path}; got {number}, but {held}. {advice}",
     )
 
 
+def _read(folder: Folder, key_frames: list[int], *, every: bool) -> list[int]:
+    """Numbers of the images that `flowkit check` reads: the nearest ones to the key frames, or all between the first and last."""
+    if every:
+        return [int(number) for number in folder.numbers if key_frames[0] <= number <= key_frames[-1]]
+    return [int(folder.numbers[abs(folder.numbers - number).argmin()]) for number in key_frames]
+
+
 def _check_links(source: Source, annotation: Annotation, numbers: list[int], folder: Folder) -> None:
-    """Refuse key frames that are links to nowhere, or out of the root where those are not followed."""
+    """Refuse images that are links to nowhere, or out of the root where those are not followed."""
     if not folder.links:
         return
     place, root = source.root / folder.path, source.root.resolve()
@@ -252,4 +280,9 @@ def _no_folder(source: Source, annotation: Annotation) -> tuple[str, str]:
             f"{wanted}{empty[0]}, which has no numbered image. Get the missing frames.",
         )
     advice = what_to_do(source.folders) if source.folders.links else "Get the missing frames."
+    videos = [
+        path for path in source.folders.videos if fold_path(path[: path.rfind(".")])[-1] in {t[-1] for t in tails}
+    ]
+    if videos:
+        advice = f"There is a video, {videos[0]}: convert it into a folder of images."
     return "no folder of frames", f"{wanted}none{links_not_followed(source.folders)}. {advice}"

@@ -37,7 +37,7 @@ _LAYOUT: Final = {
 _TABLE: Final = {"files": LIST, "file_of": TEXT, "sheets": LIST, "other_sheets": LIST}
 _TEXTS: Final = (
     *("dataset", "subject", "clip", "onset", "apex", "offset", "label", "where", "serial"),
-    *("fps", "named_label", "recording"),
+    *("fps", "named_label", "recording", "layout"),
 )
 """Fields of an annotation that hold text."""
 

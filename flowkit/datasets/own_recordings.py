@@ -6,11 +6,12 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from flowkit.datasets.base import UNLABELLED, Event
+from flowkit.datasets.base import Event
 from flowkit.datasets.folders import FolderIndex, links_not_followed
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import path_problem
+from flowkit.labels.class_maps import UNLABELLED
 
 NAME: Final = "videos"
 """Of the data set in the manifest, and for `flowkit manifest`."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from flowkit.datasets.base import (
     CORRECT_A_COPY,
     MAX_NAMED,
-    UNLABELLED,
     Annotation,
     DataSet,
     Event,
@@ -33,6 +32,7 @@ from flowkit.datasets.source import Source
 from flowkit.errors import ConfigError, ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.labels import groupings
+from flowkit.labels.class_maps import UNLABELLED
 from flowkit.labels.toml_form import fold
 from flowkit.listing import listed, word_counts
 
@@ -62,10 +62,15 @@ def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Re
             "--no-fixes: must come without --estimates and --corrections; got it with one of them. Leave one out."
         )
     source = Source(dataset.name, root, options)
-    annotations = _distinct(source, dataset.annotate(source))
+    annotations = _distinct(source, _one_spelling(source, dataset.annotate(source)))
     places, found = locate(source, annotations)
     if options.fixes:
-        annotations = correct(source, annotations, places, known_errors(dataset.name, options.corrections))
+        known = known_errors(dataset.name, options.corrections)
+        if options.corrections and not known:
+            source.note(
+                f"{options.corrections} has no correction of {dataset.name}, and takes the place of the bundled ones."
+            )
+        annotations = correct(source, annotations, places, known)
     _contradictions(source, annotations)
     if options.label_from:
         annotations = _relabelled(source, annotations, options.label_from)
@@ -100,16 +105,35 @@ def none_left(where: str, events: Sequence[Event]) -> ManifestError:
     return ManifestError("\n".join(lines))
 
 
+def _one_spelling(source: Source, annotations: Iterable[Annotation]) -> Iterable[Annotation]:
+    """The annotations with each subject in one spelling, and no label in one word: who is held out must not be in training."""
+    spellings: dict[tuple[str, ...], str] = {}
+    other: list[str] = []
+    for annotation in annotations:
+        subject = spellings.setdefault(fold_path(annotation.subject), annotation.subject)
+        if subject != annotation.subject:
+            other.append(f"{annotation.subject} ({annotation.where})")
+        label = UNLABELLED if fold(annotation.label) in ("", *source.layout["missing"]) else annotation.label
+        yield dataclasses.replace(annotation, subject=subject, label=label)
+    if other:
+        source.note(f"{len(other)} rows spell a subject otherwise than others do: {listed(other, MAX_NAMED)}.")
+
+
 def _distinct(source: Source, annotations: Iterable[Annotation]) -> list[Annotation]:
     """Annotations that name a clip, each its own: of two the same one is kept, of two that contradict each other none."""
     groups: dict[tuple[str, ...], list[Annotation]] = {}
     for annotation in annotations:
         if annotation.subject and annotation.clip:
             groups.setdefault(fold_path(annotation.clip_id), []).append(annotation)
-        else:
-            source.note(
-                f"{annotation.where}: row must name a subject and a clip; got only one of them. Not taken for a clip."
+        elif annotation.clip and annotation.onset.isdecimal():
+            source.leave_out(
+                annotation.clip_id,
+                "no subject",
+                f"{annotation.where}: row must name a subject; got an empty cell (only one of merged cells has the value). "
+                f"{CORRECT_A_COPY}",
             )
+        else:
+            source.note(f"{annotation.where}: row must name a subject and a clip; got only one. Not taken for a clip.")
     kept = []
     for first, *others in groups.values():
         plain = dataclasses.replace(first, where="")
@@ -174,7 +198,7 @@ def _usable(
         try:
             yield annotation, to_clip(source, annotation, places.get(annotation.clip_id))
         except Unusable as fault:
-            source.leave_out(annotation.clip_id, fault.reason, fault.message)
+            source.leave_out(annotation.clip_id, fault.reason, fault.message, annotation.label)
 
 
 def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder]) -> None:
@@ -187,7 +211,7 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
     for names, what in (
         (source.no_number, "have a 0 before their onset for an apex or offset, which counts as none"),
         (source.nearest, "lack a key frame, and need --nearest in check and extract, too"),
-        (source.odd_rates, "have a frame rate that is no number; that of the set counts"),
+        (source.odd_rates, "have a frame rate that is no number; that of the set counts, if it has one"),
         (flat, "have a phase of no length (the apex is onset or offset)"),
     ):
         if names:

@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from flowkit.datasets.base import Annotation, Event, ReadOptions, layout, sets_of
+from flowkit.datasets.base import MAX_NAMED, Annotation, Event, ReadOptions, layout, sets_of
 from flowkit.datasets.folders import VIDEOS, FolderIndex
+from flowkit.datasets.tables.text_files import SUFFIXES as TEXTS
 from flowkit.datasets.tables.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
+from flowkit.listing import listed
 
 _USUAL: Final = ("clip", "onset", "apex", "offset", "label", "fps")
 """Columns of layouts.toml that are fields of `Annotation` of the same name."""
@@ -94,6 +96,10 @@ class Source:
         path = self._file(form.get("file_of", name))
         if path.with_name(f"~${path.name}").exists():
             self.note(f"{path.name} is open in a spreadsheet program: what is not saved there yet is not read.")
+        if "file_of" in form and path.suffix.casefold() in TEXTS:
+            raise ManifestError(
+                f"{path}: annotation must be a workbook with the sheet {form['sheets'][0]}; got a text file. Name the workbook."
+            )
         table = read_table(path, form, unlabelled=bool(self.options.label_from))
         if table.encoding:
             self.note(
@@ -102,6 +108,22 @@ class Source:
         if table.unread:
             self.note(f"{table.where}: columns that are not read: {', '.join(table.unread)}.")
         return table.rows
+
+    def joined(self, name: str) -> list[Row]:
+        """Rows of an annotation file that is joined where it is there; several are a note, for no option chooses one.
+
+        Parameters
+        ----------
+        name : str
+            Of its table in layouts.toml, which has `what`.
+        """
+        form = self.layout[name]
+        found = fitting_files(self.spreadsheets, form)
+        if len(found) > 1:
+            self.note(
+                f"{form['what']} must be one file; got {listed(found, MAX_NAMED)}. None is read: move all except one out of ROOT."
+            )
+        return self.table(name) if len(found) == 1 else []
 
     def lists(self, name: str) -> list[Path]:
         """Text files of a name in `lists` of layouts.toml, wherever they are under the root."""
@@ -142,9 +164,9 @@ class Source:
             names[:] = [name for name in names if name.partition(" (")[0] in clips]
         self.renumbered = {how: names for how, names in self.renumbered.items() if names}
 
-    def leave_out(self, clip: str, reason: str, message: str) -> None:
+    def leave_out(self, clip: str, reason: str, message: str, label: str = "") -> None:
         """Record why a row that names a clip will not be in the manifest; rows are counted by the reason."""
-        self.events.append(Event("left out", clip, message, reason))
+        self.events.append(Event("left out", clip, message, reason, label))
 
     def _file(self, name: str) -> Path:
         """The file of a table of layouts.toml."""

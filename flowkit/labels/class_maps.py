@@ -11,6 +11,8 @@ from flowkit.labels.toml_form import enumerated, fold, near
 
 RAW: Final = "raw"
 """The grouping that makes every label a class of its own."""
+UNLABELLED: Final = "unlabelled"
+"""Label of a clip of which nobody says what it shows; no grouping except "raw" takes it."""
 LEFT_OUT: Final = "left out"
 """In counts of classes, what has none by design."""
 FILE: Final = "classes.toml"

@@ -166,6 +166,16 @@ def test_the_list_wins_over_a_label_that_contradicts_it(roots: dict[str, Path], 
     assert {c.clip_id: c.label for c in reading.clips}[f"casme2/{subject}/{clip}"] == "surprise"
 
 
+def test_clips_outside_the_composite_leave_nothing_out(roots: dict[str, Path]) -> None:
+    (frame,) = (roots["casme2"] / "Cropped").rglob("EX0/*img3.jpg")  # others
+    frame.rename(frame.with_name("img9.jpg"))
+    try:
+        reading = read_megc2019(roots)
+    finally:
+        frame.with_name("img9.jpg").rename(frame)
+    assert (len(reading.clips), reading.left_out) == (442, 0)
+
+
 def test_without_a_list_short_counts_are_said(roots: dict[str, Path]) -> None:
     (folder,) = (roots["smic-hs"]).rglob("s1_ne_00")
     folder.rename(folder.with_name("away"))

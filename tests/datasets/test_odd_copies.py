@@ -50,7 +50,7 @@ def test_one_interval_of_two_kinds_is_a_contradiction(tmp_path: Path) -> None:
     root = samm_long(tmp_path)
     made_up.workbook(root / "SAMM_LongVideos_V3_Release.xlsx", {"Release": rows})
     reading = read_dataset("samm-lv", root)
-    assert reading.reasons == {"the same frames as another clip, but another label, kind or apex": 2}
+    assert reading.reasons == {"the same images as another clip, but another interval, label, kind or apex": 2}
 
 
 def test_a_further_expression_has_only_the_label_of_its_row(tmp_path: Path) -> None:
@@ -125,15 +125,14 @@ def test_an_odd_number_in_smic_e_is_named(tmp_path: Path) -> None:
     assert reading.reasons == {"onset is no frame number": 1}
 
 
-def test_two_workbooks_of_emotions_are_named_with_what_helps(tmp_path: Path) -> None:
+def test_two_workbooks_to_join_stop_nothing(tmp_path: Path) -> None:
     root = samm_long(tmp_path / "set")
     for n in (1, 2):
         made_up.samm(root / f"micro{n}")
-    with pytest.raises(
-        ManifestError,
-        match=r"the workbook of SAMM, for the emotions must be one file; .*Move all except one out of ROOT",
-    ):
-        read_dataset("samm-lv", root)
+    reading = read_dataset("samm-lv", root)
+    assert reading.counts("label") == {"unlabelled": 4}
+    assert "the workbook of SAMM, for the emotions must be one file; got micro1/" in said(reading)
+    assert "None is read: move all except one out of ROOT." in said(reading)
 
 
 @pytest.mark.parametrize(("name", "file"), [("casme2", "coding.xlsx"), ("samm", "SAMM_full.xlsx")])
@@ -220,3 +219,212 @@ def test_a_list_may_not_contradict_itself_but_may_be_written_otherwise(tmp_path:
     path.write_text("casme2,sub01,EP02_01f,1\ncasme2,1,EP02_01f,0\n", encoding="utf-8")
     with pytest.raises(ManifestError, match=r"list.csv:2: clip must have one label; got negative after positive"):
         read_list(path, form)
+
+
+# --- renumbered images, links, and single frames
+
+
+def test_renumbered_images_are_of_one_clip_only(tmp_path: Path) -> None:
+    root = smic_e(tmp_path, [smic_row(3, "s3_ne_01", (100, 120, 140, 160), (90, 400), "negative")])
+    folder = root / "HS_long/SMIC-HS-E/s03/s3_ne_01"
+    for path in folder.iterdir():
+        path.unlink()
+    made_up.frames(folder, range(1, 22), "{}.jpg")
+    with pytest.raises(
+        ManifestError, match=r"2 x the same images as another clip, but another interval, label, kind or apex"
+    ):
+        read_dataset("smic-hs", root, renumbered=True)
+
+
+def test_the_camera_s_own_columns_win(tmp_path: Path) -> None:
+    header = (
+        "Subject",
+        "Filename",
+        "OnsetF VIS",
+        "OffsetF VIS",
+        "OnsetF",
+        "OffsetF",
+        "OnsetF NIR",
+        "OffsetF NIR",
+        "Emotion",
+    )
+    row = (11, "s11_ne_01", 130, 140, 230, 240, 30, 40, "negative")
+    reading = read_dataset("smic-nir", smic_e(tmp_path, [row], header, "NIR"))
+    assert [(clip.onset, clip.offset) for clip in reading.clips] == [(30, 40)]
+
+
+def test_two_distributions_are_a_question_even_without_a_clip_in_both(tmp_path: Path) -> None:
+    root = smic_e(tmp_path, [smic_row(3, "s3_ne_01", (100, 120), (90, 400), "negative")])
+    made_up.frames(root / "SMIC_all_raw/HS/s1/micro/negative/s1_ne_02", range(50, 70), "image{:06d}.bmp")
+    with pytest.raises(ManifestError, match=r"got several: HS_long/SMIC-HS-E \(1 clips\), SMIC_all_raw/HS \(1 clips\)"):
+        read_dataset("smic-hs", root)
+    assert read_dataset("smic-hs", root, frames="SMIC_all_raw").layouts == {"SMIC_all_raw/HS": 1}
+
+
+def test_a_workbook_beside_raw_folders_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    root = made_up.smic(tmp_path, "NIR")
+    header = ("Subject", "Filename", "OnsetF NIR", "ApexF NIR", "OffsetF NIR", "Emotion")
+    made_up.workbook(
+        root / "NIR/SMIC-NIR-E_annotation.xlsx", {"NIR": [header, (1, "s1_ne_01", 12345, 12350, 12360, "negative")]}
+    )
+    reading = read_dataset("smic-nir", root)
+    assert "the workbook is not read: the folders tell labels and intervals. --workbook reads it." in said(reading)
+    named = read_dataset("smic-nir", root, workbook=root / "NIR/SMIC-NIR-E_annotation.xlsx")
+    assert [(clip.onset, clip.apex, clip.offset) for clip in named.clips] == [(12345, 12350, 12360)]
+
+
+@pytest.mark.parametrize(("first", "left"), [(0, 0), (1, 1)])
+def test_without_an_offset_renumbered_images_cannot_be_checked(tmp_path: Path, first: int, left: int) -> None:
+    header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "Emotion")
+    made_up.workbook(
+        tmp_path / "training_full_with_AU.xlsx", {"S": [header, (1, "a", 0, 10, "fear"), (1, "b", 0, 10, "fear")]}
+    )
+    made_up.frames(tmp_path / "f/a", range(31), "{:05d}.png")
+    made_up.frames(tmp_path / "f/b", range(first, first + 31), "{:05d}.png")
+    reading = read_dataset("dfme", tmp_path, renumbered=True)
+    assert reading.left_out == left
+    assert set(reading.reasons) <= {"no offset by which renumbered images could be checked"}
+
+
+def test_nearest_does_not_hide_that_crops_were_renumbered(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    renumber(root, 1)
+    with pytest.raises(ManifestError, match=r"if they were renumbered, pass --renumbered"):
+        read_dataset("casme2", root, nearest=True)
+
+
+def test_nearest_needs_some_frame_of_the_clip(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    folder = root / "Cropped/sub01/EP02_01f"
+    for path in folder.iterdir():
+        path.unlink()
+    made_up.frames(folder, range(200, 260))
+    assert read_dataset("casme2", root, nearest=True).reasons == {"key frames that are not there": 1}
+
+
+def test_one_frame_in_which_no_apex_can_be_found_is_left_out(tmp_path: Path) -> None:
+    root = made_up.smic(tmp_path)
+    made_up.frames(root / "HS/s2/micro/positive/s2_po_01", [7], "image{}.bmp")
+    assert read_dataset("smic-hs", root).reasons == {"a single frame, in which no apex can be found": 1}
+
+
+def test_links_to_nowhere_count_wherever_check_reads(tmp_path: Path) -> None:
+    root = made_up.smic(tmp_path)
+    path = root / "HS/s9/micro/surprise/s9_sur_01/image000510.bmp"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    assert read_dataset("smic-hs", root).reasons == {"links to files that are not there": 1}
+
+
+@pytest.mark.parametrize("empty", ["-", "#N/A", "/"])
+def test_empty_pairs_of_smic_e_have_many_signs(tmp_path: Path, empty: str) -> None:
+    row = (3, "s3_ne_01", None, 100, 120, empty, empty, 0, 0, None, 90, 400, 1, 1, 1, 1, "negative")
+    reading = read_dataset("smic-hs", smic_e(tmp_path, [row]))
+    assert (len(reading.clips), reading.left_out) == (1, 0)
+
+
+# --- what spreadsheets and file systems leave behind
+
+
+def test_what_macos_adds_to_archives_is_no_second_copy(tmp_path: Path) -> None:
+    root = made_up.smic(tmp_path)
+    made_up.frames(root / "__MACOSX/HS/s1/micro/negative/s1_ne_01", range(12345, 12365), "._image{:06d}.bmp")
+    assert len(read_dataset("smic-hs", root).clips) == 4
+
+
+def test_a_table_of_corrections_knows_the_names_of_a_set(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path / "set", "Cropped")
+    head = "dataset,subject,clip,onset,field,old,new,when,source,note\n"
+    mine = tmp_path / "mine.csv"
+    mine.write_text(head + "CASME II,sub01,EP02_01f,,label,Happiness,surprise,,me,\n", encoding="utf-8")
+    reading = read_dataset("casme2", root, corrections=mine)
+    assert by_name(reading)["casme2/sub01/EP02_01f"].label == "surprise"
+    mine.write_text(head + "samm,006,006_1_2,,label,Anger,Fear,,me,\n", encoding="utf-8")
+    assert "has no correction of casme2, and takes the place of the bundled ones." in said(
+        read_dataset("casme2", root, corrections=mine)
+    )
+
+
+def test_a_workbook_under_another_name_is_named(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    (root / "CASME2-coding-20140508.xlsx").rename(root / "CASME2-coding-20140508.csv")
+    with pytest.raises(
+        ManifestError, match=r"file must be text; got a workbook under that name. Rename it to .xlsx or .xls."
+    ) as caught:
+        read_dataset("casme2", root)
+    assert str(caught.value).isprintable()
+
+
+def test_a_workbook_that_is_a_broken_link_says_so(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    (root / "CASME2-coding-20140508.xlsx").unlink()
+    (root / "CASME2-coding-20140508.xlsx").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ManifestError, match=r"It is a link: get its file \(git annex get, dvc pull\)"):
+        read_dataset("casme2", root)
+
+
+def test_one_person_has_one_name(tmp_path: Path) -> None:
+    rows = [("spNO.1", "b", 175, 180, 190, "4", 7, "disgust"), ("spno.1", "b", 200, 210, 220, "4", 7, "fear")]
+    made_up.workbook(tmp_path / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx", {"label": [A_HEADER, *rows]})
+    made_up.frames(tmp_path / "part_A/spNO.1/b/color", range(1, 301), "{}.jpg")
+    reading = read_dataset("casme3-a", tmp_path)
+    assert {clip.subject for clip in reading.clips} == {"spNO.1"}
+    assert "1 rows spell a subject otherwise than others do: spno.1" in said(reading)
+
+
+def test_a_row_without_a_subject_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [*made_up.CASME2_ROWS, (None, "EP99", None, 10, 20, 40, None, "14", "fear")]
+    root = made_up.casme2(tmp_path, "Cropped")
+    made_up.workbook(root / "CASME2-coding-20140508.xlsx", {"Sheet1": [made_up.CASME2_HEADER, *rows]})
+    assert read_dataset("casme2", root).reasons == {"no subject": 1}
+
+
+@pytest.mark.parametrize("label", ["", "-", "/", None])
+def test_no_label_is_one_word_in_every_set(tmp_path: Path, label: str | None) -> None:
+    rows = [(*row[:8], label) for row in made_up.CASME2_ROWS]
+    reading = read_dataset("casme2", made_up.casme2(tmp_path, "Cropped", rows=rows))
+    assert reading.counts("label") == {"unlabelled": 8}
+
+
+def test_a_clip_of_which_there_is_only_a_video_is_told_so(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    (root / "Cropped/sub17/EP05_09").rename(tmp_path / "away")
+    (root / "EP05_09.avi").write_bytes(b"")
+    assert "There is a video, EP05_09.avi: convert it into a folder of images." in said(
+        read_dataset("casme2", root), "left out"
+    )
+
+
+def test_a_workbook_of_three_sheets_cannot_be_one_text_file(tmp_path: Path) -> None:
+    made_up.frames(tmp_path / "set/rawpic/s15/15_0401girlcrashing", range(3))
+    (tmp_path / "x.csv").write_text("1,anger1_1,5,6,7,4,negative,micro-expression,anger\n" * 3, encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"must be a workbook with the sheet naming rule1; got a text file"):
+        read_dataset("casme-sq", tmp_path / "set", workbook=tmp_path / "x.csv")
+
+
+def test_corrections_of_one_clip_s_numbers_go_together(tmp_path: Path) -> None:
+    made_up.workbook(
+        tmp_path / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",
+        {"label": [A_HEADER, ("spNO.216", "e", 0, 0, 20, "4", 7, "others")]},
+    )
+    made_up.frames(tmp_path / "Part_A/frame/spNO.216_e_0", range(1, 22), "{}.jpg")
+    clip = by_name(read_dataset("casme3-a", tmp_path, renumbered=True))["casme3-a/spNO.216/e/0"]
+    assert (clip.onset, clip.apex, clip.offset) == (1, 1, 21)
+
+
+def test_a_list_of_the_authors_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    made_up.workbook(
+        tmp_path / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",
+        {"label": [A_HEADER, ("spNO.1", "b", 175, 180, 190, "4", 7, "fear")]},
+    )
+    made_up.frames(tmp_path / "part_A/spNO.1/b/color", range(1, 301), "{}.jpg")
+    damaged = tmp_path / "error_info_damaged_image_partA.txt"
+    damaged.write_text("spNO.1 b 180.jpg  the image cannot open\n", encoding="utf-16")
+    with pytest.raises(ManifestError, match=r"1 x damaged key frames"):
+        read_dataset("casme3-a", tmp_path)
+    damaged.unlink()
+    damaged.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(
+        ManifestError, match=r"list must be readable; got No such file or directory. Get the file, or remove it"
+    ):
+        read_dataset("casme3-a", tmp_path)

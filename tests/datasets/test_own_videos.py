@@ -10,10 +10,10 @@ import made_up
 import pytest
 
 from conftest import flowkit
-from flowkit.datasets.base import UNLABELLED
 from flowkit.datasets.own_recordings import list_videos
 from flowkit.errors import ManifestError
 from flowkit.inputs.manifest import read_manifest
+from flowkit.labels.class_maps import UNLABELLED
 from flowkit.synthetic.dataset import SynthConfig, synthesise
 
 

@@ -126,8 +126,8 @@ def test_frames_of_one_folder_with_two_labels_are_refused_whatever_the_set(tmp_p
     made_up.workbook(tmp_path / "C/CAS(ME)3_part_C_ME.xlsx", {"Sheet1": [header, *part_c]})
     made_up.frames(tmp_path / "C/30/a/color", range(1, 100), "{}.jpg")
     reading = read_dataset("casme3-c", tmp_path / "C")
-    assert reading.reasons == {"the same frames as another clip, but another label, kind or apex": 2}
-    assert "Sheet1 row 2 (negative, apex None) and" in said(reading, "left out")
+    assert reading.reasons == {"the same images as another clip, but another interval, label, kind or apex": 2}
+    assert "Sheet1 row 2 (10 to 20, negative, apex None) and" in said(reading, "left out")
     assert len(reading.clips) == 1
 
 
@@ -215,7 +215,9 @@ def test_every_clip_has_its_own_rate_and_units(tmp_path: Path) -> None:
     clips = by_name(reading)
     assert (clips["dfme/1/a"].fps, clips["dfme/2/b"].fps) == (500, 300)
     assert dict(clips["dfme/1/a"].extra)["action_units"] == "4+7"
-    assert "1 clips have a frame rate that is no number; that of the set counts: dfme/3/c (?)." in said(reading)
+    assert "1 clips have a frame rate that is no number; that of the set counts, if it has one: dfme/3/c (?)." in said(
+        reading
+    )
 
 
 def test_the_three_sheets_of_dfme_are_a_question(tmp_path: Path) -> None:
@@ -421,7 +423,7 @@ def test_estimates_that_fit_no_frame_or_order_are_left_alone(tmp_path: Path) -> 
     short = read_dataset("mmew", tmp_path / "short", estimates=True)
     assert by_name(short)["mmew/S04/S04-01-001"].offset == 60
     assert "has no frame 75" in said(short, "refused")
-    assert "apex * -> 40: it goes with another estimate." in said(short, "refused")
+    assert "apex * -> 40: it goes with another number of the clip." in said(short, "refused")
     kept = read_dataset("mmew", tmp_path / "recording", nearest=True)
     assert (by_name(kept)["mmew/S04/S04-01-001"].offset, kept.nearest) == (560, ("mmew/S04/S04-01-001",))
 
@@ -481,7 +483,8 @@ def test_crops_with_their_own_numbers_stay_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "none", ["/", "\\", "-", "\u2013", "\u2014", "--", "null", "NULL", "N/A", "none", 0, "0", "\uff0d", "", None]
+    "none",
+    ["/", "\\", "-", "\u2013", "\u2014", "--", "null", "NULL", "-1.0", "N/A", "none", 0, "0", "\uff0d", "", None],
 )
 def test_what_stands_for_no_apex_is_none(tmp_path: Path, none: made_up.Value) -> None:
     reading = read_dataset("casme2", casme2(tmp_path, EP02_01f={4: none}))

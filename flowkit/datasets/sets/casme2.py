@@ -40,8 +40,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
 
 def _classes(source: Source) -> dict[tuple[str, ...], str]:
     """Objective class of each clip by the workbook of classes; nothing where it is not there."""
-    rows = source.table("objective") if source.has("objective") else []
-    return {_key(row): row["objective_class"] for row in rows}
+    return {_key(row): row["objective_class"] for row in source.joined("objective")}
 
 
 def _key(row: Row) -> tuple[str, ...]:

@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from flowkit.datasets.base import MAX_NAMED, UNLABELLED, Annotation
+from flowkit.datasets.base import MAX_NAMED, Annotation
 from flowkit.datasets.sets.kinds import is_wanted, kind_column, passed_over, serial
 from flowkit.datasets.source import Source
+from flowkit.datasets.tables.text_files import read_text
 from flowkit.datasets.tables.workbooks import Row
+from flowkit.errors import ManifestError
+from flowkit.labels.class_maps import UNLABELLED
 from flowkit.listing import listed
 
 _IMAGE: Final = re.compile(r"(spNO\.[0-9]+)[\s/]+([a-z])[\s/]+(?:color/)?([0-9]+)\.jpg", re.IGNORECASE)
@@ -77,10 +80,16 @@ def annotate_c(source: Source) -> Iterator[Annotation]:
             offset=row["offset"],
             label=row["label"],
             where=row.where,
-            folders=videos if by_video else [whole],  # 01/color is also the end of 30/1/color
+            folders=videos if by_video else _of_person(source, whole),
             extra={"action_units": re.sub(r"\s*[,\uff0c]\s*", "+", row["action_units"])},
             serial=row["onset"],
         )
+
+
+def _of_person(source: Source, tail: str) -> list[str]:
+    """Folders of a person, without those of a video with that number of another person: 01/color is the end of 30/1/color."""
+    found = [folder.path for folder in source.folders.find(tail)]
+    return [f"./{path}" for path in found if not re.search(r"(^|/)[0-9]+/[0-9]+/[^/]+$", path)] or [tail]
 
 
 class _Emotions:
@@ -88,10 +97,9 @@ class _Emotions:
 
     def __init__(self, source: Source, rows: Sequence[Row]) -> None:
         self._asked = bool(rows) and not source.options.label_from and not any(row["label"] for row in rows)
-        self._there = self._asked and source.has("emotions")
-        self._known = (
-            {key: row["label"] for row in source.table("emotions") for key in _keys(row)} if self._there else {}
-        )
+        known = source.joined("emotions") if self._asked else []
+        self._there = bool(known)
+        self._known = {key: row["label"] for row in known for key in _keys(row)}
         self._missing = 0
 
     def of(self, row: Row) -> str:
@@ -150,7 +158,13 @@ def _images(source: Source, name: str) -> Images:
     """What the lists of a name in layouts.toml hold; nothing where there are none."""
     found: Images = {}
     for path in source.lists(name):
-        for match in _IMAGE.finditer(path.read_text(encoding="utf-8", errors="replace")):
+        try:
+            text, _ = read_text(path)
+        except OSError as error:
+            raise ManifestError(
+                f"{path}: list must be readable; got {error.strerror or error}. Get the file, or remove it."
+            ) from error
+        for match in _IMAGE.finditer(text):
             found.setdefault((match[1].casefold(), match[2].lower()), set()).add(int(match[3]))
     return found
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.datasets.base import LAST, UNLABELLED, Annotation
+from flowkit.datasets.base import LAST, Annotation
 from flowkit.datasets.source import Source
+from flowkit.labels.class_maps import UNLABELLED
 
 
 def annotate(source: Source) -> Iterator[Annotation]:

@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ def compose(readings: Mapping[str, Reading], list_file: Path | None = None) -> R
     if listed is None:
         out = {_key(name) for name in form["excluded"]}
         clips = [clip for clip in clips if _class_of(clip) and _is_whole(clip) and _key(clip.clip_id) not in out]
-        events = [event for event in events if event.kind != "left out" or _key(event.clip) not in out]
+        events = [event for event in events if event.kind != "left out" or _is_wanted(event, out)]
         events.append(
             Event("note", "", f"no official list ({form['list'][0]}) is there; clips are chosen by their labels.")
         )
@@ -102,6 +102,15 @@ def _class_of(clip: Clip) -> str | None:
 
 
 # --- by rule
+
+
+def _is_wanted(event: Event, out: Collection[Key]) -> bool:
+    """Whether a clip that a set had to leave out would be in the composite, as far as its label says."""
+    dataset = event.clip.partition("/")[0]
+    try:
+        return _key(event.clip) not in out and groupings.grouping(GROUPING).of(dataset, event.label) is not None
+    except ConfigError:
+        return True
 
 
 def _is_whole(clip: Clip) -> bool:

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from flowkit.datasets.base import MAX_NAMED, UNLABELLED, Annotation
+from flowkit.datasets.base import MAX_NAMED, Annotation
 from flowkit.datasets.sets.kinds import is_wanted, kind_column, passed_over, serial
 from flowkit.datasets.sets.samm import subject_id
 from flowkit.datasets.source import Source
+from flowkit.labels.class_maps import UNLABELLED
 from flowkit.listing import listed
 
 
 def annotate(source: Source) -> Iterator[Annotation]:
     """Every row that says of which kind it is; rows above are prose, and have no number for an onset."""
-    emotions = {row["clip"]: row["label"] for row in source.table("emotions")} if source.has("emotions") else {}
+    emotions = {row["clip"]: row["label"] for row in source.joined("emotions")}
     unreturned = []
     others: Counter[str] = Counter()
     for row in source.table():

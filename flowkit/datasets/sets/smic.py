@@ -53,6 +53,8 @@ def annotate(source: Source) -> Iterator[Annotation]:
             f"{source.root}: frames must be in folders such as {' or '.join(source.layout['folders'])}; got "
             f"{some_folders(source.folders)}, and no workbook of {source.layout['title']}. {what_to_do(source.folders)}"
         )
+    if any(place.label for place in places.values()) and not source.named_workbook and source.has("main"):
+        source.note("the workbook is not read: the folders tell labels and intervals. --workbook reads it.")
     if source.named_workbook or not any(place.label for place in places.values()):
         yield from _from_workbook(source, places)
     else:
@@ -71,7 +73,8 @@ def _places(source: Source) -> Iterator[_Place]:
         short = _BY_FOLDER.fullmatch(folded)
         match = short or _LONG.fullmatch(folded)
         if match is None:
-            odd += [path] * bool(_MICRO.fullmatch(folded))
+            ours = _variant(f"{around}/{path}") in (source.layout["variant"], None)
+            odd += [path] * bool(ours and _MICRO.fullmatch(folded))
             continue
         above = path.split("/")[: -4 if short else -2]
         if _variant("/".join((around, *above))) in (source.layout["variant"], None):
@@ -99,7 +102,7 @@ def _one_layout(source: Source, places: list[_Place]) -> dict[tuple[str, ...], _
     found: dict[tuple[str, ...], _Place] = {}
     for place in places:
         found.setdefault(fold_path(f"{place.subject}/{place.clip}"), place)
-    if len(found) < len(places):
+    if len(found) < len(places) or len({bool(place.label) for place in places}) > 1:
         raise several_layouts(source.root, Counter(place.layout for place in places))
     return found
 
@@ -116,6 +119,7 @@ def _from_folder(source: Source, place: _Place) -> Annotation:
         where=place.path,
         folders=(f"./{place.path}",),
         named_label=label_in(place.clip),
+        layout=place.layout,
     )
 
 
@@ -134,8 +138,8 @@ def _from_workbook(source: Source, places: Mapping[tuple[str, ...], _Place]) -> 
         own = name_of(row["clip"])
         for number in EXPRESSIONS:
             clip = renamed.get(f"{own}/{number}", own)
-            if number and _is_none(row, number):
-                if not _is_empty(row, number):
+            if number and _is_none(source, row, number):
+                if not _is_empty(source, row, number):
                     none.append(f"{row.where}, expression {number}")
                 continue
             if clip != own and clip in names:
@@ -145,23 +149,24 @@ def _from_workbook(source: Source, places: Mapping[tuple[str, ...], _Place]) -> 
     if none:
         source.note(
             f"{len(none)} pairs of further onsets and offsets are what formulas make of empty cells, and no expressions: they are "
-            f"outside FirstF to LastF, or end before they begin: {listed(none, MAX_NAMED)}."
+            f"outside FirstF to LastF, or do not end behind their onset: {listed(none, MAX_NAMED)}."
         )
 
 
-def _is_empty(row: Row, number: str) -> bool:
-    return {row[f"onset{number}"], row[f"offset{number}"]} <= {"", "0"}
+def _is_empty(source: Source, row: Row, number: str) -> bool:
+    cells = {row[f"onset{number}"].casefold(), row[f"offset{number}"].casefold()}
+    return cells <= {"", "0", *source.layout["missing"]}
 
 
-def _is_none(row: Row, number: str) -> bool:
+def _is_none(source: Source, row: Row, number: str) -> bool:
     """Whether the cells of a further expression hold none: empty, or what a formula makes of empty cells."""
     onset, offset = row[f"onset{number}"], row[f"offset{number}"]
-    if _is_empty(row, number):
+    if _is_empty(source, row, number):
         return True
     if not (_is_number(onset) and _is_number(offset)):
         return False
     first, last = (int(row[name]) if _is_number(row[name]) else 0 for name in ("first", "last"))
-    return int(offset) < int(onset) or int(onset) < first or 0 < last < int(offset)
+    return int(offset) <= int(onset) or int(onset) < first or 0 < last < int(offset)
 
 
 def _is_number(text: str) -> bool:
@@ -176,7 +181,7 @@ def _expression(
     renamed: Mapping[str, str] = source.layout.get("expressions", {})
     hosts = [key.partition("/")[0] for key, name in renamed.items() if name == clip]
     keys = [fold_path(f"{subject}/{name}") for name in (clip, own, *hosts)]
-    known = tuple(f"./{places[key].path}" for key in keys if key in places)
+    known = next((places[key] for key in keys if key in places), None)
     return Annotation(
         dataset=source.name,
         subject=subject,
@@ -186,7 +191,8 @@ def _expression(
         offset=row[f"offset{number}"],
         label=row["label"],
         where=row.where,
-        folders=known[:1] or source.tails(subject=subject, clip=clip),
+        folders=source.tails(subject=subject, clip=clip) if known is None else (f"./{known.path}",),
+        layout="" if known is None else known.layout,
         serial=number if clip == own else "",
         named_label=label_in(clip),
         recording=subject,  # numbers of files count all that was recorded of a subject

@@ -16,7 +16,7 @@ HEADER_WITHIN: Final = 60
 """The header is one of so many first rows."""
 MAX_LISTED: Final = 8
 Grid = Sequence[Sequence[object]]
-_WHOLE: Final = re.compile(r"([0-9]+)\.0+")
+_WHOLE: Final = re.compile(r"(-?[0-9]+)\.0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,10 @@ def _no_header(where: str, grid: Grid, form: Mapping[str, Any], nearest: int) ->
             near = difflib.get_close_matches(plain(spellings[0]), there, 1, 0.6)
             advice.append(f"{spellings[0]} (is it {there[near[0]]!r}?)" if near else spellings[0])
     names = ", ".join(spellings[0] for spellings in columns.values())
+    shown = listed([f"{text:.40}" for text in header if text], MAX_LISTED) or "nothing"
     return (
         f"{where} must have a header with {names} in one of its first {HEADER_WITHIN} rows; got row "
-        f"{nearest + 1} as the nearest, with {listed([text for text in header if text], MAX_LISTED) or 'nothing'}. It lacks "
+        f"{nearest + 1} as the nearest, with {shown}. It lacks "
         f"{', '.join(advice) or 'columns'}. {_way_out(form, there)}Check that it is the right file, or rename its columns in a "
         "copy and name that with --workbook."
     )

@@ -116,9 +116,9 @@ def find_file(root: Path, there: Sequence[str], form: Mapping[str, Any], what: s
     if len(fitting) == 1:
         return root / fitting[0]
     if fitting:
-        advice = "Move all except one out of ROOT." if "what" in form else "Name the one to read with --workbook."
         raise ManifestError(
-            f"{root}: {what} must be one file; got {len(fitting)}: {listed(fitting, MAX_LISTED)}. {advice}"
+            f"{root}: {what} must be one file; got {len(fitting)}: {listed(fitting, MAX_LISTED)}. Name the one to read "
+            "with --workbook."
         )
     patterns = " or ".join(form["files"])
     old = [
@@ -218,6 +218,12 @@ def _read_text(path: Path, form: Mapping[str, Any]) -> tuple[_Sheet, Columns]:
     """A text file, by the separator with which it has the columns that it should have."""
     refused: ManifestError | None = None
     try:
+        with open(path, "rb", opener=regular) as file:
+            start = file.read(len(_OLE))
+        if start == _OLE or start.startswith(b"PK\x03\x04"):
+            raise ManifestError(
+                f"{path}: file must be text; got a workbook under that name. Rename it to .xlsx or .xls."
+            )
         text, encoding = text_files.read_text(path)
         for grid in text_files.tables_of(text):
             try:
@@ -328,6 +334,8 @@ def _unreadable_kind(path: Path) -> str:
 def _cannot_open(path: Path, error: OSError) -> str:
     lock = path.with_name(f"~${path.name}")
     step = "Close the spreadsheet program that has it open." if lock.exists() else "Check the path and the permissions."
+    if path.is_symlink() and not path.exists():
+        step = "It is a link: get its file (git annex get, dvc pull)."
     return f"{path}: annotation file must be readable; got {error.strerror or error}. {step}"
 
 
