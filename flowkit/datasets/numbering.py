@@ -79,11 +79,11 @@ def lacks(source: Source, annotation: Annotation, folder: Folder | None, name: s
     if folder is None or value is None:
         return False
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
-    if source.options.renumbered and folder.first <= 1:
-        return name != "apex" and not _is_whole(onset, offset, folder)
     counted = source.layout.get("counted")
     if counted is not None and (counted <= value < counted + len(folder.numbers) or _is_whole(onset, offset, folder)):
         return False
+    if source.options.renumbered and counted is None and folder.first <= 1:
+        return name != "apex" and not _is_whole(onset, offset, folder)
     return not folder.holds(value)
 
 
@@ -116,10 +116,10 @@ def _frames(source: Source, annotation: Annotation, folder: Folder) -> tuple[int
         apex, offset = apex or None, offset or None
     numbers: list[int | None] = [onset, apex, offset]
     counted, how = source.layout.get("counted"), ""
-    if source.options.renumbered and annotation.onset != FIRST:
-        numbers, how = _from_onset(annotation, numbers, folder)
-    elif counted is not None:
+    if counted is not None:
         numbers, how = _named_by_files(numbers, counted, folder)
+    elif source.options.renumbered and annotation.onset != FIRST:
+        numbers, how = _from_onset(annotation, numbers, folder)
     if how:
         source.renumbered.setdefault(how, []).append(annotation.clip_id)
     onset, apex, offset = numbers

@@ -286,6 +286,17 @@ def test_without_an_offset_renumbered_images_cannot_be_checked(tmp_path: Path, f
     assert set(reading.reasons) <= {"no offset by which renumbered images could be checked"}
 
 
+def test_a_set_that_tells_by_itself_what_its_numbers_count_needs_no_flag(tmp_path: Path) -> None:
+    header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units", "Estimated Emotion")
+    rows = [(3, "S03-01-002", 2, 9, 12, "12", "fear"), (3, "S03-01-003", 471, 480, 500, "12", "fear")]
+    made_up.workbook(tmp_path / "MMEW_Micro_Exp.xlsx", {"Sheet1": [header, *rows]})
+    for name in ("S03-01-002", "S03-01-003"):
+        made_up.frames(tmp_path / "Micro_Expression/fear" / name, range(1, 31), "{}.jpg")
+    for flag in (False, True):
+        reading = read_dataset("mmew", tmp_path, renumbered=flag)
+        assert [(clip.onset, clip.apex, clip.offset) for clip in reading.clips] == [(2, 9, 12), (1, 10, 30)]
+
+
 def test_nearest_does_not_hide_that_crops_were_renumbered(tmp_path: Path) -> None:
     root = made_up.casme2(tmp_path, "Cropped")
     renumber(root, 1)
