@@ -289,6 +289,8 @@ def _read_set(dataset: str, folders: Mapping[str, Path], given: Mapping[str, Any
         workbooks, frames = (_by_set(f"--{name}", values) for name, values in places.items())
         return read_megc2019(folders, list_file=given["list_file"], workbooks=workbooks, frames=frames, **common)
     ((name, root),) = folders.items()
+    if given["label_from"] == "":
+        raise ConfigError("--label-from: must be the name of a column; got nothing. Write one, or leave it out.")
     if given["list_file"] is not None:
         raise ConfigError(f"--list: must come with {COMPOSITE}; got it with {name}. Leave it out.")
     for option, values in places.items():

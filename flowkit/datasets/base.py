@@ -262,6 +262,11 @@ def _layouts() -> dict[str, Any]:
     return tomllib.loads(resources.files("flowkit.datasets").joinpath("layouts.toml").read_text(encoding="utf-8"))
 
 
+def is_bundled(name: str) -> bool:
+    """Return whether a data set is one of layouts.toml."""
+    return name in _layouts()
+
+
 def layout(name: str) -> Mapping[str, Any]:
     """Return what layouts.toml, or the file of a data set of one's own, says of it, with the markers of a missing frame number."""
     bundled = _layouts()

@@ -118,7 +118,7 @@ def _refusal(
         if source.options.renumbered:
             return f"{folder.path} has {len(folder.numbers)} images, not one for each frame"
         return f"{folder.path} has no frame {row.new}"
-    if row.when == ESTIMATED and not in_order(source, changed):
+    if (row.when == ESTIMATED or in_order(source, annotation)) and not in_order(source, changed):
         numbers = ", ".join(f"{name} {getattr(changed, name)}" for name in NAMES)
         return f"it would be out of order: {numbers}"
     return ""

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from flowkit.datasets.folders import fold_path
+from flowkit.datasets.folders import bare_subject, fold_path
 from flowkit.errors import ManifestError
 from flowkit.labels.groupings import dataset_name
 from flowkit.labels.toml_form import fold
@@ -68,7 +68,8 @@ class Correction:
 
     def fits(self, subject: str, clip: str, onset: str) -> bool:
         """Whether it is about the clip of these."""
-        return fold_path(f"{self.subject}/{self.clip}") == fold_path(f"{subject}/{clip}") and self.onset in ("", onset)
+        same = _key(self.subject, self.clip) == _key(subject, clip)
+        return same and (self.onset == "" or _plain_number(self.onset) == _plain_number(onset))
 
     def refusal(self, present: str, *, impossible: bool) -> str:
         """Why it must not be applied to a cell that has another value than the new one; empty if it may.
@@ -87,6 +88,15 @@ class Correction:
         if self.when == "ambiguous" and not re.search(r"\bor\b", present, re.IGNORECASE):
             return f"the file has {present!r}, which has no 'or'"
         return ""
+
+
+def _key(subject: str, clip: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A clip as it is compared: "01" is "sub01"."""
+    return tuple(map(bare_subject, fold_path(subject))), fold_path(clip)
+
+
+def _plain_number(text: str) -> str:
+    return str(int(text)) if text.isdecimal() else text
 
 
 def corrections(dataset: str, file: Path | None = None) -> list[Correction]:
@@ -154,6 +164,10 @@ def _row_problems(row: Correction, where: str) -> list[str]:
         problems.append(f"{where}: old must say what is wrong, or when must; got neither. Fill one in.")
     if row.field == "exclude" and (row.old or row.new or row.when):
         problems.append(f"{where}: exclude must come without old, new and when; got one of them. Leave them empty.")
+    elif row.field in ("onset", "apex", "offset") and not re.fullmatch(
+        "[0-9]*" if row.field == "apex" else "[0-9]+", row.new
+    ):
+        problems.append(f"{where}: new must be a frame number; got {row.new!r}. Correct it.")
     elif row.when in ("impossible", ESTIMATED) and row.field not in ("onset", "apex", "offset"):
         problems.append(f"{where}: {row.when} must be of onset, apex or offset; got {row.field}. Leave it empty.")
     return problems

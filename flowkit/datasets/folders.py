@@ -1,7 +1,7 @@
 """One walk over a data set: which folders hold numbered images, and which other files there are.
 
 Folders are looked up by the last parts of their path, so that a set is found wherever below the root it is. Parts are compared
-folded: capitals, leading zeros of numbers, and the sign that joins words never count; above the last part, neither does what
+folded: capitals, leading zeros of numbers, and the sign that joins words never count; in bundled sets, neither does what
 laboratories write before a subject's number ("sub01", "S01", "01").
 """
 
@@ -30,6 +30,8 @@ MOST_FOLDERS: Final = 100_000
 """Folders that a walk enters through links before it gives up: links can lead to each other without end."""
 VIDEOS: Final = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".mpg", ".mpeg")
 """Recordings that are where frames should be."""
+_BLANKS: Final = {0x3000: " ", 0xA0: " "}
+"""Wide and hard blanks, which Chinese input methods and word processors write into names."""
 _SUBJECT: Final = re.compile(r"(?:subject|subj|sub|s)_?([0-9]+)")
 
 
@@ -150,7 +152,7 @@ class FolderIndex:
         passed = {fold_path(name) for name in names}
         return self._part(lambda path: not passed & {(part,) for part in fold_path(path)}) if names else self
 
-    def find(self, tail: str) -> list[Folder]:
+    def find(self, tail: str, *, bare: bool = False) -> list[Folder]:
         """Every folder of images whose path ends with these parts; the root's own name counts as a part too.
 
         Parameters
@@ -158,13 +160,16 @@ class FolderIndex:
         tail : str
             Such as "sub01/EP02_01f"; "./Cropped/sub01/EP02_01f" is that path from the root and no other. A * at its end is
             whatever does not begin with a digit.
+        bare : bool
+            Whether what is written before a subject's number does not count either.
         """
         *above, name = fold_path(tail)
         known = [found for known_name in self._names(name) for found in self._by_name.get(known_name, ())]
         if tail.startswith("./"):
             return [folder for _, folder in known if folder.path == tail[2:]]
-        wanted = tuple(map(bare_subject, above))
-        return [folder for parts, folder in known if parts[len(parts) - 1 - len(above) : -1] == wanted]
+        wanted = tuple(map(bare_subject, above)) if bare else tuple(above)
+        ends = ((parts[len(parts) - 1 - len(above) : -1], folder) for parts, folder in known)
+        return [folder for end, folder in ends if (tuple(map(bare_subject, end)) if bare else end) == wanted]
 
     @property
     def videos(self) -> list[str]:
@@ -208,7 +213,7 @@ class FolderIndex:
                 continue
             elif is_folder:
                 target = self._entered(entry, through)
-                if target is not None and name.isprintable():  # what is not cannot be in a manifest
+                if target is not None and name.translate(_BLANKS).isprintable():  # what is not cannot be in a manifest
                     below.append((path, target))
             elif name.lower().endswith(suffixes) and not name.startswith("~$"):
                 self.files.append(path)
@@ -237,7 +242,7 @@ class FolderIndex:
         top = fold_path(self.root.resolve().as_posix())
         for folder in self.folders:
             *above, name = (*top, *fold_path(folder.path))
-            self._by_name.setdefault(name, []).append(((*map(bare_subject, above), name), folder))
+            self._by_name.setdefault(name, []).append(((*above, name), folder))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -257,7 +262,7 @@ def fold_path(path: str) -> tuple[str, ...]:
     ('s1', 's1_ne_1')
     """
     folded = unicodedata.normalize("NFC", path).casefold()
-    folded = re.sub(r"[\s_-]+", "_", re.sub(r"(?<![0-9])0+(?=[0-9])", "", folded))
+    folded = re.sub(r"[\s_-]+", "_", re.sub(r"(?<![0-9])(?<![0-9]\.)0+(?=[0-9])", "", folded))
     return tuple(part for part in folded.split("/") if part not in ("", "."))
 
 

@@ -69,7 +69,7 @@ def _places(source: Source, annotation: Annotation) -> dict[str, str]:
     """The layout of each folder that may hold the frames of a clip."""
     found: dict[str, str] = {}
     for tail in annotation.folders:
-        for folder in source.folders.find(tail):
+        for folder in source.find(tail):
             found.setdefault(folder.path, annotation.layout or layout_of(folder, tail))
     if len(found) > 1 and source.frames is not None:
         chosen = {path: layout for path, layout in found.items() if layout == source.frames}

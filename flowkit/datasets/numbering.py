@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
+
+import numpy as np
 
 from flowkit.datasets.base import CORRECT_A_COPY, FIRST, LAST, Annotation, Unusable
 from flowkit.datasets.folders import Folder, fold_path, links_not_followed, what_to_do
@@ -45,9 +48,11 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
         )
     frames = _named(onset, apex, offset)
     absent = [name for name, number in frames if _is_absent(source, annotation, name, number, folder)]
+    key_frames = [number for _, number in frames]
     if absent:
+        _check_nearest(annotation, key_frames, folder, every=apex is None)
         source.nearest.append(annotation.clip_id)
-    _check_links(source, annotation, _read(folder, [number for _, number in frames], every=apex is None), folder)
+    _check_links(source, annotation, _read(folder, key_frames, every=apex is None), folder)
     return Clip(
         clip_id=annotation.clip_id,
         path=folder.path,
@@ -175,9 +180,8 @@ def _from_onset(annotation: Annotation, numbers: list[int | None], folder: Folde
         )
     if onset is None or offset is None or not onset <= (onset if apex is None else apex) <= offset:
         return numbers, ""  # named as such by whoever checks the order
-    given = [number for number in numbers if number is not None]
-    if folder.first > 1 and all(map(folder.holds, given)):
-        return numbers, ""  # a longer clip, whose images have numbers of the recording
+    if folder.first > 1:
+        return numbers, ""  # images with numbers of the recording
     if not _is_whole(onset, offset, folder):
         raise Unusable(
             "not as many images as frames from onset to offset",
@@ -188,8 +192,9 @@ def _from_onset(annotation: Annotation, numbers: list[int | None], folder: Folde
 
 
 def _is_whole(onset: int | None, offset: int | None, folder: Folder) -> bool:
-    """Whether a folder has one image for each frame from onset to offset."""
-    return onset is not None and offset is not None and offset - onset + 1 == len(folder.numbers)
+    """Whether a folder has one image for each frame from onset to offset, and no gap."""
+    length = folder.last - folder.first + 1
+    return onset is not None and offset is not None and offset - onset + 1 == length == len(folder.numbers)
 
 
 def _moved(numbers: list[int | None], start: int, folder: Folder) -> list[int | None]:
@@ -224,11 +229,10 @@ def _is_absent(source: Source, annotation: Annotation, name: str, number: int, f
         return False
     held = f"{len(folder.numbers)} images from {folder.first} to {folder.last}"
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
-    beside = onset is not None and offset is not None and (offset < folder.first or onset > folder.last)
     advice = "Get the missing frames."
-    if _is_whole(onset, offset, folder) and folder.first != onset:
+    if _is_whole(onset, offset, folder) and folder.first <= 1 and folder.first != onset:
         advice = "There are as many as from onset to offset: if they were renumbered, pass --renumbered."
-    elif not beside:
+    elif onset is not None and offset is not None and _within(folder, onset, offset):
         if source.options.nearest:
             return True
         advice = "Get the missing frames, or pass --nearest to keep the clip with the nearest ones."
@@ -238,11 +242,37 @@ def _is_absent(source: Source, annotation: Annotation, name: str, number: int, f
     )
 
 
+def _within(folder: Folder, first: int, last: int) -> int:
+    """How many images have numbers from the first to the last."""
+    return int(np.count_nonzero((folder.numbers >= first) & (folder.numbers <= last)))
+
+
+def _nearest(folder: Folder, number: int) -> int:
+    return int(folder.numbers[np.abs(folder.numbers - number).argmin()])
+
+
+def _check_nearest(annotation: Annotation, key_frames: Sequence[int], folder: Folder, *, every: bool) -> None:
+    """Refuse what no nearest image can take the place of: `flowkit check` would."""
+    if every and not _within(folder, key_frames[0] + 1, key_frames[-1]):
+        raise Unusable(
+            "no image behind the onset, in which an apex could be found",
+            f"{annotation.where}: {folder.path} must have images behind the onset; got none to {key_frames[-1]}. Get the missing "
+            "frames.",
+        )
+    doubled = [number for number in (_nearest(folder, key) for key in key_frames) if folder.holds(number) > 1]
+    if doubled:
+        raise Unusable(
+            "several images with one number",
+            f"{annotation.where}: the nearest image must be one; got several of {folder.path} with the number {doubled[0]}. Remove "
+            "all but one.",
+        )
+
+
 def _read(folder: Folder, key_frames: list[int], *, every: bool) -> list[int]:
     """Numbers of the images that `flowkit check` reads: the nearest ones to the key frames, or all between the first and last."""
     if every:
         return [int(number) for number in folder.numbers if key_frames[0] <= number <= key_frames[-1]]
-    return [int(folder.numbers[abs(folder.numbers - number).argmin()]) for number in key_frames]
+    return [_nearest(folder, number) for number in key_frames]
 
 
 def _check_links(source: Source, annotation: Annotation, numbers: list[int], folder: Folder) -> None:

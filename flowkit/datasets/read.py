@@ -7,8 +7,10 @@ root.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from flowkit.datasets.base import (
     CORRECT_A_COPY,
@@ -24,7 +26,7 @@ from flowkit.datasets.base import (
 from flowkit.datasets.correcting import correct
 from flowkit.datasets.corrections import ESTIMATED
 from flowkit.datasets.corrections import corrections as known_errors
-from flowkit.datasets.folders import Folder, fold_path, gaps, links_not_followed
+from flowkit.datasets.folders import Folder, bare_subject, fold_path, gaps, links_not_followed
 from flowkit.datasets.locating import locate
 from flowkit.datasets.numbering import to_clip
 from flowkit.datasets.same_frames import each_interval_once
@@ -35,6 +37,9 @@ from flowkit.labels import groupings
 from flowkit.labels.class_maps import UNLABELLED
 from flowkit.labels.toml_form import fold
 from flowkit.listing import listed, word_counts
+
+_NO_LABEL: Final = re.compile(r"[-/\\\u2010-\u2015\u2212.?]*|nan|null|#?n/?a")
+"""What is in a cell without a label. "none" and "no" may be labels."""
 
 
 def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Reading:
@@ -71,6 +76,7 @@ def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Re
                 f"{options.corrections} has no correction of {dataset.name}, and takes the place of the bundled ones."
             )
         annotations = correct(source, annotations, places, known)
+    annotations = _with_labels(source, annotations)
     _contradictions(source, annotations)
     if options.label_from:
         annotations = _relabelled(source, annotations, options.label_from)
@@ -95,9 +101,8 @@ def none_left(where: str, events: Sequence[Event]) -> ManifestError:
     """The error for a data set none of whose clips can be used: the reasons, by how many clips they cost."""
     left_out = [event for event in events if event.kind == "left out"]
     if not left_out:
-        return ManifestError(
-            f"{where}: must have at least one clip to use; got an annotation that names none. Check the file."
-        )
+        what = "an annotation that names none, or of which corrections exclude all"
+        return ManifestError(f"{where}: must have at least one clip to use; got {what}. Check the file.")
     lines = [f"{where}: must have at least one clip to use; got none of {len(left_out)}. They were left out for:"]
     for reason, number in reasons_of(left_out).items():
         first = next(event for event in left_out if event.reason == reason)
@@ -106,17 +111,33 @@ def none_left(where: str, events: Sequence[Event]) -> ManifestError:
 
 
 def _one_spelling(source: Source, annotations: Iterable[Annotation]) -> Iterable[Annotation]:
-    """The annotations with each subject in one spelling, and no label in one word: who is held out must not be in training."""
+    """The annotations with each subject in one spelling: who is held out must not be in training.
+
+    How the subjects of an own set are called is not known: other spellings of one are only named.
+    """
     spellings: dict[tuple[str, ...], str] = {}
     other: list[str] = []
     for annotation in annotations:
-        subject = spellings.setdefault(fold_path(annotation.subject), annotation.subject)
-        if subject != annotation.subject:
-            other.append(f"{annotation.subject} ({annotation.where})")
-        label = UNLABELLED if fold(annotation.label) in ("", *source.layout["missing"]) else annotation.label
-        yield dataclasses.replace(annotation, subject=subject, label=label)
+        subject = annotation.subject.strip(".")
+        known = spellings.setdefault(tuple(map(bare_subject, fold_path(subject))), subject)
+        if known != subject:
+            other.append(f"{subject} beside {known} ({annotation.where})")
+        yield dataclasses.replace(annotation, subject=known if source.is_bundled else subject)
     if other:
-        source.note(f"{len(other)} rows spell a subject otherwise than others do: {listed(other, MAX_NAMED)}.")
+        what = "; one counts" if source.is_bundled else ". If they are one person, write one name"
+        source.note(f"{len(other)} rows spell a subject otherwise than others do{what}: {listed(other, MAX_NAMED)}.")
+
+
+def _with_labels(source: Source, annotations: Sequence[Annotation]) -> list[Annotation]:
+    """The annotations with one word for no label; an own set knows its labels, and only an empty cell has none."""
+    return [
+        dataclasses.replace(annotation, label=UNLABELLED) if _is_none(source, annotation.label) else annotation
+        for annotation in annotations
+    ]
+
+
+def _is_none(source: Source, label: str) -> bool:
+    return bool(_NO_LABEL.fullmatch(fold(label))) if source.is_bundled else not label.strip()
 
 
 def _distinct(source: Source, annotations: Iterable[Annotation]) -> list[Annotation]:
@@ -177,13 +198,14 @@ def _relabelled(source: Source, annotations: Sequence[Annotation], column: str) 
             f"--label-from: must be a column of this set that is filled in: {', '.join(sorted(columns)) or 'there is none'}; got "
             f"{column!r}. Correct it."
         )
-    empty = [annotation.clip_id for annotation in annotations if not annotation.extra.get(column)]
+    empty = [annotation.clip_id for annotation in annotations if _is_none(source, annotation.extra.get(column, ""))]
+    nobody = set(empty)
     if empty:
         source.note(f"{len(empty)} clips have no {column} and are {UNLABELLED}: {listed(empty, MAX_NAMED)}.")
     return [
         dataclasses.replace(
             annotation,
-            label=annotation.extra.get(column) or UNLABELLED,
+            label=UNLABELLED if annotation.clip_id in nobody else annotation.extra[column],
             extra={**annotation.extra, "own_label": annotation.label},
         )
         for annotation in annotations

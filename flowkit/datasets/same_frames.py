@@ -13,16 +13,16 @@ from flowkit.labels.toml_form import fold
 from flowkit.listing import listed
 
 Pair = tuple[Annotation, Clip]
-REASON: Final = "the same images as another clip, but another interval, label, kind or apex"
+REASON: Final = "the same images as another clip, but another interval, person, label, kind or apex"
 
 
 def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
     """Return the clips without those that another clip is already.
 
-    Clips are the same if onset, offset and recording are; without a recording, the folder behind all links counts. A clip with a
-    name of its own (no serial) stays before further expressions of rows, whose label is only their row's. Else the first one
-    stays; where labels, kinds or apexes differ, all are left out. So are clips of different intervals that were given the same
-    images, which only renumbered ones can be.
+    Clips are the same if their images are: folder (behind all links), onset and offset. The first one stays; where subjects,
+    labels, kinds or apexes differ, all are left out. So are clips of different intervals that were given the same images, which
+    only renumbered ones can be. Before that, a further expression of a row (one with a serial) goes whose numbers are those of
+    another clip of the same recording: its label is only its row's.
 
     Parameters
     ----------
@@ -30,27 +30,33 @@ def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
         Is told what was left out, and what is the same.
     pairs : sequence of (Annotation, Clip)
     """
-    places = {clip.path: _behind_links(source, clip) for _, clip in pairs}
     same: list[str] = []
-    left = list(pairs)
-    for key in (_annotated_interval, lambda _, clip: (places[clip.path], clip.onset, clip.offset)):
-        groups: dict[tuple[object, ...], list[Pair]] = {}
-        for annotation, clip in left:
-            groups.setdefault(key(annotation, clip), []).append((annotation, clip))
-        left = [pair for group in groups.values() for pair in _one_of(source, group, same)]
+    left = _without_further(pairs, same)
+    places = {clip.path: _behind_links(source, clip) for _, clip in left}
+    groups: dict[tuple[object, ...], list[Pair]] = {}
+    for annotation, clip in left:
+        groups.setdefault((places[clip.path], clip.onset, clip.offset), []).append((annotation, clip))
+    kept = [pair for group in groups.values() for pair in _one_of(source, group, same)]
     if same:
         source.note(
             f"{len(same)} clips have the frames of another clip and count once, as that: {listed(same, MAX_NAMED)}."
         )
     order = {clip.clip_id: number for number, (_, clip) in enumerate(pairs)}
-    return sorted((clip for _, clip in left), key=lambda clip: order[clip.clip_id])
+    return sorted((clip for _, clip in kept), key=lambda clip: order[clip.clip_id])
 
 
-def _annotated_interval(annotation: Annotation, clip: Clip) -> tuple[object, ...]:
-    """The frames that the annotation means, where they count more than a folder; else the clip itself."""
-    if not annotation.recording:
-        return (clip.clip_id,)
-    return (annotation.recording, annotation.onset, annotation.offset)
+def _without_further(pairs: Sequence[Pair], same: list[str]) -> list[Pair]:
+    """Clips without those further expressions of rows whose numbers are, in the same recording, those of another clip."""
+    groups: dict[tuple[str, ...], list[Pair]] = {}
+    for annotation, clip in pairs:
+        key = (annotation.recording, annotation.onset, annotation.offset) if annotation.recording else (clip.clip_id,)
+        groups.setdefault(key, []).append((annotation, clip))
+    left: list[Pair] = []
+    for group in groups.values():
+        kept = [pair for pair in group if not pair[0].serial] or group[:1]
+        left += kept
+        same += [f"{clip.clip_id} ({kept[0][1].clip_id})" for pair in group if pair not in kept for clip in pair[1:]]
+    return left
 
 
 def _behind_links(source: Source, clip: Clip) -> Path:
@@ -59,11 +65,13 @@ def _behind_links(source: Source, clip: Clip) -> Path:
 
 
 def _one_of(source: Source, group: Sequence[Pair], same: list[str]) -> list[Pair]:
-    """The clip of a group with the same frames that stays; none where they contradict each other."""
+    """The clip of a group with the same images that stays; none where they contradict each other."""
     named = [pair for pair in group if not pair[0].serial] or group
-    meant = {(annotation.onset, annotation.offset) for annotation, _ in group}
+    moved = {name for names in source.renumbered.values() for name in names}
+    meant = {(annotation.onset, annotation.offset) for annotation, clip in group if clip.clip_id in moved}
     alike = {(fold(clip.label), clip.apex, dict(clip.extra).get("kind")) for _, clip in named}
-    if len(alike) > 1 or len(meant) > 1:
+    people = {clip.subject for _, clip in group}
+    if len(alike) > 1 or len(people) > 1 or len(meant) > 1:
         _leave_out(source, group)
         return []
     same += [f"{clip.clip_id} ({named[0][1].clip_id})" for _, clip in group if clip is not named[0][1]]
@@ -72,12 +80,12 @@ def _one_of(source: Source, group: Sequence[Pair], same: list[str]) -> list[Pair
 
 def _leave_out(source: Source, group: Sequence[Pair]) -> None:
     places = " and ".join(
-        f"{annotation.where} ({annotation.onset} to {annotation.offset}, {clip.label}, apex {clip.apex})"
+        f"{annotation.where} ({annotation.onset} to {annotation.offset}, {clip.subject}, {clip.label}, apex {clip.apex})"
         for annotation, clip in group
     )
     for _, clip in group:
         source.leave_out(
             clip.clip_id,
             REASON,
-            f"{places}: the same images must be of one interval with one label, kind and apex; got several. {CORRECT_A_COPY}",
+            f"{places}: the same images must be of one interval, person, label, kind and apex; got several. {CORRECT_A_COPY}",
         )

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from flowkit.datasets.base import MAX_NAMED, Annotation, Event, ReadOptions, layout, sets_of
-from flowkit.datasets.folders import VIDEOS, FolderIndex
+from flowkit.datasets.base import MAX_NAMED, Annotation, Event, ReadOptions, is_bundled, layout, sets_of
+from flowkit.datasets.folders import VIDEOS, Folder, FolderIndex
 from flowkit.datasets.tables.text_files import SUFFIXES as TEXTS
 from flowkit.datasets.tables.workbooks import SUFFIXES, Row, find_file, fitting_files, read_table, refuse
 from flowkit.errors import ManifestError
@@ -131,9 +131,19 @@ class Source:
         there = (self.root / path for path in self._everything.files)
         return [path for path in there if path.name.casefold() == wanted]
 
+    def find(self, tail: str) -> list[Folder]:
+        """Every folder of images whose path ends so; in bundled sets, "sub01" and "01" are one subject."""
+        return self.folders.find(tail, bare=self.is_bundled)
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the set is no own one, so that it is known how its subjects are called."""
+        return is_bundled(self.name)
+
     def tails(self, **values: str) -> tuple[str, ...]:
         """Where the frames of a clip may be: the patterns of layouts.toml, filled in."""
-        return tuple(pattern.format(**values) for pattern in self.layout["folders"])
+        plain = {name: value.replace("*", "\uff0a") for name, value in values.items()}  # only a pattern has wildcards
+        return tuple(pattern.format(**plain) for pattern in self.layout["folders"])
 
     def annotation(self, row: Row, subject: str, extra: Mapping[str, str], **changed: Any) -> Annotation:
         """Return the annotation of a row whose columns have the usual names.

@@ -59,7 +59,7 @@ def test_names_that_mean_the_same_are_the_same(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("s1", "s10"), ("EP02_01f", "EP02_01"), ("a/b", "b"), ("100", "1"), ("s0", "s")]
+    ("one", "other"), [("1.05", "1.5"), ("s1", "s10"), ("EP02_01f", "EP02_01"), ("a/b", "b"), ("100", "1"), ("s0", "s")]
 )
 def test_names_that_do_not_are_not(one: str, other: str) -> None:
     assert fold_path(one) != fold_path(other)

@@ -53,7 +53,14 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for n, label in enumerate(labels):
         subject = n % 16 + 1
         made_up.frames(
-            place / "smic" / "HS" / f"s{subject}" / "micro" / label / f"s{subject}_{label[:2]}_{n:02d}", (7, 8, 9)
+            place
+            / "smic"
+            / "HS"
+            / f"s{subject}"
+            / "micro"
+            / label
+            / f"s{subject}_{label[: 3 if label == 'surprise' else 2]}_{n:02d}",
+            (7, 8, 9),
         )
     return {"casme2": place / "casme2", "samm": place / "samm", "smic-hs": place / "smic"}
 

@@ -50,7 +50,7 @@ def test_one_interval_of_two_kinds_is_a_contradiction(tmp_path: Path) -> None:
     root = samm_long(tmp_path)
     made_up.workbook(root / "SAMM_LongVideos_V3_Release.xlsx", {"Release": rows})
     reading = read_dataset("samm-lv", root)
-    assert reading.reasons == {"the same images as another clip, but another interval, label, kind or apex": 2}
+    assert reading.reasons == {"the same images as another clip, but another interval, person, label, kind or apex": 2}
 
 
 def test_a_further_expression_has_only_the_label_of_its_row(tmp_path: Path) -> None:
@@ -107,16 +107,33 @@ def test_folders_of_smic_that_are_no_clips_are_named(tmp_path: Path) -> None:
     made_up.frames(tmp_path / "HS/s1/micro/negative/take two", range(3), "image{}.bmp")
     noted = said(read_dataset("smic-hs", tmp_path))
     assert (
-        "1 folders have the place of a clip, but not its name, and are passed over: HS/s1/micro/negative/take two."
-        in noted
+        "1 folders have not the place and name of a clip, and are passed over: HS/s1/micro/negative/take two." in noted
     )
 
 
-def test_the_subject_is_the_one_that_the_clip_names(tmp_path: Path) -> None:
-    made_up.frames(tmp_path / "HS/2013/micro/negative/s01_ne_01", range(5), "image{}.bmp")
-    assert {clip.subject for clip in read_dataset("smic-hs", tmp_path).clips} == {"s01"}
-    assert name_of("s11_po_12") == "s11_po_12"
-    assert name_of("take 2") == "take 2"
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "HS/2013/micro/negative/s01_ne_02",
+        "HS/s1/micro/negative/s2_ne_01",
+        "HS/s1/micro/Surprised/s1_sur_01",
+        "HS/s1/micro/surprise/s1_sur_01/frames",
+        "HS/s1/micro/s1_sur_01",
+        "HS/s1/micro/negative/s1_ne_01_cropped",
+    ],
+)
+def test_what_is_no_clip_of_smic_is_named(tmp_path: Path, folder: str) -> None:
+    made_up.smic(tmp_path)
+    made_up.frames(tmp_path / folder, range(5), "image{}.bmp")
+    reading = read_dataset("smic-hs", tmp_path)
+    assert len(reading.clips) == 4
+    assert f"1 folders have not the place and name of a clip, and are passed over: {folder}." in said(reading)
+
+
+def test_names_of_smic_are_one_however_they_are_written() -> None:
+    assert [name_of(text) for text in ("s11_po_12", "subject1", "SUB_1", "S1-ne-1", "take 2")] == [
+        *("s11_po_12", "s01", "s01", "s01_ne_01", "take 2")
+    ]
 
 
 def test_an_odd_number_in_smic_e_is_named(tmp_path: Path) -> None:
@@ -231,7 +248,7 @@ def test_renumbered_images_are_of_one_clip_only(tmp_path: Path) -> None:
         path.unlink()
     made_up.frames(folder, range(1, 22), "{}.jpg")
     with pytest.raises(
-        ManifestError, match=r"2 x the same images as another clip, but another interval, label, kind or apex"
+        ManifestError, match=r"2 x the same images as another clip, but another interval, person, label, kind or apex"
     ):
         read_dataset("smic-hs", root, renumbered=True)
 
@@ -380,7 +397,7 @@ def test_one_person_has_one_name(tmp_path: Path) -> None:
     made_up.frames(tmp_path / "part_A/spNO.1/b/color", range(1, 301), "{}.jpg")
     reading = read_dataset("casme3-a", tmp_path)
     assert {clip.subject for clip in reading.clips} == {"spNO.1"}
-    assert "1 rows spell a subject otherwise than others do: spno.1" in said(reading)
+    assert "1 rows spell a subject otherwise than others do; one counts: spno.1 beside spNO.1" in said(reading)
 
 
 def test_a_row_without_a_subject_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -390,11 +407,17 @@ def test_a_row_without_a_subject_is_left_out_and_counted(tmp_path: Path) -> None
     assert read_dataset("casme2", root).reasons == {"no subject": 1}
 
 
-@pytest.mark.parametrize("label", ["", "-", "/", None])
+@pytest.mark.parametrize("label", ["", "-", "/", "\u2014", "N/A", "nan", None])
 def test_no_label_is_one_word_in_every_set(tmp_path: Path, label: str | None) -> None:
     rows = [(*row[:8], label) for row in made_up.CASME2_ROWS]
     reading = read_dataset("casme2", made_up.casme2(tmp_path, "Cropped", rows=rows))
     assert reading.counts("label") == {"unlabelled": 8}
+
+
+@pytest.mark.parametrize("label", ["no", "none", "unknown", "x"])
+def test_a_word_is_a_label(tmp_path: Path, label: str) -> None:
+    rows = [(*row[:8], label) for row in made_up.CASME2_ROWS]
+    assert read_dataset("casme2", made_up.casme2(tmp_path, "Cropped", rows=rows)).counts("label") == {label: 8}
 
 
 def test_a_clip_of_which_there_is_only_a_video_is_told_so(tmp_path: Path) -> None:
@@ -439,3 +462,121 @@ def test_a_list_of_the_authors_that_cannot_be_read_is_named(tmp_path: Path) -> N
         ManifestError, match=r"list must be readable; got No such file or directory. Get the file, or remove it"
     ):
         read_dataset("casme3-a", tmp_path)
+
+
+# --- who is who
+
+
+DFME = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Emotion")
+
+
+def dfme(root: Path, rows: list[tuple[made_up.Value, ...]], *folders: str) -> Path:
+    made_up.workbook(root / "training_full_with_AU.xlsx", {"S": [DFME, *rows]})
+    for folder in folders:
+        made_up.frames(root / folder, range(31), "{:05d}.png")
+    return root
+
+
+def test_two_people_may_have_a_clip_of_one_name(tmp_path: Path) -> None:
+    root = dfme(tmp_path, [(1, "a", 0, 10, 30, "fear"), (2, "a", 0, 12, 28, "anger")], "f/1/a", "f/2/a")
+    assert {clip.subject: clip.path for clip in read_dataset("dfme", root).clips} == {"1": "f/1/a", "2": "f/2/a"}
+
+
+def test_one_clip_of_two_people_is_a_contradiction(tmp_path: Path) -> None:
+    rows = [(1, "a", 0, 10, 30, "fear"), (2, "a", 0, 10, 30, "fear"), (1, "b", 0, 10, 30, "fear")]
+    reading = read_dataset("dfme", dfme(tmp_path, rows, "f/a", "f/b"))
+    assert [clip.clip_id for clip in reading.clips] == ["dfme/1/b"]
+    assert set(reading.reasons.values()) == {2}
+
+
+def test_prefixes_of_a_subject_make_no_other_person(tmp_path: Path) -> None:
+    header = ("sub_ID", "fold_name", "Emotion", "Onset", "Apex", "Offset")
+    rows = [(name, f"c{n}", "Positive", 1, 3, 9) for n, name in enumerate(("1", "s01", "sub_1", "S10"))]
+    made_up.workbook(tmp_path / "4DME_Labelling_Micro.xlsx", {"Sheet1": [header, *rows]})
+    for n, folder in enumerate(("01", "01", "01", "10")):
+        made_up.frames(tmp_path / "gray" / folder / f"c{n}", range(1, 10))
+    assert set(read_dataset("4dme", tmp_path).counts("subject")) == {"4dme/1", "4dme/S10"}
+
+
+def test_a_star_in_a_name_is_no_pattern(tmp_path: Path) -> None:
+    root = dfme(tmp_path, [(1, "a*", 0, 10, 30, "fear"), (1, "b", 0, 10, 30, "fear")], "f/abc", "f/b")
+    reading = read_dataset("dfme", root)
+    assert [clip.clip_id for clip in reading.clips] == ["dfme/1/b"]
+    assert reading.reasons == {"no folder of frames": 1}
+
+
+def test_person_1_has_no_frames_in_the_first_video_of_another(tmp_path: Path) -> None:
+    rows = [(1, 5, 10, 20, "4", "negative"), (2, 1, 10, 20, "4", "negative")]
+    made_up.workbook(tmp_path / "CAS(ME)3_part_C_ME.xlsx", {"Sheet1": [C_HEADER, *rows]})
+    for folder in ("part_C/30/1/color", "part_C/02/color"):
+        made_up.frames(tmp_path / folder, range(1, 50), "{}.jpg")
+    assert [clip.path for clip in read_dataset("casme3-c", tmp_path).clips] == ["part_C/02/color"]
+
+
+def test_emotions_of_expressions_with_one_onset_are_told_apart(tmp_path: Path) -> None:
+    rows = [("spNO.1", "b", 175, 180, 190, "4", 7, "disgust"), ("spNO.1", "b", 175, 178, 183, "4", 7, "fear")]
+    full = [(*row[:6], "Micro-expression", row[6]) for row in rows]
+    full.append(("spNO.1", "b", 175, 179, 185, "4", "Micro-expression", 7))
+    made_up.workbook(tmp_path / "CAS(ME)3_part_A_v2.xlsx", {"Sheet1": [FULL, *full]})
+    made_up.workbook(tmp_path / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx", {"label": [A_HEADER, *rows]})
+    made_up.frames(tmp_path / "part_A/spNO.1/b/color", range(1, 301), "{}.jpg")
+    labels = [clip.label for clip in read_dataset("casme3-a-lv", tmp_path).clips]
+    assert labels == ["disgust", "fear", "unlabelled"]
+
+
+# --- nearest frames and corrections
+
+
+@pytest.mark.parametrize(
+    ("numbers", "apex", "reason"),
+    [
+        ((*range(1, 40), *range(90, 99)), 59, "key frames that are not there"),
+        ((*range(1, 40), *range(90, 99)), "/", "key frames that are not there"),
+        ((46, 87), "/", "no image behind the onset, in which an apex could be found"),
+        ((45, 60, 60, 90), 61, "several images with one number"),
+    ],
+)
+def test_nothing_is_near_where_check_would_fail(
+    tmp_path: Path, numbers: tuple[int, ...], apex: made_up.Value, reason: str
+) -> None:
+    rows = [
+        ("17", "EP05_09", None, 10, 20, 40, None, "14", "fear"),
+        ("01", "EP01", None, 46, apex, 86, None, "1", "fear"),
+    ]
+    root = made_up.casme2(tmp_path, rows=rows)
+    made_up.frames(root / "sub17/EP05_09", range(10, 41))
+    for n, number in enumerate(numbers):
+        made_up.frames(root / "sub01/EP01", [number], f"v{chr(97 + n % 26)}_{{}}.jpg")
+    assert read_dataset("casme2", root, nearest=True).reasons == {reason: 1}
+
+
+def test_a_folder_with_a_gap_was_not_renumbered(tmp_path: Path) -> None:
+    root = made_up.casme2(tmp_path, "Cropped")
+    folder = root / "Cropped/sub01/EP02_01f"
+    (folder / "reg_img59.jpg").unlink()
+    made_up.frames(folder, [45], "reg_img{}.jpg")  # 41 images by chance
+    reading = read_dataset("casme2", root, renumbered=True)
+    assert reading.reasons == {"key frames that are not there": 1}
+    assert "--renumbered" not in said(reading, "left out")
+    assert by_name(read_dataset("casme2", root, nearest=True))["casme2/sub01/EP02_01f"].onset == 46
+
+
+@pytest.mark.parametrize("new", ["abc", "+140", "", "12.5"])
+def test_a_correction_to_what_is_no_frame_is_refused_in_the_table(tmp_path: Path, new: str) -> None:
+    mine = tmp_path / "mine.csv"
+    head = "dataset,subject,clip,onset,field,old,new,when,source,note\n"
+    mine.write_text(f"{head}casme2,sub01,EP02_01f,,offset,86,{new},,me,\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"mine.csv:2: new must be a frame number; got"):
+        read_dataset("casme2", made_up.casme2(tmp_path / "set", "Cropped"), corrections=mine)
+
+
+def test_corrections_never_put_numbers_out_of_order_and_know_a_clip_by_any_spelling(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    head = "dataset,subject,clip,onset,field,old,new,when,source,note\n"
+    rows = "casme2,1,EP02_01f,046,apex,59,85,,me,\ncasme2,1,EP02_01f,046,offset,86,80,,me,\ncasme2,s1,EP03_02,,apex,139,140,,me,\n"
+    mine.write_text(head + rows, encoding="utf-8")
+    reading = read_dataset("casme2", made_up.casme2(tmp_path / "set", "Cropped"), corrections=mine)
+    clip = by_name(reading)["casme2/sub01/EP02_01f"]
+    assert (clip.apex, clip.offset) == (59, 86)
+    assert "it would be out of order: onset 46, apex 85, offset 80" in said(reading, "refused")
+    assert by_name(reading)["casme2/sub01/EP03_02"].apex == 140

@@ -299,3 +299,25 @@ def test_an_error_of_the_data_keeps_its_words(tmp_path: Path, lab: Path, root: P
 def test_folders_that_are_one_text_are_refused(tmp_path: Path, lab: Path, root: Path) -> None:
     own_set.write(lab, code=own_set.CODE.replace("source.tails(", "'{subject}/{clip}'.format("))
     assert "folders must be a list of texts; got 'p1/c1'" in refused("toy", root, "--out", tmp_path / "a.csv")
+
+
+def test_its_subjects_and_labels_are_its_own(tmp_path: Path, root: Path, lab: Path) -> None:
+    rows = [
+        ("1", "c1", 10, 15, 20, "none", "12"),
+        ("s1", "c1", 1, 5, 9, "no", "4"),
+        ("p-1", "c1", 3, 4, 12, "joy", ""),
+        ("p_1", "c2", 3, 4, 12, "joy", ""),
+    ]
+    made_up.workbook(root / "Toy-coding-2026.xlsx", {"Sheet1": [HEADER, *rows]})
+    for subject, clip, onset, _, offset, *_ in rows:
+        made_up.frames(root / str(subject) / str(clip), range(int(onset or 0), int(offset or 0) + 1))
+    reading = read_dataset("toy", root)
+    assert {clip.clip_id: (clip.path, clip.label) for clip in reading.clips} == {
+        "toy/1/c1": ("1/c1", "none"),
+        "toy/s1/c1": ("s1/c1", "no"),
+        "toy/p-1/c1": ("p-1/c1", "joy"),
+        "toy/p_1/c2": ("p_1/c2", "joy"),
+    }
+    noted = [event.message for event in reading.events if "spell a subject otherwise" in event.message]
+    assert len(noted) == 1
+    assert "If they are one person, write one name: s1 beside 1" in noted[0]

@@ -126,8 +126,8 @@ def test_frames_of_one_folder_with_two_labels_are_refused_whatever_the_set(tmp_p
     made_up.workbook(tmp_path / "C/CAS(ME)3_part_C_ME.xlsx", {"Sheet1": [header, *part_c]})
     made_up.frames(tmp_path / "C/30/a/color", range(1, 100), "{}.jpg")
     reading = read_dataset("casme3-c", tmp_path / "C")
-    assert reading.reasons == {"the same images as another clip, but another interval, label, kind or apex": 2}
-    assert "Sheet1 row 2 (10 to 20, negative, apex None) and" in said(reading, "left out")
+    assert reading.reasons == {"the same images as another clip, but another interval, person, label, kind or apex": 2}
+    assert "Sheet1 row 2 (10 to 20, 30, negative, apex None) and" in said(reading, "left out")
     assert len(reading.clips) == 1
 
 

@@ -67,7 +67,7 @@ def annotate_c(source: Source) -> Iterator[Annotation]:
     """Every row of part C, which has no apex."""
     rows = source.table()
     tails = {id(row): source.tails(subject=row["subject"].zfill(2), clip=row["clip"]) for row in rows}
-    by_video = any(source.folders.find(tail) for *videos, _ in tails.values() for tail in videos)
+    by_video = any(source.find(tail) for *videos, _ in tails.values() for tail in videos)
     for row in rows:
         subject = row["subject"].zfill(2)
         *videos, whole = tails[id(row)]
@@ -88,8 +88,8 @@ def annotate_c(source: Source) -> Iterator[Annotation]:
 
 def _of_person(source: Source, tail: str) -> list[str]:
     """Folders of a person, without those of a video with that number of another person: 01/color is the end of 30/1/color."""
-    found = [folder.path for folder in source.folders.find(tail)]
-    return [f"./{path}" for path in found if not re.search(r"(^|/)[0-9]+/[0-9]+/[^/]+$", path)] or [tail]
+    found = [folder.path for folder in source.find(tail)]
+    return [f"./{path}" for path in found if not re.search(r"(^|/)[0-9]+/[0-9]+/[^/]+$", path)] or [f"./{tail}"]
 
 
 class _Emotions:
@@ -99,7 +99,10 @@ class _Emotions:
         self._asked = bool(rows) and not source.options.label_from and not any(row["label"] for row in rows)
         known = source.joined("emotions") if self._asked else []
         self._there = bool(known)
-        self._known = {key: row["label"] for row in known for key in _keys(row)}
+        self._known: dict[tuple[str, ...], set[str]] = {}
+        for row in known:
+            for key in _keys(row):
+                self._known.setdefault(key, set()).add(row["label"])
         self._missing = 0
 
     def of(self, row: Row) -> str:
@@ -108,9 +111,9 @@ class _Emotions:
             return row["label"]
         if row["kind"] and not row["kind"].casefold().startswith("micro"):
             return UNLABELLED
-        found = next((self._known[key] for key in _keys(row) if key in self._known), "")
-        self._missing += not found
-        return found or UNLABELLED
+        found = next((labels for key in _keys(row) if (labels := self._known.get(key, ()))), ())
+        self._missing += len(found) != 1
+        return next(iter(found)) if len(found) == 1 else UNLABELLED
 
     def tell(self, source: Source) -> None:
         if self._there:
@@ -130,7 +133,8 @@ class _Emotions:
 def _keys(row: Row) -> list[tuple[str, ...]]:
     """What an expression is recognised by in another sheet, which may have corrected one of its frame numbers."""
     video = (row["subject"].casefold(), row["clip"].casefold())
-    return [(*video, "onset", row["onset"]), (*video, "end", row["apex"], row["offset"])]
+    onset, apex, offset = row["onset"], row["apex"], row["offset"]
+    return [(*video, onset, apex, offset), (*video, "onset", onset), (*video, "end", apex, offset)]
 
 
 def _part_a(source: Source, row: Row, label: str) -> Annotation:

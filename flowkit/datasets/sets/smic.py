@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flowkit.datasets.base import FIRST, LAST, MAX_NAMED, Annotation
-from flowkit.datasets.folders import fold_path, several_layouts, some_folders, what_to_do
+from flowkit.datasets.folders import bare_subject, fold_path, several_layouts, some_folders, what_to_do
 from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
 from flowkit.errors import ManifestError
@@ -26,11 +26,11 @@ EXPRESSIONS: Final = ("", "2", "3")
 LABELS: Final = {"ne": "negative", "po": "positive", "sur": "surprise"}
 """What the name of a clip says of its label: s01_ne_01 is negative."""
 _BY_FOLDER: Final = re.compile(
-    r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/micro/(negative|positive|surprise)/(s[0-9]+_\w+)"
+    r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/micro/(negative|positive|surprise)/(s[0-9]+_(?:ne|po|sur)_[0-9]+)"
 )
 _LONG: Final = re.compile(r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/(s[0-9]+_(?:ne|po|sur)_[0-9]+)")
 """Places of clips as paths are compared: SMIC_all_raw and SMIC_all_cropped, and SMIC-E."""
-_MICRO: Final = re.compile(r"(?:.*/)?micro/(?:negative|positive|surprise)/[^/]+")
+_MICRO: Final = re.compile(r"(?:.*/)?micro/.+")
 _NAMED: Final = re.compile(r"s\d+_(ne|po|sur)_\d+")
 
 
@@ -76,14 +76,17 @@ def _places(source: Source) -> Iterator[_Place]:
             ours = _variant(f"{around}/{path}") in (source.layout["variant"], None)
             odd += [path] * bool(ours and _MICRO.fullmatch(folded))
             continue
+        person = path.split("/")[-4 if short else -2]
+        if bare_subject(fold_path(person)[0]) != bare_subject(match[2 if short else 1].split("_")[0]):
+            odd.append(path)
+            continue
         above = path.split("/")[: -4 if short else -2]
         if _variant("/".join((around, *above))) in (source.layout["variant"], None):
             clip = name_of(match[2 if short else 1])
             yield _Place(path, "/".join(above) or ".", clip.split("_")[0], clip, match[1] if short else "")
     if odd:
-        source.note(
-            f"{len(odd)} folders have the place of a clip, but not its name, and are passed over: {listed(odd, MAX_NAMED)}."
-        )
+        names = listed(odd, MAX_NAMED)
+        source.note(f"{len(odd)} folders have not the place and name of a clip, and are passed over: {names}.")
 
 
 def _variant(path: str) -> str | None:
@@ -177,7 +180,10 @@ def _expression(
     source: Source, row: Row, number: str, clip: str, places: Mapping[tuple[str, ...], _Place]
 ) -> Annotation:
     """One expression of a row; what the other distributions call a clip of its own has no folder of its own here."""
-    subject, own = name_of(row["subject"]), name_of(row["clip"])
+    own = name_of(row["clip"])
+    subject = (
+        own.partition("_")[0] if label_in(own) else name_of(row["subject"])
+    )  # a clip's name begins with its person
     renamed: Mapping[str, str] = source.layout.get("expressions", {})
     hosts = [key.partition("/")[0] for key, name in renamed.items() if name == clip]
     keys = [fold_path(f"{subject}/{name}") for name in (clip, own, *hosts)]
@@ -207,7 +213,9 @@ def name_of(text: str) -> str:
     >>> name_of("S1_ne_01"), name_of("s1_sur_3"), name_of("1")
     ('s01_ne_01', 's01_sur_03', 's01')
     """
-    match = re.fullmatch(r"(?:sub|s)?_?(\d+)(_[a-z]+_)?(\d+)?(\w*)", text.strip().casefold().replace("-", "_"))
+    match = re.fullmatch(
+        r"(?:subject|subj|sub|s)?_?(\d+)(_[a-z]+_)?(\d+)?(\w*)", text.strip().casefold().replace("-", "_")
+    )
     if match is None or (match[3] and not match[2]):
         return text
     return f"s{int(match[1]):02d}{match[2] or ''}{f'{int(match[3]):02d}' if match[3] else ''}{match[4]}"

@@ -51,7 +51,7 @@ def read_text(path: Path) -> tuple[str, str]:
     for mark, (codec, name) in _MARKS.items():
         if content.startswith(mark):
             return content.decode(codec, errors="replace" if name else "surrogateescape"), name
-    if b"\0" in content:  # ASCII in UTF-16 without a mark: every other byte is 0
+    if content.count(0) > len(content) / 5:  # ASCII in UTF-16 without a mark: every other byte is 0
         low = content[::2].count(0) < content[1::2].count(0)
         return content.decode("utf-16-le" if low else "utf-16-be", errors="replace"), "UTF-16"
     for codec, name in (("utf-8", ""), ("gb2312", "GBK")):
