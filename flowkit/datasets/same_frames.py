@@ -53,9 +53,10 @@ def _without_further(pairs: Sequence[Pair], same: list[str]) -> list[Pair]:
         groups.setdefault(key, []).append((annotation, clip))
     left: list[Pair] = []
     for group in groups.values():
-        kept = [pair for pair in group if not pair[0].serial] or group[:1]
+        named = [pair for pair in group if not pair[0].serial]
+        kept, gone = (named, [pair for pair in group if pair[0].serial]) if named else (group[:1], group[1:])
         left += kept
-        same += [f"{clip.clip_id} ({kept[0][1].clip_id})" for pair in group if pair not in kept for clip in pair[1:]]
+        same += [f"{clip.clip_id} ({kept[0][1].clip_id})" for _, clip in gone]
     return left
 
 
