@@ -32,7 +32,9 @@ VIDEOS: Final = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".mpg", ".mpeg")
 """Recordings that are where frames should be."""
 _BLANKS: Final = {0x3000: " ", 0xA0: " "}
 """Wide and hard blanks, which Chinese input methods and word processors write into names."""
-_SUBJECT: Final = re.compile(r"(?:subject|subj|sub|s)_?([0-9]+)")
+PREFIX: Final = "(?:subject|subj|sub|s)?_?"
+"""What laboratories write before a subject's number, folded."""
+_SUBJECT: Final = re.compile(f"{PREFIX}([0-9]+)")
 
 
 _Place = tuple[str, tuple[str, ...]]

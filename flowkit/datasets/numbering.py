@@ -22,7 +22,7 @@ _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:fps|hz)?", re.IGNORECASE)
 
 
 def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Clip:
-    """The row of the manifest.
+    """Return the row of the manifest.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def to_clip(source: Source, annotation: Annotation, folder: Folder | None) -> Cl
 
 
 def impossible(source: Source, annotation: Annotation, folder: Folder | None, name: str) -> bool:
-    """Whether a frame number cannot be right: none at all, out of order, or of no frame."""
+    """Return whether a frame number cannot be right: none at all, out of order, or of no frame."""
     numbers = {key: _number(source, getattr(annotation, key)) for key in NAMES}
     value = numbers[name]
     if value is None:
@@ -79,7 +79,7 @@ def impossible(source: Source, annotation: Annotation, folder: Folder | None, na
 
 
 def lacks(source: Source, annotation: Annotation, folder: Folder | None, name: str) -> bool:
-    """Whether a folder surely has no frame for one of an annotation's numbers."""
+    """Return whether a folder surely has no frame for one of an annotation's numbers."""
     value = _number(source, getattr(annotation, name))
     if folder is None or value is None:
         return False
@@ -116,7 +116,7 @@ def _named(onset: int, apex: int | None, offset: int) -> list[tuple[str, int]]:
 def _frames(source: Source, annotation: Annotation, folder: Folder) -> tuple[int | None, int | None, int | None]:
     """Onset, apex and offset as numbers of files; None for one that is missing."""
     onset, apex, offset = (_cell(source, annotation, folder, name) for name in NAMES)
-    if onset and 0 in (apex, offset):  # before the onset is no apex and no offset: 0 stands for none
+    if onset and 0 in (apex, offset):  # before the onset is no apex and no offset: 0 means none
         source.no_number.append(annotation.clip_id)
         apex, offset = apex or None, offset or None
     numbers: list[int | None] = [onset, apex, offset]
@@ -207,7 +207,7 @@ def _rate(source: Source, annotation: Annotation) -> float:
     match = _RATE.fullmatch(annotation.fps)
     own = float(match[1]) if match else 0.0
     if annotation.fps and not own:
-        source.odd_rates.append(f"{annotation.clip_id} ({annotation.fps})")
+        source.odd_rates[annotation.clip_id] = annotation.fps
     return own or usual
 
 
@@ -231,7 +231,7 @@ def _is_absent(source: Source, annotation: Annotation, name: str, number: int, f
     onset, offset = (_number(source, text) for text in (annotation.onset, annotation.offset))
     advice = "Get the missing frames."
     if _is_whole(onset, offset, folder) and folder.first <= 1 and folder.first != onset:
-        advice = "There are as many as from onset to offset: if they were renumbered, pass --renumbered."
+        advice = "There is one per frame from onset to offset: if they were renumbered, pass --renumbered."
     elif onset is not None and offset is not None and _within(folder, onset, offset):
         if source.options.nearest:
             return True

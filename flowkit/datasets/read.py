@@ -98,7 +98,7 @@ def read(dataset: DataSet, root: Path, options: ReadOptions | None = None) -> Re
 
 
 def none_left(where: str, events: Sequence[Event]) -> ManifestError:
-    """The error for a data set none of whose clips can be used: the reasons, by how many clips they cost."""
+    """Return the error for a data set none of whose clips can be used: the reasons, by how many clips they cost."""
     left_out = [event for event in events if event.kind == "left out"]
     if not left_out:
         what = "an annotation that names none, or of which corrections exclude all"
@@ -233,7 +233,10 @@ def _remark(source: Source, clips: Sequence[Clip], places: Mapping[str, Folder])
     for names, what in (
         (source.no_number, "have a 0 before their onset for an apex or offset, which counts as none"),
         (source.nearest, "lack a key frame, and need --nearest in check and extract, too"),
-        (source.odd_rates, "have a frame rate that is no number; that of the set counts, if it has one"),
+        (
+            [f"{name} ({text})" for name, text in source.odd_rates.items()],
+            "have a frame rate that is no number; that of the set counts, if it has one",
+        ),
         (flat, "have a phase of no length (the apex is onset or offset)"),
     ):
         if names:

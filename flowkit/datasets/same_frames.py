@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,8 @@ def each_interval_once(source: Source, pairs: Sequence[Pair]) -> list[Clip]:
     groups: dict[tuple[object, ...], list[Pair]] = {}
     for annotation, clip in left:
         groups.setdefault((places[clip.path], clip.onset, clip.offset), []).append((annotation, clip))
-    kept = [pair for group in groups.values() for pair in _one_of(source, group, same)]
+    moved = {name for names in source.renumbered.values() for name in names}
+    kept = [pair for group in groups.values() for pair in _one_of(source, group, moved, same)]
     if same:
         source.note(
             f"{len(same)} clips have the frames of another clip and count once, as that: {listed(same, MAX_NAMED)}."
@@ -65,10 +66,9 @@ def _behind_links(source: Source, clip: Clip) -> Path:
     return place.resolve() if source.options.follow_symlinks else place
 
 
-def _one_of(source: Source, group: Sequence[Pair], same: list[str]) -> list[Pair]:
+def _one_of(source: Source, group: Sequence[Pair], moved: Collection[str], same: list[str]) -> list[Pair]:
     """The clip of a group with the same images that stays; none where they contradict each other."""
     named = [pair for pair in group if not pair[0].serial] or group
-    moved = {name for names in source.renumbered.values() for name in names}
     meant = {(annotation.onset, annotation.offset) for annotation, clip in group if clip.clip_id in moved}
     alike = {(fold(clip.label), clip.apex, dict(clip.extra).get("kind")) for _, clip in named}
     people = {clip.subject for _, clip in group}

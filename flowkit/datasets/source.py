@@ -34,9 +34,10 @@ class Source:
     events : list of Event
     renumbered : dict of str to list of str
         What the frame numbers of clips count that are not those of files, and which clips these are.
-    nearest, no_number, odd_rates : list of str
-        Clips that lack a key frame and stay; those whose apex or offset is a 0 that can be no frame; those whose own frame rate
-        is no number.
+    nearest, no_number : list of str
+        Clips that lack a key frame and stay; those whose apex or offset is a 0 that can be no frame.
+    odd_rates : dict of str to str
+        Clips whose own frame rate is no number, and what is in the cell.
     """
 
     def __init__(self, name: str, root: Path, options: ReadOptions | None = None) -> None:
@@ -45,7 +46,7 @@ class Source:
         self.renumbered: dict[str, list[str]] = {}
         self.nearest: list[str] = []
         self.no_number: list[str] = []
-        self.odd_rates: list[str] = []
+        self.odd_rates: dict[str, str] = {}
         frames = self.options.frames
         self.frames = None if frames is None else _inside(root, Path(frames), self.options.follow_symlinks)
 
@@ -169,9 +170,9 @@ class Source:
 
     def keep_notes_of(self, clips: Collection[str]) -> None:
         """Forget what was noticed of clips that are not among these."""
-        kinds = [self.nearest, self.no_number, self.odd_rates, *self.renumbered.values()]
-        for names in kinds:
-            names[:] = [name for name in names if name.partition(" (")[0] in clips]
+        for names in (self.nearest, self.no_number, *self.renumbered.values()):
+            names[:] = [name for name in names if name in clips]
+        self.odd_rates = {name: text for name, text in self.odd_rates.items() if name in clips}
         self.renumbered = {how: names for how, names in self.renumbered.items() if names}
 
     def leave_out(self, clip: str, reason: str, message: str, label: str = "") -> None:

@@ -107,7 +107,7 @@ def test_folders_of_smic_that_are_no_clips_are_named(tmp_path: Path) -> None:
     made_up.frames(tmp_path / "HS/s1/micro/negative/take two", range(3), "image{}.bmp")
     noted = said(read_dataset("smic-hs", tmp_path))
     assert (
-        "1 folders have not the place and name of a clip, and are passed over: HS/s1/micro/negative/take two." in noted
+        "1 folders are not placed and named as clips are, and are passed over: HS/s1/micro/negative/take two." in noted
     )
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_clip_of_smic_is_named(tmp_path: Path, folder: str) -> None:
     made_up.frames(tmp_path / folder, range(5), "image{}.bmp")
     reading = read_dataset("smic-hs", tmp_path)
     assert len(reading.clips) == 4
-    assert f"1 folders have not the place and name of a clip, and are passed over: {folder}." in said(reading)
+    assert f"1 folders are not placed and named as clips are, and are passed over: {folder}." in said(reading)
 
 
 def test_names_of_smic_are_one_however_they_are_written() -> None:
@@ -525,6 +525,12 @@ def test_emotions_of_expressions_with_one_onset_are_told_apart(tmp_path: Path) -
 
 
 # --- nearest frames and corrections
+
+
+def test_a_clip_with_brackets_in_its_name_needs_the_nearest_frame_too(tmp_path: Path) -> None:
+    root = dfme(tmp_path, [(1, "a (1)", 0, 10, 30, "fear")], "f/a (1)")
+    (root / "f/a (1)/00010.png").unlink()
+    assert read_dataset("dfme", root, nearest=True).nearest == ("dfme/1/a (1)",)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import made_up
 import pytest
+from test_mmew import HEADER as MMEW
 
 from flowkit.datasets import Reading, find_dataset, read_dataset
 from flowkit.errors import ManifestError
@@ -358,22 +359,17 @@ def test_an_apex_that_was_corrected_already_is_left_alone(tmp_path: Path) -> Non
     assert "the file has '150', not '190'" in said(reading, "refused")
 
 
-def test_estimates_of_mmew_come_in_pairs_by_key(tmp_path: Path) -> None:
-    header = (
-        "Subject",
-        "Filename",
-        "OnsetFrame",
-        "ApexFrame",
-        "OffsetFrame",
-        "Action Units",
-        "Estimated Emotion",
-        "remarks",
-    )
+def mmew(root: Path, numbers: tuple[int, int, int], frames: Sequence[int]) -> Path:
+    """An MMEW of the first clip that has estimates, apex 40 and offset 75."""
     made_up.workbook(
-        tmp_path / "MMEW_Micro_Exp.xlsx", {"Sheet1": [header, ("S04", "S04-01-001", 1, 30, 90, "12", "happiness", "")]}
+        root / "MMEW_Micro_Exp.xlsx", {"Sheet1": [MMEW, ("S04", "S04-01-001", *numbers, "12", "happiness", "")]}
     )
-    made_up.frames(tmp_path / "Micro_Expression/happiness/S04-01-001", range(1, 91), "{}.jpg")
-    reading = read_dataset("mmew", tmp_path)
+    made_up.frames(root / "Micro_Expression/happiness/S04-01-001", frames, "{}.jpg")
+    return root
+
+
+def test_estimates_of_mmew_come_in_pairs_by_key(tmp_path: Path) -> None:
+    reading = read_dataset("mmew", mmew(tmp_path, (1, 30, 90), range(1, 91)))
     assert by_name(reading)["mmew/S04/S04-01-001"].apex == 30
     assert said(reading, "offered").count("with --estimates") == 2
     clip = by_name(read_dataset("mmew", tmp_path, estimates=True))["mmew/S04/S04-01-001"]
@@ -381,50 +377,18 @@ def test_estimates_of_mmew_come_in_pairs_by_key(tmp_path: Path) -> None:
 
 
 def test_an_estimate_takes_the_place_of_an_impossible_number(tmp_path: Path) -> None:
-    header = (
-        *made_up.CASME2_HEADER[:2],
-        "OnsetFrame",
-        "ApexFrame",
-        "OffsetFrame",
-        "Action Units",
-        "Estimated Emotion",
-        "remarks",
-    )
-    made_up.workbook(
-        tmp_path / "MMEW_Micro_Exp.xlsx", {"Sheet1": [header, ("S04", "S04-01-001", 1, 30, 90, "12", "happiness", "")]}
-    )
-    made_up.frames(tmp_path / "Micro_Expression/happiness/S04-01-001", range(1, 76), "{}.jpg")
-    reading = read_dataset("mmew", tmp_path)
+    reading = read_dataset("mmew", mmew(tmp_path, (1, 30, 90), range(1, 76)))
     clip = by_name(reading)["mmew/S04/S04-01-001"]
     assert (clip.apex, clip.offset, dict(clip.extra)["estimated"]) == (40, 75, "offset+apex")
     assert said(reading, "applied").count("S04-01-001") == 2
 
 
 def test_estimates_that_fit_no_frame_or_order_are_left_alone(tmp_path: Path) -> None:
-    header = (
-        "Subject",
-        "Filename",
-        "OnsetFrame",
-        "ApexFrame",
-        "OffsetFrame",
-        "Action Units",
-        "Estimated Emotion",
-        "remarks",
-    )
-    for name, numbers, frames in (
-        ("short", (1, 20, 60), range(1, 61)),
-        ("recording", (471, 500, 560), range(471, 560)),
-    ):
-        root = tmp_path / name
-        made_up.workbook(
-            root / "MMEW_Micro_Exp.xlsx", {"Sheet1": [header, ("S04", "S04-01-001", *numbers, "12", "happiness", "")]}
-        )
-        made_up.frames(root / "Micro_Expression/happiness/S04-01-001", frames, "{}.jpg")
-    short = read_dataset("mmew", tmp_path / "short", estimates=True)
+    short = read_dataset("mmew", mmew(tmp_path / "short", (1, 20, 60), range(1, 61)), estimates=True)
     assert by_name(short)["mmew/S04/S04-01-001"].offset == 60
     assert "has no frame 75" in said(short, "refused")
     assert "apex * -> 40: it goes with another number of the clip." in said(short, "refused")
-    kept = read_dataset("mmew", tmp_path / "recording", nearest=True)
+    kept = read_dataset("mmew", mmew(tmp_path / "recording", (471, 500, 560), range(471, 560)), nearest=True)
     assert (by_name(kept)["mmew/S04/S04-01-001"].offset, kept.nearest) == (560, ("mmew/S04/S04-01-001",))
 
 
@@ -570,7 +534,7 @@ def test_bytes_of_no_known_encoding_are_the_cause_by_row_where_they_count(tmp_pa
     root = made_up.casme2(tmp_path, "Cropped")
     (root / "CASME2-coding-20140508.xlsx").unlink()
     path = root / "CASME2-coding-20140508.csv"
-    latin = csv_text(",").replace("\u6ca1\u6709", "M\u00fcller, ".strip(", ")).replace("\u5907\u6ce8", "remarks")
+    latin = csv_text(",").replace("\u6ca1\u6709", "M\u00fcller").replace("\u5907\u6ce8", "remarks")
     path.write_bytes(latin.encode("latin-1"))
     assert len(read_dataset("casme2", root).clips) == 8  # nobody reads that column
     path.write_bytes(latin.replace("happiness", "fr\u00f6hlich").encode("latin-1"))

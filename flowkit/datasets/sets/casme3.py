@@ -66,11 +66,10 @@ def annotate_a(source: Source) -> Iterator[Annotation]:
 def annotate_c(source: Source) -> Iterator[Annotation]:
     """Every row of part C, which has no apex."""
     rows = source.table()
-    tails = {id(row): source.tails(subject=row["subject"].zfill(2), clip=row["clip"]) for row in rows}
-    by_video = any(source.find(tail) for *videos, _ in tails.values() for tail in videos)
-    for row in rows:
+    tails = [source.tails(subject=row["subject"].zfill(2), clip=row["clip"]) for row in rows]
+    by_video = any(source.find(tail) for *videos, _ in tails for tail in videos)
+    for row, (*videos, whole) in zip(rows, tails, strict=True):
         subject = row["subject"].zfill(2)
-        *videos, whole = tails[id(row)]
         yield Annotation(
             dataset=source.name,
             subject=subject,
@@ -110,10 +109,10 @@ class _Emotions:
         if not self._asked:
             return row["label"]
         if row["kind"] and not row["kind"].casefold().startswith("micro"):
-            return UNLABELLED
+            return ""
         found = next((labels for key in _keys(row) if (labels := self._known.get(key, ()))), ())
         self._missing += len(found) != 1
-        return next(iter(found)) if len(found) == 1 else UNLABELLED
+        return next(iter(found)) if len(found) == 1 else ""
 
     def tell(self, source: Source) -> None:
         if self._there:

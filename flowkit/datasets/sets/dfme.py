@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from flowkit.datasets.base import LAST, Annotation
 from flowkit.datasets.source import Source
-from flowkit.labels.class_maps import UNLABELLED
 
 
 def annotate(source: Source) -> Iterator[Annotation]:
@@ -29,7 +28,6 @@ def annotate(source: Source) -> Iterator[Annotation]:
             row["subject"],
             extra,
             offset=row["offset"] or LAST,
-            label=row["label"] or UNLABELLED,
             folders=[own if by_subject else alone],  # two people may have a clip of one name
         )
     if ended:

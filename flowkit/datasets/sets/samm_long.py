@@ -12,7 +12,6 @@ from flowkit.datasets.base import MAX_NAMED, Annotation
 from flowkit.datasets.sets.kinds import is_wanted, kind_column, passed_over, serial
 from flowkit.datasets.sets.samm import subject_id
 from flowkit.datasets.source import Source
-from flowkit.labels.class_maps import UNLABELLED
 from flowkit.listing import listed
 
 
@@ -32,7 +31,7 @@ def annotate(source: Source) -> Iterator[Annotation]:
             subject_id(row["subject"]),
             {"action_units": row["action_units"], **kind_column(source, row["kind"])},
             offset=row["offset"] if ended else row["apex"],
-            label=(emotions.get(row["clip"], "") if row["kind"].casefold().startswith("micro") else "") or UNLABELLED,
+            label=emotions.get(row["clip"], "") if row["kind"].casefold().startswith("micro") else "",
             folders=source.tails(video=video),
             serial=serial(source, row),
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flowkit.datasets.base import FIRST, LAST, MAX_NAMED, Annotation
-from flowkit.datasets.folders import bare_subject, fold_path, several_layouts, some_folders, what_to_do
+from flowkit.datasets.folders import PREFIX, bare_subject, fold_path, several_layouts, some_folders, what_to_do
 from flowkit.datasets.source import Source
 from flowkit.datasets.tables.workbooks import Row
 from flowkit.errors import ManifestError
@@ -25,10 +25,9 @@ EXPRESSIONS: Final = ("", "2", "3")
 """Ends of the column names of a row's expressions."""
 LABELS: Final = {"ne": "negative", "po": "positive", "sur": "surprise"}
 """What the name of a clip says of its label: s01_ne_01 is negative."""
-_BY_FOLDER: Final = re.compile(
-    r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/micro/(negative|positive|surprise)/(s[0-9]+_(?:ne|po|sur)_[0-9]+)"
-)
-_LONG: Final = re.compile(r"(?:.*/)?(?:subject|subj|sub|s)?_?[0-9]+/(s[0-9]+_(?:ne|po|sur)_[0-9]+)")
+_CLIP: Final = "s[0-9]+_(?:ne|po|sur)_[0-9]+"
+_BY_FOLDER: Final = re.compile(f"(?:.*/)?{PREFIX}[0-9]+/micro/(negative|positive|surprise)/({_CLIP})")
+_LONG: Final = re.compile(f"(?:.*/)?{PREFIX}[0-9]+/({_CLIP})")
 """Places of clips as paths are compared: SMIC_all_raw and SMIC_all_cropped, and SMIC-E."""
 _MICRO: Final = re.compile(r"(?:.*/)?micro/.+")
 _NAMED: Final = re.compile(r"s\d+_(ne|po|sur)_\d+")
@@ -86,7 +85,7 @@ def _places(source: Source) -> Iterator[_Place]:
             yield _Place(path, "/".join(above) or ".", clip.split("_")[0], clip, match[1] if short else "")
     if odd:
         names = listed(odd, MAX_NAMED)
-        source.note(f"{len(odd)} folders have not the place and name of a clip, and are passed over: {names}.")
+        source.note(f"{len(odd)} folders are not placed and named as clips are, and are passed over: {names}.")
 
 
 def _variant(path: str) -> str | None:
@@ -181,9 +180,9 @@ def _expression(
 ) -> Annotation:
     """One expression of a row; what the other distributions call a clip of its own has no folder of its own here."""
     own = name_of(row["clip"])
-    subject = (
-        own.partition("_")[0] if label_in(own) else name_of(row["subject"])
-    )  # a clip's name begins with its person
+    subject = name_of(row["subject"])
+    if label_in(own):  # a clip's name begins with its person
+        subject = own.partition("_")[0]
     renamed: Mapping[str, str] = source.layout.get("expressions", {})
     hosts = [key.partition("/")[0] for key, name in renamed.items() if name == clip]
     keys = [fold_path(f"{subject}/{name}") for name in (clip, own, *hosts)]
@@ -213,9 +212,8 @@ def name_of(text: str) -> str:
     >>> name_of("S1_ne_01"), name_of("s1_sur_3"), name_of("1")
     ('s01_ne_01', 's01_sur_03', 's01')
     """
-    match = re.fullmatch(
-        r"(?:subject|subj|sub|s)?_?(\d+)(_[a-z]+_)?(\d+)?(\w*)", text.strip().casefold().replace("-", "_")
-    )
+    plain = text.strip().casefold().replace("-", "_")
+    match = re.fullmatch(PREFIX + r"(\d+)(_[a-z]+_)?(\d+)?(\w*)", plain)
     if match is None or (match[3] and not match[2]):
         return text
     return f"s{int(match[1]):02d}{match[2] or ''}{f'{int(match[3]):02d}' if match[3] else ''}{match[4]}"

@@ -218,9 +218,7 @@ def _read_text(path: Path, form: Mapping[str, Any]) -> tuple[_Sheet, Columns]:
     """A text file, by the separator with which it has the columns that it should have."""
     refused: ManifestError | None = None
     try:
-        with open(path, "rb", opener=regular) as file:
-            start = file.read(len(_OLE))
-        if start == _OLE or start.startswith(b"PK\x03\x04"):
+        if _first_bytes(path).startswith((_OLE, b"PK\x03\x04")):
             raise ManifestError(
                 f"{path}: file must be text; got a workbook under that name. Rename it to .xlsx or .xls."
             )
@@ -255,11 +253,15 @@ def _formulas_without_value(path: Path, name: str, grid: Sequence[Sequence[objec
                 yield row, column
 
 
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb", opener=regular) as file:
+        return file.read(len(_OLE))
+
+
 def _check_file(path: Path) -> None:
     """Refuse what is no workbook, or one that should not be opened, before openpyxl sees it."""
     try:
-        with open(path, "rb", opener=regular) as file:
-            start = file.read(len(_OLE))
+        start = _first_bytes(path)
         if path.suffix.lower() in (".xls", ".xlsm"):
             raise ManifestError(f"{path}: {_unreadable_kind(path)}")
         if start == _OLE:
