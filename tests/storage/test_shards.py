@@ -13,8 +13,9 @@ import pytest
 from hostile_shards import recommitted
 
 from flowkit.errors import ConfigError, ShardCorrupt
+from flowkit.storage import shard_writer
 from flowkit.storage.folder import ShardFolder
-from flowkit.storage.schema import ACTION_UNITS, COLUMNS, SHARD_SCHEMA, sample_bytes
+from flowkit.storage.schema import ACTION_UNITS, COLUMNS, SHARD_SCHEMA, Column, sample_bytes
 from flowkit.storage.shard_reader import Shard
 from flowkit.storage.shard_writer import shard_image
 from shard_builder import build_folder, of_schema_2
@@ -114,3 +115,28 @@ def test_a_damaged_run_file_is_an_error(folder: ShardFolder) -> None:
     path.write_bytes(path.read_bytes().replace(b"cpu", b"gpu"))
     with pytest.raises(ShardCorrupt, match="as it was written"):
         ShardFolder.open(folder.path)
+
+
+def test_a_value_of_another_shape_is_refused_and_not_stored(folder: ShardFolder) -> None:
+    samples = list(first(folder).samples())
+    for name, wrong in (("flow", samples[1]["flow"][..., :-1]), ("regions", samples[1]["regions"].ravel())):
+        with pytest.raises(ValueError, match=f"{name}: shape must be"):
+            shard_image([samples[0], {**samples[1], name: wrong}], folder.run["settings"])
+
+
+@pytest.mark.parametrize("column", ["flow", "landmarks", "qc", "fps", "phase_valid"])
+def test_numbers_that_do_not_read_back_as_written_are_refused(
+    folder: ShardFolder, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """As where memory is bad: one clip's number changes between its hash and the file."""
+    samples = list(first(folder).samples())
+    write = shard_writer._write_column
+
+    def damaged(file: Any, which: Column, values: list[Any], *more: Any) -> None:
+        if which.name == column:
+            values = [values[0], (np.asarray(values[1]) == 0).astype(which.dtype), *values[2:]]
+        write(file, which, values, *more)
+
+    monkeypatch.setattr(shard_writer, "_write_column", damaged)
+    with pytest.raises(ShardCorrupt, match="clip 1 must read back as written"):
+        shard_image(samples, folder.run["settings"])
