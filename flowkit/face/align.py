@@ -33,7 +33,7 @@ LANDMARKS_BELOW = 0.95
 """Quality of a registration below which the frame's own landmarks are looked for: a detection costs as much as all the rest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Face:
     """Onset, apex and offset on one grid of N x N pixels, and how they got there.
 
@@ -86,7 +86,7 @@ class Face:
     averaged: tuple[int, ...] = (1, 1, 1)
     neighbour_refused: bool = False
 
-    @property
+    @cached_property
     def is_blank(self) -> npt.NDArray[np.bool_]:
         """Whether onset, apex and offset show no texture inside the face, (3,)."""
         inside = (self.regions & FACE) > 0

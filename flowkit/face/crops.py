@@ -59,6 +59,11 @@ def face_crop(grey: Image, transform: Transform, size: int, places: npt.NDArray[
 
 def shown(grey: Image, transform: Transform, size: int) -> npt.NDArray[np.uint8]:
     """1 where a crop shows a pixel of the frame, 0 beyond the frame's edge, (size, size)."""
+    height, width = grey.shape
+    inverse, last = invert(transform), size - 1
+    corners = np.array([[0, last, 0, last], [0, 0, last, last]]).T @ inverse[:, :2].T + inverse[:, 2]
+    if (corners >= 0).all() and (corners <= (width - 1, height - 1)).all():  # then all between them lies inside, too
+        return np.ones((size, size), np.uint8)
     return np.asarray(cv2.warpAffine(np.ones(grey.shape, np.uint8), transform, (size, size), flags=cv2.INTER_NEAREST))
 
 

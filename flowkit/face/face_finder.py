@@ -9,7 +9,8 @@ import numpy.typing as npt
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.face.head_shape import STEADY
-from flowkit.face.landmarks import CANONICAL, POINTS, FaceLandmarker, Landmarks, check_landmarker, read_landmarks_file
+from flowkit.face.landmarks import CANONICAL, POINTS, FaceLandmarker, Landmarks, check_landmarker
+from flowkit.face.landmarks_file import read_landmarks_file
 from flowkit.face.registration import Image
 from flowkit.inputs.clip import Clip
 

@@ -1,19 +1,16 @@
-"""Where the parts of a face lie: MediaPipe's 478 points, found in a picture or read from a file.
+"""Where the parts of a face lie: MediaPipe's 478 points, found in a picture. `landmarks_file` reads them from a file.
 
 Points are numbered as in MediaPipe's face mesh; coordinates are (x, y) in pixels of the image. Left is the image's left.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.util
-import math
 import os
 import re
 import sys
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -24,9 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.errors import EnvironmentMissing, ManifestError
-from flowkit.listing import problem_lines
-from flowkit.storage.safe_files import lines, read_regular, regular
+from flowkit.errors import EnvironmentMissing
+from flowkit.storage.safe_files import read_regular
 from flowkit.system_libraries import install_line, missing_system_libraries
 
 POINTS = 478
@@ -131,84 +127,6 @@ class FaceLandmarker:
         found = self._landmarker.detect(image).face_landmarks
         faces = [np.array([[p.x for p in face], [p.y for p in face]], np.float32).T.copy() * size for face in found]
         return sorted(faces, key=lambda points: -float(np.prod(np.ptp(points, axis=0))))
-
-
-def read_landmarks_file(path: str | Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Points of the onset of each clip, from a CSV file with the columns clip_id, point, x, y.
-
-    Parameters
-    ----------
-    path : str or Path
-        One row a point: its number, 0 to 477, and its place in pixels of the onset image.
-
-    Returns
-    -------
-    dict of str to (478, 2) float32
-        NaN for points the file does not give.
-
-    Raises
-    ------
-    ManifestError
-        Listing what is wrong, with the line.
-    """
-    path = Path(path)
-    problems: list[str] = []
-    clips: dict[str, npt.NDArray[np.float32]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig", opener=regular) as file:
-            _read_rows(csv.reader(lines(file), skipinitialspace=True, strict=True), path.name, clips, problems)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"{path}: landmarks must be a readable CSV file in UTF-8; got {error}. Correct the file.")
-    if problems:
-        raise ManifestError(problem_lines(problems))
-    return clips
-
-
-def _read_rows(rows: Any, name: str, clips: dict[str, npt.NDArray[np.float32]], problems: list[str]) -> None:
-    header = [cell.strip() for cell in next(rows, [])]
-    if any(header.count(column) != 1 for column in ("clip_id", "point", "x", "y")):
-        problems.append(
-            f"{name}:1: header must name clip_id, point, x, y once each; got {', '.join(header) or 'nothing'}. Correct it."
-        )
-        return
-    columns = [header.index(column) for column in ("clip_id", "point", "x", "y")]
-    for row in rows:
-        if len(row) != len(header):
-            problems.append(
-                f"{name}:{rows.line_num}: row must have {len(header)} fields; got {len(row)}. Check the commas."
-            )
-            continue
-        problem = _add_point([row[column].strip() for column in columns], clips)
-        if problem:
-            problems.append(f"{name}:{rows.line_num}: {problem}")
-
-
-def _add_point(cells: list[str], clips: dict[str, npt.NDArray[np.float32]]) -> str:
-    """Put one row's point in its place; returns what is wrong with it, or an empty string."""
-    clip_id, point, x, y = cells
-    if not clip_id:
-        return "clip_id must not be empty; got an empty cell. Fill it in."
-    if not (point.isascii() and point.isdecimal() and int(point) < POINTS):
-        return f"point must be a whole number from 0 to {POINTS - 1}; got {point!r}. Correct the cell."
-    place = _pixel(x), _pixel(y)
-    if not all(math.isfinite(pixel) for pixel in place):
-        return f"x and y must be numbers of pixels; got {x!r}, {y!r}. Correct the cells."
-    clip_id = unicodedata.normalize("NFC", clip_id)
-    points = clips.get(clip_id)
-    if points is None:
-        points = clips[clip_id] = np.full((POINTS, 2), np.nan, np.float32)
-    if not np.isnan(points[int(point), 0]):
-        return f"point must stand once a clip; got {point} of {clip_id} a second time. Remove one."
-    points[int(point)] = place
-    return ""
-
-
-def _pixel(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if abs(value) < 1e6 else math.nan
 
 
 def check_landmarker(model: str = "") -> None:

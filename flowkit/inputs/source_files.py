@@ -32,7 +32,7 @@ def suffix_of(name: str) -> str:
 
 
 def read_image(folder: Path, names: list[str], name: str, root: Path, config: FrameConfig) -> tuple[str, bytes]:
-    """Name (relative to the root) and bytes of the one file that has a number."""
+    """Name (relative to the root) and bytes of the one file that has a number, in a folder that `resolve_below` gave."""
     if len(names) > 1:
         raise ClipError(
             FailureCode.FRAME_AMBIGUOUS,
@@ -40,7 +40,9 @@ def read_image(folder: Path, names: list[str], name: str, root: Path, config: Fr
             f"{name}/{shown_name(names[0])}",
         )
     shown = f"{name}/{shown_name(names[0])}"
-    path = resolve_below(folder / names[0], shown, root, config)
+    path = folder / names[0]
+    if path.is_symlink():
+        path = resolve_below(path, shown, root, config)
     with unchanged(path, shown, FailureCode.IMAGE_UNREADABLE) as (size, _):
         if size > MAX_IMAGE_BYTES:
             raise ClipError(

@@ -131,6 +131,8 @@ def stabilised(
     """What `solve` gave, checked, without the motion of the head that is left; arguments as of `dual_phase_flow`."""
     names = where or [f"clip {number}" for number in range(len(faces))]
     finish = partial(_finish, stabilise=stabilise)
+    if len(faces) == 1:  # a new thread would begin with memory of its own
+        return [finish(raw[0], faces[0], names[0], valid[0])]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(finish, raw, faces, names, valid))
 

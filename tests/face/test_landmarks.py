@@ -14,8 +14,9 @@ import pytest
 import portrait
 from flowkit.config import FrameConfig
 from flowkit.errors import EnvironmentMissing, ManifestError
-from flowkit.face import landmarks
-from flowkit.face.landmarks import FaceLandmarker, read_landmarks_file
+from flowkit.face import landmarks, landmarks_file
+from flowkit.face.landmarks import FaceLandmarker
+from flowkit.face.landmarks_file import read_landmarks_file
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import read_frames
 
@@ -158,3 +159,54 @@ def test_all_problems_of_a_landmark_file_are_listed_up_to_a_limit(tmp_path: Path
 def test_a_landmark_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"absent\.csv: landmarks must be a readable CSV file"):
         read_landmarks_file(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "plain"),
+    [
+        ("a,0,1.5,2\na,1,-3,4.25\nb,477,5.,6\na,2,0,0\n", True),
+        ("\u00e9,0,1,2\ne\u0301,1,3,4\n", False),  # one clip, spelt in two ways
+        ("a,0,1,2\r\nb,1,3,4\r\n", False),
+        ("a,0,1,2\nb,1,3,4", False),  # no end of the last line
+        ("a, 0 ,1,2\n", False),
+        ('"a,b",0,1,2\n', False),
+        ("a,0,1e2,2\n", False),
+        ("a,0,1_0,2\n", False),
+        ("a,0,.5,2\n", False),
+        ("a,\u0663,1,2\n", False),
+        ("a,0,1000000,2\n", False),
+        ("a,478,1,2\n", False),
+        ("a,0,1,2\nb,0,1,2\na,0,1,2\n", False),
+        ("a,0,1,2,3\n", False),
+        ("a,0,1\n", False),
+        ("\n", False),
+        ("", True),
+    ],
+)
+def test_the_short_way_through_a_landmark_file_gives_what_the_careful_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str, plain: bool
+) -> None:
+    file = tmp_path / "landmarks.csv"
+    file.write_text("clip_id,point,x,y\n" + rows, encoding="utf-8", newline="")
+
+    def read() -> dict[str, list[object]] | str:
+        try:
+            return {name: np.nan_to_num(points, nan=-1).tolist() for name, points in read_landmarks_file(file).items()}
+        except ManifestError as error:
+            return str(error)
+
+    assert (landmarks_file._read_plain(file) is not None) == plain
+    found = read()
+    monkeypatch.setattr(landmarks_file, "_read_plain", lambda _: None)
+    assert found == read()
+
+
+def test_a_landmark_file_is_read_the_short_way_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "landmarks.csv"
+    rows = [f"clip{n},{k},{n + k / 8},{k}" for n in range(9) for k in range(0, 478, 7)]
+    file.write_text("\n".join(["clip_id,point,x,y", *rows, ""]))
+    monkeypatch.setattr(landmarks_file, "_BLOCK", 300)
+    found = landmarks_file._read_plain(file)
+    assert found is not None
+    assert list(found) == [f"clip{n}" for n in range(9)]
+    assert found["clip8"][476].tolist() == [8 + 476 / 8, 476]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from flowkit.config import load_config
 from flowkit.errors import ConfigError, ManifestError
-from flowkit.face.landmarks import POINTS, read_landmarks_file
+from flowkit.face.landmarks import POINTS
+from flowkit.face.landmarks_file import read_landmarks_file
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import OPTIONAL, REQUIRED, read_manifest, write_manifest
 
