@@ -7,7 +7,7 @@ import math
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ from flowkit.inputs.images import Picture, decode_image, full_scale, grey, rgb, 
 from flowkit.inputs.key_frames import KeyFrames, key_frames
 from flowkit.inputs.manifest import path_problem
 from flowkit.inputs.source_files import file_hash, on_disk, read_image, resolve_below, status_of, unchanged, verify_hash
-from flowkit.inputs.videos import Reel, open_reel, read_footage
+from flowkit.inputs.videos import Recordings, Reel, footage_of
+
+FAR = 300
+"""Number of a frame of a video from which on it matters that all before it were decoded."""
 
 Grey = npt.NDArray[np.float32]
 _Read = tuple["Source", list[Picture], list[dict[int, Picture]]]
@@ -55,6 +58,8 @@ class Source:
         them.
     neighbours_lost : bool
         Whether a frame beside a key frame is there and could not be used: unreadable, or of another size.
+    decoded_from_first : str
+        Why many frames before the clip had to be decoded; empty where they had not.
     """
 
     clip: Clip
@@ -65,6 +70,7 @@ class Source:
     substituted: bool
     neighbours_hash: str = ""
     neighbours_lost: bool = False
+    decoded_from_first: str = ""
 
 
 def verify_neighbours(source: Source, content_hash: str) -> None:
@@ -83,6 +89,14 @@ def verify_neighbours(source: Source, content_hash: str) -> None:
             f"{source.neighbours_hash or 'none'}. Restore the files.",
             path,
         )
+
+
+def slow_video_note(path: str, reason: str) -> str:
+    """Return what a run says of the first video whose index cannot be trusted."""
+    return (
+        f"Note: {path}: where its frames lie is not certain ({reason}), so each worker decodes it from the first frame on, and so "
+        "others like it. Convert long ones to be faster: ffmpeg -i IN -c:v libx264 -crf 0 OUT.mp4."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +120,9 @@ class Frames:
     beside: tuple[Mapping[int, Grey], Mapping[int, Grey], Mapping[int, Grey]] = ({}, {}, {})
 
 
-def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None = None) -> Frames:
+def read_frames(
+    clip: Clip, root: Path, config: FrameConfig, spotted: int | None = None, recordings: Recordings | None = None
+) -> Frames:
     """Onset, apex and offset of a clip.
 
     Parameters
@@ -119,6 +135,8 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
     config : FrameConfig
     spotted : int, optional
         The apex that `spotting.spot` found, for a clip without one.
+    recordings : Recordings, optional
+        Keeps a video open between clips; the caller closes it.
 
     Returns
     -------
@@ -133,8 +151,11 @@ def read_frames(clip: Clip, root: Path, config: FrameConfig, spotted: int | None
     key = _key(clip, config, spotted)
     path = resolve_below(on_disk(root, clip.path), clip.path, root, config, path_problem(clip.path))
     is_folder = stat.S_ISDIR(status_of(path, clip.path, FailureCode.IMAGE_UNREADABLE).st_mode)
-    read = _from_folder(clip, key, path, root, config) if is_folder else _from_video(clip, key, path, config)
-    source, pictures, beside = read
+    if is_folder:
+        source, pictures, beside = _from_folder(clip, key, path, root, config)
+    else:
+        with _kept_or_new(recordings) as kept:
+            source, pictures, beside = _from_video(clip, key, path, config, kept)
     full = full_scale(pictures, config.bit_depth, clip.path)
     onset, apex, offset = (grey(picture, full) for picture in pictures)
     by_onset, by_apex, by_offset = (GreyBeside(near, full) for near in beside)
@@ -168,7 +189,19 @@ class Sequence:
 
 
 @contextmanager
-def open_sequence(clip: Clip, root: Path, config: FrameConfig) -> Iterator[Sequence]:
+def _kept_or_new(recordings: Recordings | None) -> Iterator[Recordings]:
+    """Those of the caller, or some that are closed afterwards."""
+    if recordings is not None:
+        yield recordings
+        return
+    with closing(Recordings()) as own:
+        yield own
+
+
+@contextmanager
+def open_sequence(
+    clip: Clip, root: Path, config: FrameConfig, recordings: Recordings | None = None
+) -> Iterator[Sequence]:
     """The frames of a clip, from its onset on; arguments and errors as of `read_frames`."""
     if clip.offset is not None and clip.offset < clip.onset:
         raise ClipError(
@@ -181,7 +214,11 @@ def open_sequence(clip: Clip, root: Path, config: FrameConfig) -> Iterator[Seque
         yield _folder_sequence(clip, path, root, config)
         return
     _check_first(clip, config)
-    with unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE), open_reel(path, clip.path) as reel:
+    with (
+        unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE) as status,
+        _kept_or_new(recordings) as kept,
+        kept.reel(path, clip.path, *status) as reel,
+    ):
         yield _video_sequence(clip, reel, config)
 
 
@@ -313,7 +350,7 @@ def _neighbours(
     return pictures, digest.hexdigest() if files else "", len(pictures) < len(files)
 
 
-def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> _Read:
+def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig, recordings: Recordings) -> _Read:
     _check_first(clip, config)
     numbers = tuple(number - config.index_base for number in _numbers(key))
 
@@ -324,12 +361,15 @@ def _from_video(clip: Clip, key: KeyFrames, path: Path, config: FrameConfig) -> 
     with unchanged(path, clip.path, FailureCode.VIDEO_UNREADABLE) as (size, modified):
         source_hash = file_hash(path, size, modified)
         verify_hash(clip, source_hash)
-        footage = read_footage(path, numbers, clip.path, beside)
+        with recordings.reel(path, clip.path, size, modified) as reel:
+            footage = footage_of(reel, numbers, beside)
+            problem = reel.problem if max(numbers) >= FAR else ""
     fps = footage.fps if math.isnan(clip.fps) else clip.fps
     pictures = list(footage.pictures)
     near, other_size = by_distance(footage.beside, numbers, reaches(key, fps, config.average), pictures)
     rotated = any(picture.rotated for picture in pictures)
-    return Source(clip, key, fps, source_hash, rotated, False, "", footage.damaged or other_size), pictures, near
+    lost = footage.damaged or other_size
+    return Source(clip, key, fps, source_hash, rotated, False, "", lost, problem), pictures, near
 
 
 def _check_first(clip: Clip, config: FrameConfig) -> None:

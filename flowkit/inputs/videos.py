@@ -1,40 +1,26 @@
-"""Videos: the wanted frames by number, decoded one after the other from the first, never by seeking.
+"""Videos: the wanted frames by number, looked for by the index of the video, or decoded one after the other from the first.
 
-The container is told by its first bytes and given to FFmpeg by name, so nothing is ever probed: a playlist that calls itself
-`clip.avi` cannot make another file be read, nor can an MP4 whose pictures lie elsewhere (`enable_drefs` stays off). Colour comes
-as 8-bit RGB, also of 10-bit videos.
+`video_files` opens and decodes, `video_index` says where the frames lie.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs.images import MAX_PIXELS, Picture, check_size, upright, without_colour
-from flowkit.inputs.mp4_headers import header_problem
+from flowkit.inputs.images import Picture, without_colour
+from flowkit.inputs.video_files import all_frames, open_container, picture_of, readable, video_stream
+from flowkit.inputs.video_index import Start, VideoIndex, index_of
 
 if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
-
-_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_ORIENTATIONS = {  # signs of the display matrix (a, b, c, d) -> the EXIF orientation that means the same
-    (1, 0, 0, 1): 1,
-    (-1, 0, 0, 1): 2,
-    (-1, 0, 0, -1): 3,
-    (1, 0, 0, -1): 4,
-    (0, 1, 1, 0): 5,
-    (0, 1, -1, 0): 6,
-    (0, -1, -1, 0): 7,
-    (0, -1, 1, 0): 8,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,166 +68,229 @@ def read_footage(
         The system could not read the file.
     """
     with open_reel(path, name) as reel:
-        further, last = frozenset(beside(reel.fps)).difference(numbers), max(numbers)
-        keys, there = dict[int, Picture](), dict[int, Picture]()
-        for number, picture in reel.pictures(further.union(numbers), last):
-            if number in further:
-                there[number] = without_colour(picture)
-            else:
-                keys[number] = picture
-        damaged = reel.add_rest(there, further, last)
-        return Footage(tuple(keys[number] for number in numbers), reel.fps, there, damaged)
+        return footage_of(reel, numbers, beside)
+
+
+def footage_of(reel: Reel, numbers: tuple[int, ...], beside: Callable[[float], Sequence[int]] = _none) -> Footage:
+    """As `read_footage`, of a video that is open."""
+    further, last = frozenset(beside(reel.fps)).difference(numbers), max(numbers)
+    keys, there = dict[int, Picture](), dict[int, Picture]()
+    for number, picture in reel.pictures(sorted(further.union(numbers)), last):
+        if number in further:
+            there[number] = without_colour(picture)
+        else:
+            keys[number] = picture
+    damaged = reel.add_rest(there, further, last)
+    return Footage(tuple(keys[number] for number in numbers), reel.fps, there, damaged)
 
 
 class Reel:
-    """A video that is open: its rate in frames per second (NaN: unknown), and its frames, once through."""
+    """A video that is open: its rate in frames per second (NaN: unknown), and its frames by number, from 0.
 
-    def __init__(self, container: av.container.InputContainer, name: str) -> None:
-        self._container = container
-        self._name = name
-        self._stream = _stream(container, name)
-        rate = self._stream.average_rate
+    Frames are looked for by the video's index where it can be trusted. Whatever in the decoded frames is not as the index says,
+    damage included, is left to a pass from the first frame on, whose result counts. So what a frame is, or which error it gives,
+    does not depend on the frames that were asked for before.
+
+    Attributes
+    ----------
+    fps : float
+    problem : str
+        Why the index is not trusted and frames are decoded from the first on; empty where it is.
+    """
+
+    def __init__(self, path: Path, name: str, stack: ExitStack) -> None:
+        self._path, self._name, self._stack = path, name, stack
+        self._passes, lookup = stack.enter_context(ExitStack()), stack.enter_context(ExitStack())
+        container, stream = self._opened(lookup, strict=True)
+        rate = stream.average_rate
         self.fps = float(rate) if rate else math.nan
-        self._frames = enumerate(_decoded(container, self._stream, name))
+        index = _index(container, stream)
+        self.problem = index.problem
+        self._lookup = None if index.problem else _Lookup(container, stream, index)
+        if index.problem:
+            lookup.close()
+        self._pass: _Pass | None = None
 
-    def pictures(self, numbers: Container[int], last: int | None) -> Iterator[tuple[int, Picture]]:
+    def pictures(self, numbers: Iterable[int], last: int | None) -> Iterator[tuple[int, Picture]]:
         """Number, from 0, and picture of each frame wanted, in order.
 
         Parameters
         ----------
-        numbers : container of int
-            Those wanted.
+        numbers : iterable of int
+            Those wanted, in order; those behind `last` are left out.
         last : int, optional
-            The last one, which must be there; left out, the video is read to its end.
+            The last one, which must be there; left out, the end of the video ends the pictures.
 
         Raises
         ------
         ClipError
             VIDEO_UNREADABLE, FRAME_MISSING, IMAGE_TOO_LARGE or IMAGE_TOO_SMALL.
         """
-        count = 0
-        for number, frame in self._frames:
-            if number in numbers:
-                yield number, _picture(frame, self._name)
-            count = number + 1
-            if number == last:
+        for number in numbers:
+            if last is not None and number > last:
                 return
-        if last is not None:
-            raise ClipError(
-                FailureCode.FRAME_MISSING,
-                f"{self._name}: frame {last} (counted from 0) must exist; got a video of {count} decodable frames. Correct the "
-                "manifest, frames.index_base, or copy the file again.",
-                self._name,
-            )
+            with readable(self._name):
+                frame = self._frame(number)
+                picture = None if frame is None else picture_of(frame, self._name)
+            if picture is None and last is None:
+                return
+            if picture is None:
+                raise ClipError(
+                    FailureCode.FRAME_MISSING,
+                    f"{self._name}: frame {last} (counted from 0) must exist; got a video of {self._decodable()} decodable frames. "
+                    "Correct the manifest, frames.index_base, or copy the file again.",
+                    self._name,
+                )
+            yield number, picture
 
     def add_rest(self, found: dict[int, Picture], numbers: frozenset[int], last: int) -> bool:
         """Add those of further frames that lie behind `last`; return whether damage, which fails nothing here, hides some."""
-        end = max(numbers, default=last)
+        rest = sorted(number for number in numbers if number > last)
         try:
-            for number, picture in self.pictures(numbers, end) if end > last else ():
+            for number, picture in self.pictures(rest, max(rest, default=last)):
                 found[number] = without_colour(picture)
         except ClipError as error:
             return error.code != FailureCode.FRAME_MISSING
         return False
 
+    def _frame(self, number: int) -> av.VideoFrame | None:
+        """A frame, or None behind the end of the video."""
+        frame = self._lookup.frame(number) if self._lookup else None
+        if frame is not None:
+            return frame
+        if self._pass is None or not self._pass.reaches(number):
+            self._end_pass()
+            self._pass = _Pass(*self._opened(self._passes, strict=False), self._name)
+        try:
+            return self._pass.frame(number)
+        except ClipError:
+            self._end_pass()
+            raise
+
+    def _end_pass(self) -> None:
+        self._pass = None
+        self._passes.close()
+
+    def _decodable(self) -> int:
+        """How many frames there are; known where one behind the end was asked for."""
+        return 0 if self._pass is None else self._pass.count
+
+    def _opened(self, stack: ExitStack, *, strict: bool) -> tuple[av.container.InputContainer, VideoStream]:
+        container = stack.enter_context(open_container(self._path, self._name))
+        return container, video_stream(container, self._name, strict)
+
+
+class _Pass:
+    """All frames of a video, once, from the first on."""
+
+    def __init__(self, container: av.container.InputContainer, stream: VideoStream, name: str) -> None:
+        self._frames = all_frames(container, stream, name)
+        self.count = 0
+        """Frames that were decoded."""
+        self._ended = False
+
+    def reaches(self, number: int) -> bool:
+        """Whether a frame is still to come, or lies behind the end."""
+        return number >= self.count
+
+    def frame(self, number: int) -> av.VideoFrame | None:
+        """Decode up to a frame that is still to come; None behind the end."""
+        if self._ended:
+            return None
+        for frame in self._frames:
+            self.count += 1
+            if self.count > number:
+                return frame
+        self._ended = True
+        return None
+
+
+class _Lookup:
+    """Frames of a video that are looked for by its index."""
+
+    def __init__(self, container: av.container.InputContainer, stream: VideoStream, index: VideoIndex) -> None:
+        self._container, self._stream, self._index = container, stream, index
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._next = -1  # number of the next frame; -1 where decoding must start anew
+
+    def frame(self, number: int) -> av.VideoFrame | None:
+        """A frame, or None where what was decoded is not what the index says, or damaged."""
+        import av
+
+        if number >= len(self._index.times):
+            return None
+        start = self._index.start_before(number)
+        try:
+            if not start.number <= self._next <= number:
+                self._frames, self._next = self._decoded(start), start.number
+            for frame in self._frames:
+                if frame.is_corrupt or frame.pts != self._index.times[self._next]:
+                    break
+                self._next += 1
+                if self._next > number:
+                    return frame
+        except av.FFmpegError:
+            pass
+        self._next = -1
+        return None
+
+    def _decoded(self, start: Start) -> Iterator[av.VideoFrame]:
+        """Frames from a start on, without its leading pictures; none where it is not found."""
+        self._container.seek(start.time, stream=self._stream, backward=True)
+        packets = self._container.demux(self._stream)
+        first = next(packets)
+        place = self._index.place_of(first.pts)
+        if place > start.place:
+            return
+        leading = True
+        for packet in itertools.islice(itertools.chain([first], packets), start.place - place, None):
+            for frame in packet.decode():
+                leading = leading and frame.pts is not None and frame.pts < start.time
+                if not leading:
+                    yield frame
+
 
 @contextmanager
 def open_reel(path: Path, name: str) -> Iterator[Reel]:
     """Open a video; arguments and errors as of `read_footage`."""
-    import av  # here: folders of frames need none of it
-
-    container_format = _sniff(path, name)
-    try:
-        with av.open(
-            str(path),
-            format=container_format,
-            container_options={"protocol_whitelist": "file"},
-            **_metadata_options(),
-        ) as container:
-            yield Reel(container, name)
-    except av.FFmpegError as error:
-        _unreadable(name, "readable", f"{error.strerror}", error)
+    with ExitStack() as stack:
+        yield Reel(path, name, stack)
 
 
-def _metadata_options() -> dict[str, Any]:
-    """Return the arguments with which a title that is not UTF-8 does not fail a file.
+class Recordings:
+    """Keeps the video open that was read last: clips of one recording often follow each other."""
 
-    PyAV before 19 reads all metadata when it opens a file, strictly by default; later ones have no such argument and need none.
-    """
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._key: tuple[Path, str, int, int] | None = None
+        self._reel: Reel | None = None
+
+    @contextmanager
+    def reel(self, path: Path, name: str, size: int, modified: int) -> Iterator[Reel]:
+        """As `open_reel`; size and time of modification (ns) tell that the file is still the same.
+
+        A video that gave an error is closed.
+        """
+        key = path, name, size, modified
+        if self._reel is None or key != self._key:
+            self.close()
+            self._reel, self._key = self._stack.enter_context(open_reel(path, name)), key
+        try:
+            yield self._reel
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the video, if one is open."""
+        self._reel = self._key = None
+        self._stack.close()
+
+
+def _index(container: av.container.InputContainer, stream: VideoStream) -> VideoIndex:
     import av
 
-    return {"metadata_errors": "replace"} if hasattr(av.container.InputContainer, "metadata_errors") else {}
-
-
-def _sniff(path: Path, name: str) -> str:
-    """FFmpeg's name of the container."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if not head:
-        _unreadable(name, "a video", "an empty file")
-    if head[4:8] in _MP4_BOXES:
-        if problem := header_problem(path):
-            _unreadable(name, "one whose headers fit its length", problem)
-        return "mp4"
-    if head.startswith(b"\x1aE\xdf\xa3"):
-        return "matroska"
-    if head.startswith(b"RIFF") and head[8:] == b"AVI ":
-        return "avi"
-    raise ClipError(
-        FailureCode.VIDEO_FORMAT_REFUSED,
-        f"{name}: video must be MP4, MOV, Matroska, WebM or AVI; got a file that begins with {head!r}. Convert it, or pass a "
-        "folder of frames.",
-        name,
-    )
-
-
-def _stream(container: av.container.InputContainer, name: str) -> VideoStream:
-    if not container.streams.video:
-        _unreadable(name, "a video", "no video stream")
-    stream = container.streams.best("video") or container.streams.video[0]
-    codec = getattr(stream, "codec_context", None)  # None where FFmpeg knows no decoder
-    if codec is None:
-        _unreadable(name, "decodable", "a stream without a known decoder")
-    if codec.width and codec.height:
-        check_size(codec.width, codec.height, name)
-    codec.thread_count = 1
-    codec.options = {"max_pixels": str(MAX_PIXELS)}  # of what is inside, whatever the container says
-    return stream  # type: ignore[return-value]
-
-
-def _decoded(container: av.container.InputContainer, stream: VideoStream, name: str) -> Iterator[av.VideoFrame]:
-    """All frames from the first; damage ends it, because a decoder may drop frames there and so shift all later numbers."""
-    import av
-
-    number = 0
     try:
-        for number, frame in enumerate(container.decode(stream), start=1):
-            if frame.is_corrupt:
-                _unreadable(name, "undamaged up to the last frame wanted", f"damage at frame {number - 1}")
-            yield frame
+        return index_of(container, stream)
     except av.FFmpegError as error:
-        _unreadable(name, "undamaged up to the last frame wanted", f"{error.strerror} after {number} frames", error)
-
-
-def _picture(frame: av.VideoFrame, name: str) -> Picture:
-    check_size(frame.width, frame.height, name)
-    orientation = _orientation(frame, name)
-    return Picture(upright(frame.to_ndarray(format="rgb24"), orientation), orientation != 1)
-
-
-def _orientation(frame: av.VideoFrame, name: str) -> int:
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 1
-    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]).tolist()
-    if (a, b, c, d) not in _ORIENTATIONS:
-        _unreadable(name, "upright or turned by a multiple of 90 degrees", f"a turn of {frame.rotation} degrees")
-    return _ORIENTATIONS[a, b, c, d]
-
-
-def _unreadable(name: str, expectation: str, got: str, cause: BaseException | None = None) -> NoReturn:
-    raise ClipError(
-        FailureCode.VIDEO_UNREADABLE,
-        f"{name}: video must be {expectation}; got {got}. Copy the file again, or convert it.",
-        name,
-    ) from cause
+        return VideoIndex.untrusted(f"a damaged container ({error.strerror})")

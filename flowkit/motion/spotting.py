@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from flowkit.face.registration import Image
 from flowkit.face.transforms import Transform, compose, invert, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence, nothing_to_search, open_sequence
+from flowkit.inputs.videos import Recordings
 from flowkit.motion.expression_course import ExpressionCourse, ExpressionFit
 from flowkit.motion.peak_search import changes, find_movement, find_peak
 
@@ -93,7 +94,15 @@ class Spotted:
         return dataclasses.asdict(self)
 
 
-def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends: bool = False) -> Spotted:
+def spot(
+    clip: Clip,
+    root: Path,
+    frames: FrameConfig,
+    aligner: Aligner,
+    *,
+    ends: bool = False,
+    recordings: Recordings | None = None,
+) -> Spotted:
     """Find the frame of a clip in which the face has moved most: where its rise ends.
 
     Parameters
@@ -109,6 +118,8 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
     ends : bool
         Whether the clip is longer than its expression: onset and offset, too, are looked for between those given. The first frame
         should show a face at rest.
+    recordings : Recordings, optional
+        Keeps a video open between clips.
 
     Returns
     -------
@@ -129,7 +140,7 @@ def spot(clip: Clip, root: Path, frames: FrameConfig, aligner: Aligner, *, ends:
     >>> found.apex, found.confidence  # doctest: +SKIP
     (59, 0.71)
     """
-    with open_sequence(clip, root, frames) as sequence:
+    with open_sequence(clip, root, frames, recordings) as sequence:
         return spot_sequence(clip, sequence, aligner, ends=ends)
 
 
@@ -170,8 +181,8 @@ def spotter(root: Path, frames: FrameConfig, align: AlignConfig, ends: bool) -> 
         As `Aligner`.
     """
     cv2.setNumThreads(1)  # parallel over clips, not inside one
-    with Aligner(align) as aligner:
-        yield lambda clip: spot(clip, root, frames, aligner, ends=ends)
+    with Aligner(align) as aligner, closing(Recordings()) as recordings:
+        yield lambda clip: spot(clip, root, frames, aligner, ends=ends, recordings=recordings)
 
 
 class _Frames:

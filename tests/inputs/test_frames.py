@@ -277,7 +277,7 @@ def test_image_that_changes_while_it_is_read_is_refused(folder: Path, tmp_path: 
 @pytest.mark.parametrize("spoil", [False, True])
 def test_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: bool):
     path = video(tmp_path / "v.mkv")
-    read = frames.read_footage
+    read = frames.footage_of
 
     def touch_and_read(*arguments):
         if spoil:
@@ -285,7 +285,7 @@ def test_video_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypa
         os.utime(path, ns=(1, 1))  # the size alone would not tell
         return read(*arguments)
 
-    monkeypatch.setattr(frames, "read_footage", touch_and_read)
+    monkeypatch.setattr(frames, "footage_of", touch_and_read)
     assert fails(clip("v.mkv"), tmp_path).code == FailureCode.SOURCE_CHANGED
 
 

@@ -141,15 +141,30 @@ def test_mp4_without_its_index_is_unreadable(tmp_path: Path, name: str):
     assert fails(path)[0] == FailureCode.VIDEO_UNREADABLE
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_damage_before_the_last_wanted_frame_is_unreadable(tmp_path: Path, name: str):
-    path = write(tmp_path / name, CODECS[name])
-    start = packet_starts(path)[30]
+def damaged(path: Path, number: int) -> Path:
+    """Spoil the packet of a frame."""
+    start = packet_starts(path)[number]
     content = bytearray(path.read_bytes())
     content[start + 8 : start + 200] = b"\xa5" * 192
     path.write_bytes(content)
-    assert number_of(read_footage(path, (3,), name).pictures[0].pixels) == 3
+    return path
+
+
+def test_damage_on_the_way_to_a_wanted_frame_is_unreadable(tmp_path: Path):
+    """One key frame: each frame needs all before it."""
+    path = damaged(write(tmp_path / "a.mp4", "libx264"), 30)
+    assert number_of(read_footage(path, (3,), "a.mp4").pictures[0].pixels) == 3
     code, message = fails(path, 3, 50)
+    assert code == FailureCode.VIDEO_UNREADABLE
+    assert "undamaged" in message
+
+
+def test_damage_that_no_wanted_frame_needs_fails_nothing(tmp_path: Path):
+    """Every twelfth frame is complete, and where it lies is known without those before it."""
+    path = damaged(write(tmp_path / "a.mkv", "ffv1"), 30)
+    numbers = (3, 29, 36, 50)
+    assert [number_of(picture.pixels) for picture in read_footage(path, numbers, "a.mkv").pictures] == [*numbers]
+    code, message = fails(path, 3, 30)
     assert code == FailureCode.VIDEO_UNREADABLE
     assert "undamaged" in message
 
@@ -195,9 +210,10 @@ def test_container_is_never_probed_and_only_files_are_opened(
     av_open = av.open
     monkeypatch.setattr(av, "open", lambda *given, **named: settings.append(named) or av_open(*given, **named))
     read_footage(path, (0,), name)
-    (used,) = settings
-    assert used["format"] in ("mp4", "matroska", "avi")
-    assert used["container_options"] == {"protocol_whitelist": "file"}
+    assert settings
+    for used in settings:
+        assert used["format"] in ("mp4", "matroska", "avi")
+        assert used["container_options"] == {"protocol_whitelist": "file"}
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.mkv"])
