@@ -12,7 +12,7 @@ import click
 
 from flowkit.cli.common import FOLDER, command, fail, progress, say, show_settings, signals, with_options
 from flowkit.cli.options import AS_JSON, COMPUTE_SETTINGS, EXTRACT_PLACES, EXTRACT_RUN, FILE, SETTINGS, STORE_SETTINGS
-from flowkit.cli.printing import show_demo, show_preview, show_summary
+from flowkit.cli.printing import show_demo, show_preview, show_profile, show_summary
 from flowkit.config import FILES, ExtractConfig, load_config
 from flowkit.errors import ConfigError
 
@@ -60,7 +60,7 @@ def demo_command(out: Path, overwrite: bool, as_json: bool) -> None:
 @with_options(EXTRACT_RUN, "How it runs")
 @with_options(SETTINGS, "All settings")
 @AS_JSON
-def extract_command(manifest: Path, out: Path, as_json: bool, dry_run: bool, **given: Any) -> None:
+def extract_command(manifest: Path, out: Path, as_json: bool, dry_run: bool, profile: bool, **given: Any) -> None:
     """Turn the clips of MANIFEST into shards of dual-phase flow and MM-COF.
 
     Runs again where it was stopped. A clip that cannot be used goes to failures.csv and never ends the run.
@@ -71,6 +71,7 @@ def extract_command(manifest: Path, out: Path, as_json: bool, dry_run: bool, **g
     from flowkit.execution.stop import Stop
     from flowkit.extraction.options import RunOptions, parse_devices
     from flowkit.extraction.pipeline import extract, preview
+    from flowkit.extraction.profile import profile as profile_of
     from flowkit.extraction.shares import array_warning, parse_share
 
     devices, part = given.pop("device"), _part(given.pop("part"), given.pop("shard"))
@@ -95,10 +96,13 @@ def extract_command(manifest: Path, out: Path, as_json: bool, dry_run: bool, **g
             f"{out.absolute()}."
         )
         summary = extract(manifest, out, config, options, reporter=reporter, stop=stop)
+    times = {"profile": profile_of(summary)} if profile else {}
     if as_json:
-        click.echo(json.dumps(summary.to_dict(), indent=1))
+        click.echo(json.dumps({**summary.to_dict(), **times}, indent=1))
     else:
         show_summary(summary.to_dict())
+        if profile:
+            show_profile(times["profile"])
     if summary.stopped is not None:
         fail(summary.stopped)
     sys.exit(summary.exit_code)

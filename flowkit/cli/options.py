@@ -120,16 +120,26 @@ EXTRACT_PLACES = [
     click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
 ]
 EXTRACT_RUN = [
-    click.option("--workers", type=int, default=0, help="Processes that read and align.  [default: one per core]"),
-    click.option("--threads", type=int, default=0, help="Threads that compute flow.  [default: one per core]"),
-    click.option("--batch", type=int, default=16, show_default=True, help="Clips whose flow is computed together."),
+    click.option(
+        "--workers",
+        type=int,
+        default=0,
+        help="Processes that read and align, and on the CPU compute flow.  [default: one per core]",
+    ),
+    click.option(
+        "--threads",
+        type=int,
+        default=0,
+        help="Threads that compute, over all of these.  [default: one per core]",
+    ),
+    click.option("--batch", type=int, default=16, show_default=True, help="Clips whose flow a GPU computes together."),
     click.option(
         "--timeout",
         type=float,
         default=120.0,
         show_default=True,
         metavar="SECONDS",
-        help="Longest time to read a clip.",
+        help="Longest time for a clip in a worker.",
     ),
     click.option("--device", metavar="INDICES", help="GPUs, such as 0,1; one process each.  [default: the first]"),
     click.option(
@@ -145,6 +155,7 @@ EXTRACT_RUN = [
         help="Do one share of the tasks, 0/4 to 3/4 for four runs on one --out; slurm: that of this element of a job array.",
     ),
     click.option("--shard", hidden=True, help="The name of --part up to version 0.2."),
+    click.option("--profile", is_flag=True, help="Print per stage wall and CPU time, and who waited for whom."),
     click.option(
         "--max-error-rate",
         type=float,

@@ -114,12 +114,31 @@ def show_summary(found: Mapping[str, Any]) -> None:
             click.echo(str(path))
 
 
+def show_profile(found: Mapping[str, Any]) -> None:
+    """Where the time of a run went."""
+    workers, gatherer = found["workers"], found["gatherer"]
+    for title, rows in (("\nPer clip", found["stages"]), ("\nFirst clip of each worker", found["first_clips"])):
+        cells = [(r["stage"], r["by"], str(r["clips"]), f"{r['wall_ms']:.2f}", f"{r['cpu_ms']:.2f}") for r in rows]
+        if cells:
+            show_rows(title, ("stage", "done by", "clips", "wall ms", "CPU ms"), cells)
+    click.echo(
+        f"Workers: {workers['count']}, busy {workers['busy']:.0%} of {found['seconds']:.1f} s. They waited "
+        f"{workers['waited_for_clips_s']:.1f} s for clips, took {workers['handed_over_s']:.1f} s to hand over results, and "
+        f"{workers['start_cpu_s']:.1f} s of CPU time to start."
+    )
+    click.echo(
+        f"Gatherer: {gatherer['processes']} process{'es' if gatherer['processes'] > 1 else ''}, waited "
+        f"{gatherer['waited_for_clips_s']:.1f} s for clips and {gatherer['waited_for_commits_s']:.1f} s for commits."
+    )
+    click.echo(f"Compiling, before all that: {found['compile_seconds']:.1f} s.")
+
+
 def _bottleneck(found: Mapping[str, Any]) -> str:
     """Which stage bounds the run, and what the others could do."""
-    from flowkit.extraction.summary import READ_AND_ALIGN
+    from flowkit.extraction.summary import WORKERS
 
     bound, rates = found["bound_by"], found["stage_clips_per_s"]
-    staff = {READ_AND_ALIGN: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}
+    staff = {WORKERS: f" with {found['workers']} worker" + "s" * (found["workers"] > 1)}
     others = [f"{name} {_rate(rate)}{staff.get(name, '')}" for name, rate in rates.items() if name != bound]
     return (
         "; ".join([f"Bound by {bound}: {_rate(rates[bound])} clips/s{staff.get(bound, '')}", ", ".join(others)]) + "."

@@ -113,7 +113,7 @@ class SupervisedPool:
         self._unconsumed = 0  # jobs handed to a worker whose outcome nobody has taken yet
         self._lock = changed or threading.Condition()
         self._closing = False
-        self._started = self._failed_starts = 0
+        self._started = self._failed_starts = self._wanted = 0
         self._broken: Exception | None = None
         self._wake_out, self._wake_in = self._context.Pipe(duplex=False)  # on Windows, `wait` takes no other pipe
         self._waking = threading.Lock()
@@ -142,6 +142,12 @@ class SupervisedPool:
             self._queue.extend(jobs)
         self._wake()
         return Submission(self, jobs)
+
+    def start(self, workers: int) -> None:
+        """Start so many workers now, at most all; without this, they start as there is work for them."""
+        with self._lock:
+            self._wanted = min(workers, self._count)
+        self._wake()
 
     def _wake(self) -> None:
         with self._waking:
@@ -210,7 +216,7 @@ class SupervisedPool:
         with self._lock:
             first = self._queue[0].first_worker if self._queue else 0
             occupied = sum(worker.job is not None or worker.number < first for worker in self._workers)
-            wanted = min(self._count, len(self._queue) + occupied)
+            wanted = min(self._count, max(len(self._queue) + occupied, self._wanted))
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=serve, args=(self._handler, theirs), daemon=not self._parents)

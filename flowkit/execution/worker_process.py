@@ -8,10 +8,11 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -36,13 +37,34 @@ class Outcome(Generic[Result]):
     """What became of one item.
 
     `kind` is "done" (then `value`), "raised" (then `error`), "crashed" or "timeout" (then `detail` says how, and `error` is what
-    the worker raised, if that is what ended it).
+    the worker raised, if that is what ended it). `before` says what the worker did before it began with the item.
     """
 
     kind: Literal["done", "raised", "crashed", "timeout"]
     value: Result | None = None
     error: Exception | None = None
     detail: str = ""
+    before: Interlude | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Interlude:
+    """What a worker did between two items, or before its first.
+
+    Attributes
+    ----------
+    sent_s, sent_cpu_s : float
+        Wall and CPU seconds in which it handed over the outcome before.
+    waited_s : float
+        Seconds in which it waited for an item.
+    started_cpu_s : float
+        CPU seconds of its start; 0 but for the first item.
+    """
+
+    sent_s: float = 0.0
+    sent_cpu_s: float = 0.0
+    waited_s: float = 0.0
+    started_cpu_s: float = 0.0
 
 
 class WorkerStartError(RuntimeError):
@@ -116,20 +138,30 @@ def serve(handler: Handler, pipe: Connection) -> None:
     _die_with_parent()
     try:
         with handler() as function:
-            pipe.send(None)
+            sent = _timed(pipe.send, None)
+            started_cpu_s = time.process_time()
             while True:
+                began = time.perf_counter()
                 item = pipe.recv()
+                before = Interlude(*sent, time.perf_counter() - began, started_cpu_s)
                 outcome: Outcome[Any]
                 try:
-                    outcome = Outcome("done", value=function(item))
+                    outcome = Outcome("done", value=function(item), before=before)
                 except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
                     error.add_note("".join(traceback.format_exception(error)))  # lost on the way otherwise
-                    outcome = Outcome("raised", error=_portable(error))
-                pipe.send(outcome)
+                    outcome = Outcome("raised", error=_portable(error), before=before)
+                sent, started_cpu_s = _timed(pipe.send, outcome), 0.0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
         pipe.send(WorkerStartError(f"{type(error).__name__}: {error}"))
+
+
+def _timed(send: Callable[[Any], None], what: Any) -> tuple[float, float]:
+    """Send something; return the wall and the CPU seconds that it took."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    send(what)
+    return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
 def _portable(error: Exception) -> Exception:

@@ -1,10 +1,9 @@
 """From a manifest to a folder of shards: the one module that knows every stage.
 
-    plan -> tasks -> run_task(task, feed, ...) -> commit -> finalise
+    plan -> tasks -> gather(clips of a task) -> store (shard, commit) -> finalise
 
-The feed (reading and aligning) runs in supervised worker processes; flow, MM-COF and the commit happen where `placement`
-puts the task: here, or in one process a GPU.
-
+Supervised worker processes read and align clips, and on the CPU compute their flow and MM-COF, too. `placement` says where a task
+is gathered and stored: here, or in one process per GPU, which then computes the flow.
 """
 
 from __future__ import annotations
@@ -42,9 +41,10 @@ from flowkit.extraction.resuming import changed_settings, refuse_changes
 from flowkit.extraction.run_local import DoneTask, Job
 from flowkit.extraction.run_on_cluster import site_of
 from flowkit.extraction.sites import Site
-from flowkit.extraction.summary import StageSeconds, Summary
+from flowkit.extraction.stage_times import TaskTimes
+from flowkit.extraction.summary import Summary
 from flowkit.face.align import check_needs
-from flowkit.inputs.frames import read_frames, verify_neighbours
+from flowkit.inputs.frames import read_frames, slow_video_note, verify_neighbours
 from flowkit.inputs.manifest import read_manifest
 from flowkit.provenance import refuse_windows
 from flowkit.settings_io import differences
@@ -190,6 +190,7 @@ class _Run:
                 raise options.share.refuse_to_begin_anew(out, changed_settings(self.settings, stored))
         self.pending = self.failed_now = 0
         self.counted: set[int] = set()  # tasks that the summary knows of
+        self.slow_videos: set[str] = set()  # reasons that were noted
         self.run_id = uuid.uuid4().hex
         self.summary = Summary(out, share=options.share)
 
@@ -345,19 +346,21 @@ class _Run:
             )
 
     def _run_tasks(self, tasks: Sequence[Task]) -> None:
-        if tasks:  # before the clock of progress starts
-            self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
-        self.reporter.start(self.pending)
         if not tasks:
+            self.reporter.start(0)
             return
         job = self._job()
         placement = self.site.placement(self.config.backend, self.devices, self.survey)
         self.summary.processes = min(placement.processes, len(tasks))
-        self.summary.workers = placement.workers(job)
-        with closing(placement.run(tasks, job, self.reporter, self.stop)) as finished:
+        self.summary.workers, self.summary.by_workers = placement.workers(job), placement.by_workers
+        with closing(placement.run(tasks, job, self.reporter, self.stop, self._warm_up)) as finished:
             for done in finished:
                 self._count(done)
                 self._check_failures(more=len(self.counted) < len(tasks))
+
+    def _warm_up(self) -> None:
+        self.summary.compile_seconds = self.site.warm_up(self.reporter.note, self.stop.check)
+        self.reporter.start(self.pending)
 
     def _job(self) -> Job:
         """What the tasks need, with paths that hold in any working directory."""
@@ -402,10 +405,13 @@ class _Run:
         self.summary.not_started -= ok + failed
         self.summary.phases_invalid += sum(not all(valid) for valid in column(content["clips"], "phase_valid"))
         self.summary.failure_codes.update(failure["code"] for failure in content["failures"])
-        self.summary.stage_seconds.add_all(done.stage_seconds)
+        self.summary.times.add(done.times)
+        for reason in sorted({*done.decoded_from_first} - self.slow_videos):
+            self.slow_videos.add(reason)
+            self.reporter.note(slow_video_note(done.decoded_from_first[reason], reason))
         for failure in content["failures"]:
             self.reporter.detail(f"Failed: {failure['clip_id']}: {failure['code']}: {failure['message']}")
-        times = "".join(f", {stage} {seconds:.2f} s" for stage, seconds in done.stage_seconds.items())
+        times = "".join(f", {stage} {spent.wall_s:.2f} s" for stage, spent in done.times.stages.items())
         self.reporter.detail(f"Task {done.task.index} is committed: {ok} clips stored, {failed} failed{times}.")
 
     def _count_unreported(self, tasks: Sequence[Task]) -> None:
@@ -413,7 +419,7 @@ class _Run:
         for task in [task for task in tasks if task.index not in self.counted]:
             record = commit.read_record(commit.record_path(self.out, task.index))
             if record is not None and record.content["key"] == task.key:
-                self._count(DoneTask(task, record, StageSeconds()))
+                self._count(DoneTask(task, record, TaskTimes()))
 
     def _check_failures(self, *, more: bool) -> None:
         """Stop a run that fails for a reason that all its clips may share; failures of earlier runs are no such reason."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from flowkit.config import AlignConfig, FrameConfig
 from flowkit.errors import ClipError, FailureCode
 from flowkit.execution.worker_process import Outcome
+from flowkit.extraction.stage_times import StageTimes
 from flowkit.face.align import Aligner, Face
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Source, read_frames
+from flowkit.inputs.videos import Recordings
 from flowkit.motion.spotting import Spotted, spot
 
 _OUT_OF_MEMORY = ("SIGKILL", "SIGABRT")
@@ -29,10 +30,13 @@ class AlignedClip:
 
     source: Source
     face: Face
-    read_s: float
-    align_s: float
     spotted: Spotted | None = None
-    spot_s: float = 0.0
+    times: StageTimes = field(default_factory=StageTimes)
+
+    @property
+    def decoded_from_first(self) -> tuple[str, str]:
+        """Path of the clip, and why many frames before it had to be decoded; the reason is empty where they had not."""
+        return self.source.clip.path, self.source.decoded_from_first
 
 
 @contextmanager
@@ -52,25 +56,23 @@ def clip_loader(root: Path, frames: FrameConfig, align: AlignConfig) -> Iterator
         The face model or a system library is missing.
     """
     cv2.setNumThreads(1)  # parallel over clips, not inside one
-    with Aligner(align) as aligner:
+    with Aligner(align) as aligner, closing(Recordings()) as recordings:
 
         def load(clip: Clip) -> AlignedClip:
-            times = [time.perf_counter()]
-            spotted = None
+            times, spotted = StageTimes(), None
             if clip.apex is None and frames.missing_apex == "spot":
-                spotted = spot(clip, root, frames, aligner)
-            times.append(time.perf_counter())
-            read = read_frames(clip, root, frames, spotted.apex if spotted else None)
-            times.append(time.perf_counter())
-            face = aligner.align(read)
-            times.append(time.perf_counter())
-            spot_s, read_s, align_s = (after - before for before, after in itertools.pairwise(times))
-            return AlignedClip(read.source, face, read_s, align_s, spotted, spot_s)
+                with times.measured("spot", 1):
+                    spotted = spot(clip, root, frames, aligner, recordings=recordings)
+            with times.measured("read", 1):
+                read = read_frames(clip, root, frames, spotted.apex if spotted else None, recordings)
+            with times.measured("align", 1):
+                face = aligner.align(read)
+            return AlignedClip(read.source, face, spotted, times)
 
         yield load
 
 
-def clip_error(clip: Clip, outcome: Outcome[AlignedClip]) -> ClipError:
+def clip_error(clip: Clip, outcome: Outcome[Any]) -> ClipError:
     """The failure that an outcome other than "done" means for its clip.
 
     Raises
@@ -91,7 +93,7 @@ def clip_error(clip: Clip, outcome: Outcome[AlignedClip]) -> ClipError:
     if outcome.kind == "timeout":
         return ClipError(
             FailureCode.TIMEOUT,
-            f"{clip.where}: clip must be read and aligned in time; got {outcome.detail}, twice. Look at its files, or "
+            f"{clip.where}: clip must be done in time; got {outcome.detail}, twice. Look at its files, or "
             "allow more time: --timeout of flowkit extract and flowkit spot.",
             clip.path,
         )

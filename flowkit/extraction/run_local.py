@@ -7,13 +7,15 @@ any order. It knows nothing of kernels; the tasks know nothing of where they run
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Protocol
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self
 
 from flowkit.config import ExtractConfig
 from flowkit.errors import EnvironmentMissing
@@ -21,12 +23,15 @@ from flowkit.execution.progress import Reporter
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import Submission, SupervisedPool
 from flowkit.execution.worker_process import Handler, Outcome, WorkerStartError
+from flowkit.extraction.compute import Overlap, whole_clips
 from flowkit.extraction.plan import Task
-from flowkit.extraction.read_and_align import AlignedClip
-from flowkit.extraction.summary import StageSeconds
-from flowkit.extraction.task import TaskWork, run_task
+from flowkit.extraction.stage_times import BEFORE_STORE, TaskTimes
+from flowkit.extraction.task import ClipOutcome, Gathered, TaskWork, committed, gather, store
 from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
+
+POLL_S = 0.2
+"""How often a run that waits asks whether it was told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,11 @@ class Job:
     loader : Handler
         Sets up a worker that reads and aligns clips.
     workers, threads : int
-        Processes that do so, and threads that compute flow, over all places.
+        As in `RunOptions`, over all places.
     batch : int
         As in `RunOptions`.
     timeout_s : float
-        Longest time for reading and aligning one clip.
+        Longest time for one clip in a worker.
     run_id : str
         Names the run, in its commit records.
     devices : mapping
@@ -64,28 +69,46 @@ class Job:
     run_id: str = ""
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def work(self, reporter: Reporter, device: str = "") -> TaskWork:
+        """What each task needs besides its clips; `device` names the GPU that computes."""
+        return TaskWork(self.config, self.settings, self.threads, self.batch, reporter, self.run_id, device)
+
 
 @dataclass(frozen=True, slots=True)
 class DoneTask:
-    """A task that is done: its commit record, and what its stages took."""
+    """A task that is done: its commit record, what its stages took, and `Gathered.decoded_from_first`."""
 
     task: Task
     record: commit.Record
-    stage_seconds: StageSeconds
+    times: TaskTimes
+    decoded_from_first: Mapping[str, str] = field(default_factory=dict)
 
 
 class Placement(Protocol):
     """A way to have tasks run."""
 
     @property
+    def by_workers(self) -> tuple[str, ...]:
+        """Which stages worker processes do."""
+
+    @property
     def processes(self) -> int:
         """How many tasks run at the same time."""
 
     def workers(self, job: Job) -> int:
-        """How many processes read and align."""
+        """How many worker processes there are."""
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        job: Job,
+        reporter: Reporter,
+        stop: Stop,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Generator[DoneTask, None, None]:
         """Have every task run, and yield each when it is done, in any order; closing the iterator ends what runs.
+
+        `prepare` is called before the first clip is begun, while processes start.
 
         Raises
         ------
@@ -96,19 +119,88 @@ class Placement(Protocol):
 
 
 class InProcess:
-    """One task after the other, in this process."""
+    """Worker processes do all that a clip needs; this one gathers the clips, task after task, and commits."""
 
     processes = 1
+    by_workers: tuple[str, ...] = BEFORE_STORE
 
     def workers(self, job: Job) -> int:
         """As `Placement.workers`."""
         return job.workers
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        job: Job,
+        reporter: Reporter,
+        stop: Stop,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Generator[DoneTask, None, None]:
         """As `Placement.run`, in the tasks' order."""
-        with reading_ahead(job, job.workers) as ahead:
+        work = replace(job.work(reporter), batch=1)  # nothing is left to compute together
+        with Committer(job.out, work) as committer, whole_clips_ahead(job) as ahead:
+            ahead.start(sum(len(task.clips) for task in tasks))
+            prepare()
             for task, following in itertools.zip_longest(tasks, tasks[1:]):
-                yield carry_out(task, ahead.begin(task, following), job, reporter, stop.check)
+                made = work.begin(task)
+                for _ in gathering(made, ahead.begin(task, following), job.out, work, stop.check):
+                    yield from committer.done()
+                yield from committer.commit(made, stop.check)
+            yield from committer.rest(stop.check)
+
+
+class Committer:
+    """Commits tasks in a thread of its own, one after the other, while the clips of the next are gathered.
+
+    What was begun is finished in any case: the context ends when the commit has.
+    """
+
+    def __init__(self, out: Path, work: TaskWork) -> None:
+        self._out, self._work = out, work
+        self._thread = ThreadPoolExecutor(1, "flowkit-commit")
+        self._under_way: Future[DoneTask] | None = None
+        self._waited_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+
+    def commit(self, made: Gathered, poll: Callable[[], None]) -> Iterator[DoneTask]:
+        """Begin to commit a task when the one before is committed, which is yielded; so at most two are in memory.
+
+        Raises
+        ------
+        DiskFull, ShardCorrupt
+            The one before could not be committed.
+        """
+        yield from self.rest(poll)
+        self._under_way = self._thread.submit(commit_one, made, self._out, self._work)
+
+    def done(self) -> Iterator[DoneTask]:
+        """Yield the task that was last begun, if it is committed; raises as `commit`."""
+        if self._under_way is not None and self._under_way.done():
+            future, self._under_way = self._under_way, None
+            done = future.result()
+            done.times.waited_for_commits_s, self._waited_s = self._waited_s, 0.0
+            yield done
+
+    def rest(self, poll: Callable[[], None]) -> Iterator[DoneTask]:
+        """Wait for the task that was last begun, if any, and yield it; raises as `commit`."""
+        while self._under_way is not None and not self._under_way.done():
+            poll()
+            began = time.perf_counter()
+            wait([self._under_way], timeout=POLL_S)
+            self._waited_s += time.perf_counter() - began
+        yield from self.done()
+
+
+def commit_one(made: Gathered, out: Path, work: TaskWork) -> DoneTask:
+    """Store a task; raises as `task.store`."""
+    return DoneTask(made.task, store(made, out, work), made.times, made.decoded_from_first)
 
 
 class ReadAhead:
@@ -117,6 +209,10 @@ class ReadAhead:
     def __init__(self, pool: SupervisedPool) -> None:
         self._pool = pool
         self._ahead: dict[int, Submission] = {}
+
+    def start(self, clips: int) -> None:
+        """Start the workers that so many clips will keep busy."""
+        self._pool.start(clips)
 
     def begin(self, task: Task, following: Task | None) -> Submission:
         """Clips of a task; after them, those of the following are read."""
@@ -128,23 +224,33 @@ class ReadAhead:
 
 
 @contextmanager
-def reading_ahead(job: Job, workers: int) -> Iterator[ReadAhead]:
+def reading_ahead(job: Job) -> Iterator[ReadAhead]:
     """Worker processes that read and align clips, for as long as the context lasts."""
-    window = 2 * (workers + job.batch)
-    with SupervisedPool(job.loader, workers=workers, timeout_s=job.timeout_s, window=window) as pool:
+    with _pool(job, job.loader) as pool:
         yield ReadAhead(pool)
+
+
+@contextmanager
+def whole_clips_ahead(job: Job) -> Iterator[ReadAhead]:
+    """Worker processes that do all that clips need on the CPU, for as long as the context lasts."""
+    threads = max(1, job.threads // job.workers)
+    with _pool(job, partial(whole_clips, job.loader, job.config, threads)) as pool:
+        yield ReadAhead(pool)
+
+
+def _pool(job: Job, handler: Handler) -> SupervisedPool:
+    window = 2 * (job.workers + job.batch)
+    return SupervisedPool(handler, workers=job.workers, timeout_s=job.timeout_s, window=window)
 
 
 def carry_out(
     task: Task,
     feed: Submission,
     job: Job,
-    reporter: Reporter,
-    poll: Callable[[], None] = lambda: None,
-    blamed: Mapping[str, str] = MappingProxyType({}),
-    device: str = "",
+    work: TaskWork,
+    overlap: Overlap | None = None,
 ) -> DoneTask:
-    """Have one task run here, on the clips of its feed.
+    """Have one task run here, on the clips of its feed, and wait for it.
 
     Parameters
     ----------
@@ -152,13 +258,9 @@ def carry_out(
     feed : Submission
         Of `ReadAhead.begin`; nothing of it is left afterwards.
     job : Job
-    reporter : Reporter
-    poll : callable
-        Called several times a second; may raise to stop.
-    blamed : mapping
-        Clips that are set aside, and how each ended a process.
-    device : str
-        The GPU that computes, for the record.
+    work : TaskWork
+    overlap : Overlap, optional
+        As of `task.gather`.
 
     Raises
     ------
@@ -166,10 +268,38 @@ def carry_out(
         No worker could be set up.
     DiskFull, ShardCorrupt
     """
-    seconds = StageSeconds()
-    work = TaskWork(job.config, job.settings, job.threads, job.batch, seconds, reporter, job.run_id, device)
+    made = work.begin(task)
+    for _ in gathering(made, feed, job.out, work, lambda: None, overlap=overlap):
+        pass
+    return commit_one(made, job.out, work)
+
+
+def gathering(
+    made: Gathered,
+    feed: Submission,
+    out: Path,
+    work: TaskWork,
+    poll: Callable[[], None],
+    blamed: Mapping[str, str] = MappingProxyType({}),
+    overlap: Overlap | None = None,
+) -> Iterator[None]:
+    """As `task.gather`, from the feed of a task, unless that is committed already; errors as of `carry_out`.
+
+    Parameters
+    ----------
+    made, work, overlap
+        As of `task.gather`.
+    feed : Submission
+    out : Path
+    poll : callable
+        Called several times a second; may raise to stop.
+    blamed : mapping
+        Clips that are set aside, and how each ended a process.
+    """
+    made.record = committed(made.task, out)
     try:
-        record = run_task(task, partial(_outcomes, feed, poll, blamed), job.out, work)
+        if made.record is None:
+            yield from gather(made, _outcomes(feed, poll, blamed), work, overlap)
     except WorkerStartError as error:
         poll()  # a signal to the whole process group ends workers too
         raise EnvironmentMissing(
@@ -177,12 +307,11 @@ def carry_out(
         ) from error
     finally:
         feed.cancel()  # nothing is left of it, unless another run committed the task
-    return DoneTask(task, record, seconds)
 
 
 def _outcomes(
     feed: Submission, poll: Callable[[], None], blamed: Mapping[str, str]
-) -> Iterator[tuple[Clip, Outcome[AlignedClip]]]:
+) -> Iterator[tuple[Clip, ClipOutcome]]:
     for clip, outcome in feed.outcomes(poll):
         poll()
         yield clip, Outcome("crashed", detail=blamed[clip.clip_id]) if clip.clip_id in blamed else outcome

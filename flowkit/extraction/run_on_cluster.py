@@ -16,11 +16,13 @@ from flowkit.execution.dask_pool import LOCAL, ClusterPool, ask, check_address, 
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S
+from flowkit.extraction.compute import Overlap
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Task
-from flowkit.extraction.run_local import DoneTask, Job, Placement, carry_out, reading_ahead
+from flowkit.extraction.run_local import DoneTask, Job, Placement, carry_out, reading_ahead, whole_clips_ahead
 from flowkit.extraction.run_on_gpus import is_spent
 from flowkit.extraction.sites import Here, Poll, Site, Survey, survey_here
+from flowkit.extraction.stage_times import BEFORE_FLOW, BEFORE_STORE
 from flowkit.provenance import versions
 from flowkit.storage import commit, durable_files
 from flowkit_kernels import is_compiled, resolve_backend, warm_up
@@ -96,6 +98,7 @@ class _OnWorkers:
 
     def __init__(self, client: Any, backend: str, survey: Survey) -> None:
         self._client, self._backend, self._survey = client, backend, survey
+        self.by_workers: tuple[str, ...] = BEFORE_FLOW if backend in GPU_BACKENDS else BEFORE_STORE
 
     @property
     def processes(self) -> int:
@@ -107,7 +110,14 @@ class _OnWorkers:
         """Processes that read and align, over all places."""
         return self.processes * max(1, job.workers)
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        job: Job,
+        reporter: Reporter,
+        stop: Stop,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Generator[DoneTask, None, None]:
         """As `Placement.run`.
 
         Raises
@@ -117,6 +127,7 @@ class _OnWorkers:
         EnvironmentMissing
             A worker sees other files, or cannot start a process.
         """
+        prepare()
         given_up = []
         with ExitStack() as stack:
             stack.callback(durable_files.remove_stale_temporaries, job.out)
@@ -170,11 +181,14 @@ def _given_up(tasks: Sequence[Task]) -> ClusterLost:
 def _on_worker(job: Job) -> Iterator[Callable[[Task], DoneTask]]:
     """Life of a process of a crew: a feed of its own, and one task after the other."""
     durable_files.remove_stale_temporaries(job.out)  # of processes that were lost on this machine
-    name = ""
-    if job.config.backend in GPU_BACKENDS:
+    name, on_gpu = "", job.config.backend in GPU_BACKENDS
+    if on_gpu:
         use_device(job.config.backend, 0)
         name = str(job.devices.get("0", {}).get("name", ""))
     job = replace(job, workers=job.workers or cores(), threads=job.threads or cores())
+    work = job.work(Silent(), name)
     warm_up("cpu")
-    with reading_ahead(job, job.workers) as ahead:
-        yield lambda task: carry_out(task, ahead.begin(task, None), job, Silent(), device=name)
+    with ExitStack() as stack:
+        overlap = stack.enter_context(Overlap(job.config, job.threads)) if on_gpu else None
+        ahead = stack.enter_context(reading_ahead(job) if on_gpu else whole_clips_ahead(job))
+        yield lambda task: carry_out(task, ahead.begin(task, None), job, work, overlap)

@@ -17,8 +17,10 @@ from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, SupervisedPool
 from flowkit.execution.worker_process import Outcome, WorkerStartError
+from flowkit.extraction.compute import Overlap
 from flowkit.extraction.plan import Task
-from flowkit.extraction.run_local import DoneTask, Job, carry_out, reading_ahead
+from flowkit.extraction.run_local import POLL_S, Committer, DoneTask, Job, gathering, reading_ahead
+from flowkit.extraction.stage_times import BEFORE_FLOW
 from flowkit.inputs.clip import Clip
 from flowkit.storage import durable_files
 
@@ -27,7 +29,6 @@ MAX_DEATHS = 2
 alone, that clip fails."""
 MAX_BARREN_DEATHS = 4 * MAX_DEATHS
 """After so many deaths in a row without one clip computed between them, it is the GPU that is to blame, and it is taken out."""
-POLL_S = 0.2
 
 
 class OnDevices:
@@ -44,6 +45,8 @@ class OnDevices:
         Called once in each process with its index, before anything is computed; picklable.
     """
 
+    by_workers: tuple[str, ...] = BEFORE_FLOW
+
     def __init__(self, indices: Sequence[int], use: Callable[[int], None]) -> None:
         self._indices = tuple(indices)
         self._use = use
@@ -57,7 +60,14 @@ class OnDevices:
         """Processes that read and align: at least one a GPU."""
         return max(job.workers, self.processes)
 
-    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop) -> Generator[DoneTask, None, None]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        job: Job,
+        reporter: Reporter,
+        stop: Stop,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Generator[DoneTask, None, None]:
         """As `Placement.run`.
 
         Raises
@@ -65,6 +75,7 @@ class OnDevices:
         DeviceLost
             No GPU is left.
         """
+        prepare()
         waiting, changed, tally = deque(tasks), threading.Condition(), _Tally(reporter)
         if len(tasks) < self.processes:
             reporter.note(_idle_note(len(tasks), self.processes))
@@ -162,6 +173,7 @@ class _Device:
         self.task: Task | None = None
         self.lost = ""
         self._reserve: Task | None = None
+        self._unsettled: Task | None = None  # computed, and perhaps not committed yet
         self._deaths = 0  # in a row, at this task
         self._barren = 0  # deaths in a row, at any task, without one clip computed between them
         self._suspected: Counter[str] = Counter()  # deaths with a clip alone
@@ -201,7 +213,8 @@ class _Device:
 
     def _submit(self, task: Task) -> None:
         self._counts[:] = (0, 0)  # nobody adds to it now
-        order = _Order(task, self._reserve, self._deaths >= MAX_DEATHS, self._blamed)
+        settle = self._deaths > 0 or self._reserve is None
+        order = _Order(task, self._reserve, self._deaths >= MAX_DEATHS, self._blamed, settle)
         self._submission = self._pool.submit([order])
 
     def ready(self) -> bool:
@@ -222,22 +235,29 @@ class _Device:
         except WorkerStartError as error:
             self._take_out(f"no process can be started on it ({error})", self.task, waiting, reporter)
             return
-        done: DoneTask | None = outcome.value
+        tasks: tuple[DoneTask, ...] | None = outcome.value
         if outcome.kind == "raised" and outcome.error is not None:
             raise outcome.error
         if self._counts[0] > self._counts[1]:
             self._barren = 0
-        if done is None:
+        if tasks is None:
             self._mourn(self.task, outcome.detail, waiting, reporter)
             return
-        self.task = None
-        self._tally.tell(done.task, len(done.task.clips), len(done.record.content["failures"]))
-        yield done
+        settled = {done.task.index for done in tasks}
+        self._unsettled, self.task = None if self.task.index in settled else self.task, None
+        for done in tasks:
+            self._tally.tell(done.task, len(done.task.clips), len(done.record.content["failures"]))
+            yield done
 
     def _mourn(self, task: Task, how: str, waiting: deque[Task], reporter: Reporter) -> None:
         """Begin the task anew; clip by clip after two deaths, and without the clip that ends the process even so."""
         self._deaths += 1
         self._barren += 1
+        if self._unsettled is not None:  # what was computed of it may be lost with the process
+            if self._reserve is not None:
+                waiting.appendleft(self._reserve)
+            self._reserve, self.task, self._unsettled = task, self._unsettled, None
+            task = self.task
         lost = f"its process was lost {self._deaths} times in a row"
         if self._barren >= MAX_BARREN_DEATHS:
             self._take_out(f"{lost} and computed no clip, lastly by: {how}", task, waiting, reporter)
@@ -266,10 +286,11 @@ class _Device:
         return None if clip is None or clip.clip_id in self._blamed else clip
 
     def _take_out(self, reason: str, task: Task, waiting: deque[Task], reporter: Reporter) -> None:
-        if self._reserve is not None:
-            waiting.appendleft(self._reserve)
+        for left in (self._reserve, self._unsettled):
+            if left is not None:
+                waiting.appendleft(left)
         waiting.append(task)  # the others first: it may be to blame
-        self.task = self._reserve = None
+        self.task = self._reserve = self._unsettled = None
         self.lost = reason
         reporter.note(
             f"Warning: device {self.index} is taken out: {reason}. Its tasks go to the other devices, if any."
@@ -289,21 +310,24 @@ class _Order:
         Whether each clip is computed by itself.
     blamed : mapping
         Clips that are set aside, and how they ended a process.
+    settle : bool
+        Whether to wait for the commit. Otherwise the task is among the done ones of the next order.
     """
 
     task: Task
     following: Task | None
     alone: bool
     blamed: Mapping[str, str]
+    settle: bool
 
 
 def is_spent(run: str, outcome: Outcome[Any]) -> bool:
     """Whether a process is good for nothing more: its hold on the GPU is gone, or the GPU's memory was not enough."""
     if outcome.value is None:
         return isinstance(outcome.error, DeviceLost)
-    done: DoneTask = outcome.value
-    failures = done.record.content["failures"]
-    return done.record.is_of(run) and any(failure["code"] == FailureCode.GPU_OOM for failure in failures)
+    tasks: tuple[DoneTask, ...] = outcome.value if isinstance(outcome.value, tuple) else (outcome.value,)
+    failures = [one for done in tasks if done.record.is_of(run) for one in done.record.content["failures"]]
+    return any(failure["code"] == FailureCode.GPU_OOM for failure in failures)
 
 
 class _Counts(Silent):
@@ -319,16 +343,29 @@ class _Counts(Silent):
 
 
 @contextmanager
-def _on_device(index: int, use: Callable[[int], None], job: Job, counts: Any) -> Iterator[Callable[[_Order], DoneTask]]:
-    """Life of the process on one GPU: a feed of its own, and one task after the other."""
+def _on_device(
+    index: int, use: Callable[[int], None], job: Job, counts: Any
+) -> Iterator[Callable[[_Order], tuple[DoneTask, ...]]]:
+    """Life of the process on one GPU: a feed of its own, and one task after the other, committed while the next is computed."""
     use(index)
-    reporter, name = _Counts(counts), str(job.devices.get(str(index), {}).get("name", ""))
-    one_by_one = replace(job, batch=1)
-    with reading_ahead(job, job.workers) as ahead:
+    work = job.work(_Counts(counts), str(job.devices.get(str(index), {}).get("name", "")))
+    with (
+        reading_ahead(job) as ahead,
+        Overlap(job.config, job.threads) as overlap,
+        Committer(job.out, work) as committer,
+    ):
 
-        def work(order: _Order) -> DoneTask:
-            feed = ahead.begin(order.task, order.following)
-            how = one_by_one if order.alone else job
-            return carry_out(order.task, feed, how, reporter, blamed=order.blamed, device=name)
+        def carry(order: _Order) -> tuple[DoneTask, ...]:
+            feed, made, done = ahead.begin(order.task, order.following), work.begin(order.task), list[DoneTask]()
+            how, beside = (replace(work, batch=1), None) if order.alone else (work, overlap)
+            for _ in gathering(made, feed, job.out, how, _never, order.blamed, beside):
+                done += committer.done()
+            done += committer.commit(made, _never)
+            out_of_memory = any(error.code == FailureCode.GPU_OOM for _, error in made.failures)  # the process will end
+            return (*done, *(committer.rest(_never) if order.settle or out_of_memory else ()))
 
-        yield work
+        yield carry
+
+
+def _never() -> None:
+    """The parent ends this process when the run is stopped."""

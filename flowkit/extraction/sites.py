@@ -13,7 +13,7 @@ from flowkit.extraction.options import RunOptions
 from flowkit.extraction.run_local import InProcess, Placement
 from flowkit.extraction.run_on_gpus import OnDevices
 from flowkit.provenance import versions
-from flowkit_kernels import resolve_backend, warm_up
+from flowkit_kernels import is_compiled, resolve_backend, warm_up
 from flowkit_kernels.backend import GPU_BACKENDS, use_device
 from flowkit_kernels.host import processor
 
@@ -76,7 +76,7 @@ class Here:
 
     def warm_up(self, tell: Callable[[str], None], poll: Poll) -> float:
         """As `Site.warm_up`."""
-        return warm_up("cpu", tell)
+        return 0.0 if is_compiled() else warm_up("cpu", tell)  # this process itself needs none of them
 
     def staff(self, options: RunOptions, backend: str) -> tuple[int, int]:
         """As `Site.staff`: one a core by default."""

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flowkit.errors import FlowkitError
 from flowkit.extraction.shares import Share
+from flowkit.extraction.stage_times import BEFORE_STORE, TaskTimes
 
-READ_AND_ALIGN = "read and align"
-"""Reading and aligning as one stage: the same workers do both."""
-
-
-class StageSeconds(dict[str, float]):
-    """Seconds spent in each stage, those of the feed over all its processes; `clips` says on how many clips."""
-
-    def __init__(self, **seconds: float) -> None:
-        super().__init__(**seconds)
-        self.clips: Counter[str] = Counter()
-
-    def add(self, stage: str, seconds: float, clips: int) -> None:
-        """Add to a stage."""
-        self[stage] = self.get(stage, 0.0) + seconds
-        self.clips[stage] += clips
-
-    def add_all(self, other: StageSeconds) -> None:
-        """Add to each stage."""
-        for stage, seconds in other.items():
-            self.add(stage, seconds, other.clips[stage])
-
-    @contextmanager
-    def timed(self, stage: str, clips: int) -> Iterator[None]:
-        """Add the time of a with-block."""
-        start = time.perf_counter()
-        yield
-        self.add(stage, time.perf_counter() - start, clips)
+WORKERS = "workers"
+"""All that the worker processes do, as one stage."""
 
 
 @dataclass(slots=True)
@@ -49,7 +22,7 @@ class Summary:
 
     `seconds` leaves `compile_seconds` out, in which kernels were compiled, once per machine: no rate counts them.
     `ok` and `failed` count every clip of the manifest, or of the tasks of `share`, whenever it was done; `computed` counts this
-    run's. `workers` processes read and aligned, `processes` did the rest. `stage_seconds` also counts the work on tasks that
+    run's. `workers` processes did the stages `by_workers`, `processes` the others. `times` also counts the work on tasks that
     another run committed first.
     """
 
@@ -62,7 +35,8 @@ class Summary:
     resumed: int = 0
     seconds: float = 0.0
     compile_seconds: float = 0.0
-    stage_seconds: StageSeconds = field(default_factory=StageSeconds)
+    times: TaskTimes = field(default_factory=TaskTimes)
+    by_workers: tuple[str, ...] = BEFORE_STORE
     failure_codes: Counter[str] = field(default_factory=Counter)
     phases_invalid: int = 0
     stopped: FlowkitError | None = None
@@ -72,25 +46,25 @@ class Summary:
 
     @property
     def stage_rates(self) -> dict[str, float]:
-        """Clips a second that each stage could do, had it nothing to wait for; spotting, reading and aligning are one."""
-        seconds, clips = dict(self.stage_seconds), self.stage_seconds.clips
-        feed_s = sum(seconds.pop(name, 0.0) for name in ("spot", "read", "align"))
-        rates = {READ_AND_ALIGN: self.workers * clips["align"] / feed_s} if feed_s else {}
-        return rates | {name: self.processes * clips[name] / s for name, s in seconds.items() if s and clips[name]}
+        """Clips a second that each stage could do, had it nothing to wait for; what the workers do is one stage.
+
+        The first clip of each worker does not count, unless there is no other.
+        """
+        times = self.times.stages.without(self.times.first)
+        busy_s = sum(times[name].wall_s for name in self.by_workers if name in times)
+        rates = {WORKERS: self.workers * times["align"].clips / busy_s} if busy_s else {}
+        others = {name: one for name, one in times.items() if name not in self.by_workers and one.wall_s}
+        return rates | {name: self.processes * one.clips / one.wall_s for name, one in others.items() if one.clips}
 
     @property
     def bound_by(self) -> str:
-        """The stage that bounds the run, empty if nothing was computed: all but reading and aligning follow each other."""
+        """The stage that bounds the run, empty if nothing was computed: all that the workers do not do follow each other."""
         rates = self.stage_rates
-        chain = {name: rate for name, rate in rates.items() if name != READ_AND_ALIGN}
+        chain = {name: rate for name, rate in rates.items() if name != WORKERS}
         if not chain:
             return ""
         together = 1 / sum(1 / rate for rate in chain.values())
-        return (
-            READ_AND_ALIGN
-            if rates.get(READ_AND_ALIGN, math.inf) < together
-            else min(chain, key=lambda name: chain[name])
-        )
+        return WORKERS if rates.get(WORKERS, math.inf) < together else min(chain, key=lambda name: chain[name])
 
     @property
     def exit_code(self) -> int:
@@ -114,8 +88,9 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "compile_seconds": round(self.compile_seconds, 3),
             "clips_per_s": _rounded(self.computed / self.seconds) if self.seconds else 0.0,
-            "stage_seconds": {name: round(value, 3) for name, value in self.stage_seconds.items()},
-            "stage_clips": dict(self.stage_seconds.clips),
+            "stage_seconds": {name: round(spent.wall_s, 3) for name, spent in self.times.stages.items()},
+            "stage_cpu_seconds": {name: round(spent.cpu_s, 3) for name, spent in self.times.stages.items()},
+            "stage_clips": {name: spent.clips for name, spent in self.times.stages.items()},
             "stage_clips_per_s": {name: _rounded(rate) for name, rate in self.stage_rates.items()},
             "bound_by": self.bound_by,
             "workers": self.workers,

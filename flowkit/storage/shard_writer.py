@@ -24,6 +24,93 @@ _BLOCK_BYTES = 1 << 22
 """Read back at a time: a whole column would be a second copy of the shard."""
 
 
+class ShardBuilder:
+    """Builds the bytes of a shard file from one clip after the other; the same clips and settings give the same bytes.
+
+    Large columns go into the file at once, so that they are in memory only once; `rows` keeps the others.
+
+    Parameters
+    ----------
+    clips : int
+        How many are expected. If fewer come, `image` costs a second copy of the file.
+    settings : mapping
+        Nested plain dict of the run's settings; `align.size`, `shard.compress`, `backend` and, if there, `units` are read
+        from it.
+    """
+
+    def __init__(self, clips: int, settings: Mapping[str, Any]) -> None:
+        self._clips, self._settings = clips, settings
+        self._memory = io.BytesIO()
+        self._file: Any = None
+        self._large: dict[Column, Any] = {}
+        self.rows: list[Sample] = []
+        self._hashes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def add(self, sample: Sample) -> None:
+        """Add a clip.
+
+        Raises
+        ------
+        EnvironmentMissing
+            Compression was asked for and hdf5plugin is not installed.
+        """
+        if self._file is None:
+            self._begin(sample)
+        row = len(self)
+        for column, dataset in self._large.items():
+            _write_chunk(dataset, row, _cell(sample[column.name], column, self._size))
+        names = {column.name for column in self._large}
+        self.rows.append({name: value for name, value in sample.items() if name not in names})
+        self._hashes.append(sample_hash(sample))
+
+    def image(self) -> bytes:
+        """Finish the file and return its bytes, compared with the hashes of the clips; at least one clip was added.
+
+        Raises
+        ------
+        ShardCorrupt
+            A number does not read back as it was written.
+        """
+        if len(self) < self._clips:
+            return self._smaller().image()
+        columns = [column for column in COLUMNS if column not in self._large and self._has(column)]
+        for column in columns:
+            values = self._hashes if column.name == "sample_hash" else [one[column.name] for one in self.rows]
+            _write_column(self._file, column, values, self._size)
+        self._file.attrs.update(_attributes(self._settings))
+        self._file.close()
+        image = self._memory.getvalue()  # no copy
+        _check_image(image, self._hashes, self._settings)
+        return image
+
+    @property
+    def _size(self) -> int:
+        return int(self._settings["align"]["size"])
+
+    def _has(self, column: Column) -> bool:
+        return not column.optional or column.name in self.rows[0]
+
+    def _begin(self, sample: Sample) -> None:
+        options = _compression(self._settings["shard"]["compress"])
+        self._file = h5py.File(self._memory, "w", libver=("v110", "v110"), track_order=False)
+        for column in COLUMNS:
+            if column.chunked and (not column.optional or column.name in sample):
+                shape = (self._clips, *sized(column.shape, self._size))
+                chunks = (1, *shape[1:])
+                self._large[column] = _dataset(self._file, column, shape, chunks=chunks, **options)
+
+    def _smaller(self) -> ShardBuilder:
+        """The same clips in a file of as many as there are."""
+        smaller = ShardBuilder(len(self), self._settings)
+        for row, sample in enumerate(self.rows):
+            smaller.add({**sample, **{column.name: dataset[row] for column, dataset in self._large.items()}})
+        self._file.close()
+        return smaller
+
+
 def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes:
     """The bytes of a shard file; the same samples and settings give the same bytes.
 
@@ -32,8 +119,7 @@ def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes
     samples : sequence of Sample
         At least one; stored in this order.
     settings : mapping
-        Nested plain dict of the run's settings; `align.size`, `shard.compress`, `backend` and, if there, `units` are read
-        from it.
+        As of `ShardBuilder`.
 
     Returns
     -------
@@ -45,20 +131,10 @@ def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes
     EnvironmentMissing
         Compression was asked for and hdf5plugin is not installed.
     """
-    size, compress = settings["align"]["size"], settings["shard"]["compress"]
-    hashes = [sample_hash(sample) for sample in samples]
-    options = _compression(compress)
-    memory = io.BytesIO()
-    with h5py.File(memory, "w", libver=("v110", "v110"), track_order=False) as file:
-        for column in COLUMNS:
-            if column.optional and column.name not in samples[0]:
-                continue
-            values = hashes if column.name == "sample_hash" else [sample[column.name] for sample in samples]
-            _write_column(file, column, values, size, options)
-        file.attrs.update(_attributes(settings))
-    image = memory.getvalue()  # no copy; the HDF5 library's own file in memory would have to be copied
-    _check_image(image, hashes, settings)
-    return image
+    builder = ShardBuilder(len(samples), settings)
+    for sample in samples:
+        builder.add(sample)
+    return builder.image()
 
 
 def _attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,27 +151,29 @@ def _attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_column(file: Any, column: Column, values: Sequence[Any], size: int, options: Mapping[str, Any]) -> None:
+def _dataset(file: Any, column: Column, shape: tuple[int, ...], **options: Any) -> Any:
+    dataset = file.create_dataset(column.name, shape, column.dtype, track_times=False, **options)
+    dataset.attrs["meaning"] = column.meaning
+    return dataset
+
+
+def _write_column(file: Any, column: Column, values: Sequence[Any], size: int) -> None:
+    """Write a column that is stored in one piece."""
     if column.dtype == TEXT:
         texts = [str(value).encode() for value in values]
         dtype = h5py.string_dtype("utf-8", max(1, *map(len, texts)))
         file.create_dataset(column.name, data=np.array(texts, dtype=dtype), dtype=dtype)
         return
-    shape = (len(values), *sized(column.shape, size))
-    chunks = (1, *shape[1:]) if column.chunked else None
-    dataset = file.create_dataset(
-        column.name, shape, column.dtype, chunks=chunks, track_times=False, **(options if column.chunked else {})
-    )
-    if not column.chunked:
-        dataset[...] = np.array(values, column.dtype)
-    elif options:
-        for row, value in enumerate(values):
-            dataset[row] = value
+    dataset = _dataset(file, column, (len(values), *sized(column.shape, size)))
+    dataset[...] = np.array(values, column.dtype)
+
+
+def _write_chunk(dataset: Any, row: int, cell: npt.NDArray[Any]) -> None:
+    """Write one clip's value of a large column, past HDF5's cache of chunks, which would copy it once more."""
+    if dataset.compression or dataset.shuffle:
+        dataset[row] = cell
     else:
-        corner = (0,) * len(column.shape)
-        for row, value in enumerate(values):  # past the cache of chunks, which would copy each once more
-            dataset.id.write_direct_chunk((row, *corner), _cell(value, column, size))
-    dataset.attrs["meaning"] = column.meaning
+        dataset.id.write_direct_chunk((row, *(0,) * cell.ndim), cell)
 
 
 def _cell(value: Any, column: Column, size: int) -> npt.NDArray[Any]:

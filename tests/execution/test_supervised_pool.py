@@ -20,7 +20,7 @@ import pytest
 
 from flowkit.execution import supervised_pool, worker_process
 from flowkit.execution.supervised_pool import SupervisedPool
-from flowkit.execution.worker_process import Outcome, WorkerStartError
+from flowkit.execution.worker_process import Interlude, Outcome, WorkerStartError
 
 
 class OddError(Exception):
@@ -295,3 +295,29 @@ def test_who_is_told_to_stop_hears_it_though_all_outcomes_are_there() -> None:
             time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
             next(submission.outcomes(stop))
+
+
+def test_an_outcome_says_what_its_worker_did_before(tmp_path: Path) -> None:
+    """The first item of a worker knows what its start cost, a later one how long the outcome before took to send."""
+    with SupervisedPool(handler, workers=1, timeout_s=60, window=9) as pool:
+        first, second, third = (
+            outcome.before or Interlude() for _, outcome in pool.submit(["a", "raise no", "wait"]).outcomes()
+        )
+        time.sleep(0.3)
+        (late,) = (outcome.before or Interlude() for _, outcome in pool.submit(["b"]).outcomes())
+    assert first.started_cpu_s > 0
+    assert [one.started_cpu_s for one in (second, third, late)] == [0, 0, 0]
+    assert 0 < second.sent_s < 10
+    assert second.sent_cpu_s >= 0
+    assert late.waited_s > 0.2
+
+
+def test_workers_can_be_started_before_there_is_work() -> None:
+    with SupervisedPool(handler, workers=2, timeout_s=60, window=9) as pool:
+        pool.start(5)
+        until = time.monotonic() + 60
+        while not (len(pool._workers) == 2 and all(worker.ready for worker in pool._workers)):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        pids = {outcome.value for _, outcome in pool.submit(["pid"] * 6).outcomes()}
+    assert len(pids) <= 2

@@ -30,7 +30,7 @@ from flowkit.execution.dask_pool import ClusterPool, connect
 from flowkit.execution.dask_worker import Crew, Expected
 from flowkit.execution.progress import Silent
 from flowkit.execution.worker_process import Outcome
-from flowkit.extraction import pipeline, read_and_align, run_on_cluster, sites, task
+from flowkit.extraction import pipeline, read_and_align, run_local, run_on_cluster, sites, task
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip
 from flowkit.extraction.run_local import DoneTask, Job
@@ -38,6 +38,7 @@ from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import read_manifest
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.inspection import verify
+from flowkit.storage.shard_writer import ShardBuilder
 
 CONFIG = load_config(None, align__method="none", align__size=SIZE, shard__clips=1, backend="cpu")
 """As `SMALL`, but a task a clip: there is more to be lost."""
@@ -446,7 +447,7 @@ def test_the_slot_of_a_gpu_worker_uses_its_first_gpu(tmp_path: Path, monkeypatch
     """Without a GPU: which device a worker's process is told to use, and that it is one process whatever the threads."""
     used: list[tuple[str, int]] = []
     monkeypatch.setattr(run_on_cluster, "use_device", lambda backend, index: used.append((backend, index)))
-    monkeypatch.setattr(run_on_cluster, "reading_ahead", lambda job, workers: contextlib.nullcontext(workers))
+    monkeypatch.setattr(run_on_cluster, "reading_ahead", lambda job: contextlib.nullcontext(job))
     run = Job(tmp_path, load_config(None, backend="cuda"), {}, squares, workers=0, threads=0, batch=1, timeout_s=1)
     with run_on_cluster._on_worker(run):
         assert used == [("cuda", 0)]
@@ -463,8 +464,11 @@ def test_tasks_are_idempotent_where_dask_runs_them_twice(cropped: Path, tmp_path
     record = ShardFolder.open(tmp_path / "out").records[0]
     again = SimpleNamespace(index=record.task, key=record.content["key"], clips=())
 
-    def nothing() -> Iterator[Any]:
+    def nothing(poll: Any) -> Iterator[Any]:
         raise AssertionError("computed again")
         yield
 
-    assert task.run_task(again, nothing, tmp_path / "out", SimpleNamespace()) == record  # type: ignore[arg-type]
+    made = task.Gathered(again, ShardBuilder(1, {}))  # type: ignore[arg-type]
+    feed, work = SimpleNamespace(outcomes=nothing, cancel=lambda: None), SimpleNamespace()
+    assert [*run_local.gathering(made, feed, tmp_path / "out", work, lambda: None)] == []  # type: ignore[arg-type]
+    assert task.store(made, tmp_path / "out", work) == record  # type: ignore[arg-type]

@@ -23,7 +23,8 @@ from flowkit.config import load_config
 from flowkit.doctor import examination
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.spot_manifest import complete
-from flowkit.extraction.summary import StageSeconds, Summary
+from flowkit.extraction.stage_times import Spent, TaskTimes
+from flowkit.extraction.summary import Summary
 from flowkit_kernels.cpu import code_cache
 from flowkit_kernels.probing import obstacles
 
@@ -225,13 +226,13 @@ def test_the_doctor_says_where_compiled_kernels_lie_or_how_to_compile_them(monke
 
 def test_a_slow_rate_is_never_printed_as_zero(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """As of one clip on a machine that is busy with something else."""
-    seconds = StageSeconds()
-    for stage in ("read", "align", "flow"):
-        seconds.add(stage, 400.0, 1)
-    done = Summary(tmp_path, planned=1, ok=1, computed=1, seconds=900.0, compile_seconds=31.0, stage_seconds=seconds)
+    times = TaskTimes()
+    for stage in ("read", "align", "flow", "store"):
+        times.stages.add(stage, Spent(400.0, 400.0, 1))
+    done = Summary(tmp_path, planned=1, ok=1, computed=1, seconds=900.0, compile_seconds=31.0, times=times)
     printing.show_summary(done.to_dict())
     printed = capsys.readouterr().out
     assert "(0.0011 clips/s)" in printed
     assert "kernels were compiled, once per machine: 31.0 s" in printed
-    assert "Bound by read and align: 0.0013 clips/s with 1 worker; flow 0.0025." in printed
+    assert "Bound by workers: 0.00083 clips/s with 1 worker; store 0.0025." in printed
     assert " 0.0 " not in printed

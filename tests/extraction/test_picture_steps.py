@@ -17,7 +17,7 @@ import pytest
 from conftest import SMALL, Done, flowkit, shard_bytes
 from flowkit.config import AlignConfig, ExtractConfig, load_config
 from flowkit.errors import ClipError, ConfigError, FailureCode
-from flowkit.extraction.task import _further_records
+from flowkit.extraction.compute import _further_records
 from flowkit.face.align import Aligner, Face
 from flowkit.face.head_shape import HeadShape
 from flowkit.face.landmarks import POINTS

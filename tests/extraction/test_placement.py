@@ -28,14 +28,15 @@ from flowkit import RunOptions, Stop, Summary, extract, load_config
 from flowkit.config import ExtractConfig
 from flowkit.errors import BackendUnavailable, ConfigError, DeviceLost, DeviceOutOfMemory, Terminated
 from flowkit.execution.progress import Silent
-from flowkit.extraction import pipeline, sites, task
+from flowkit.extraction import compute, pipeline, sites
 from flowkit.extraction.devices import describe_devices
 from flowkit.extraction.options import parse_devices
 from flowkit.extraction.pipeline import preview
 from flowkit.extraction.read_and_align import clip_loader
 from flowkit.extraction.run_local import Job
 from flowkit.extraction.run_on_gpus import MAX_BARREN_DEATHS, OnDevices, _shares
-from flowkit.extraction.summary import READ_AND_ALIGN, StageSeconds
+from flowkit.extraction.stage_times import BEFORE_FLOW, STAGES, Spent, TaskTimes
+from flowkit.extraction.summary import WORKERS
 from flowkit.inputs.manifest import read_manifest
 from flowkit.reports.shard_report import write_report
 from flowkit.storage.folder import ShardFolder
@@ -69,9 +70,9 @@ def use(folder: Path, ill: str, clips: tuple[str, ...], only: int | None, times:
     """
     if ill == "dead" and only in (None, index):
         raise MemoryError
-    compute = task.stabilised
+    stabilise = compute.stabilised
 
-    def compute_or_fall_ill(*settings: Any) -> Any:
+    def stabilise_or_fall_ill(*settings: Any) -> Any:
         names = settings[-1]
         with (folder / f"device{index}").open("a") as journal:
             journal.write(f"{os.getpid()} {len(names)}\n")
@@ -83,11 +84,11 @@ def use(folder: Path, ill: str, clips: tuple[str, ...], only: int | None, times:
                 time.sleep(60)
             if ill in ("after_write", "after_record"):
                 os.environ["FLOWKIT_TEST_DIE_AT"] = ill
-                return compute(*settings)
+                return stabilise(*settings)
             raise {"lost": DeviceLost, "full": DeviceOutOfMemory}[ill](f"{ill} by a test.")
-        return compute(*settings)
+        return stabilise(*settings)
 
-    task.stabilised = compute_or_fall_ill
+    compute.stabilised = stabilise_or_fall_ill
 
 
 def fall(mark: Path, times: int) -> bool:
@@ -129,7 +130,7 @@ def test_two_devices_share_the_tasks_and_give_the_same_bytes(run: Any, undisturb
     summary, notes = run((0, 1))
     assert shard_bytes(tmp_path / "out") == shard_bytes(undisturbed)
     assert (summary.ok, summary.computed, summary.exit_code, notes.done) == (12, 12, 0, 12)
-    assert {*summary.stage_seconds} == {"read", "align", "flow", "stabilise", "mmcof", "store"}
+    assert {*summary.times.stages} == {"read", "align", "flow", "stabilise", "mmcof", "store", "commit"}
     assert (summary.workers, summary.processes) == (2, 2)
     calls = [sum(clips for _, clips in journal(tmp_path, index)) for index in (0, 1)]
     assert sum(calls) == 12
@@ -243,9 +244,20 @@ def test_a_clip_too_large_for_the_device_costs_itself_alone(run: Any, undisturbe
     assert (failure["code"], failure["clip_id"]) == ("GPU_OOM", sorted(rows(undisturbed))[1])
     assert rows(tmp_path / "out").items() < rows(undisturbed).items()
     calls = journal(tmp_path, 0)
-    assert [clips for _, clips in calls[:6]] == [4, 2, 1, 1, 2, 1]
-    first = {pid for pid, _ in calls[:6]}
-    rest = {pid for pid, _ in calls[6:]}
+    assert [clips for _, clips in calls[:10]] == [
+        1,
+        1,
+        1,
+        1,
+        1,
+        4,
+        2,
+        1,
+        1,
+        2,
+    ]  # first each on its own, beside the solver
+    first = {pid for pid, _ in calls[:10]}
+    rest = {pid for pid, _ in calls[10:]}
     assert (len(first), len(rest), first & rest) == (1, 1, set())
 
 
@@ -424,16 +436,16 @@ def test_devices_that_are_no_indices_are_refused_in_words(devices: Any) -> None:
 @pytest.mark.parametrize(
     ("flow_s", "bound", "rates"),
     [
-        (1.0, READ_AND_ALIGN, {READ_AND_ALIGN: 50, "flow": 200, "mmcof": 1000, "store": 400}),
-        (4.0, "flow", {READ_AND_ALIGN: 50, "flow": 50, "mmcof": 1000, "store": 400}),
+        (1.0, WORKERS, {WORKERS: 50, "flow": 200, "mmcof": 1000, "store": 400}),
+        (4.0, "flow", {WORKERS: 50, "flow": 50, "mmcof": 1000, "store": 400}),
     ],
 )
 def test_the_stage_that_bounds_a_run_is_named(flow_s: float, bound: str, rates: dict[str, float]) -> None:
     """Two workers read while two processes compute; flow, MM-COF and storing follow each other in one process."""
-    seconds = StageSeconds()
+    times = TaskTimes()
     for stage, spent in {"read": 1.0, "align": 3.0, "flow": flow_s, "mmcof": 0.2, "store": 0.5}.items():
-        seconds.add(stage, spent, 100)
-    summary = Summary(Path(), stage_seconds=seconds, workers=2, processes=2)
+        times.stages.add(stage, Spent(spent, spent, 100))
+    summary = Summary(Path(), times=times, by_workers=BEFORE_FLOW, workers=2, processes=2)
     assert summary.stage_rates == pytest.approx(rates)
     assert (summary.bound_by, summary.to_dict()["bound_by"]) == (bound, bound)
     assert Summary(Path()).bound_by == ""
@@ -457,5 +469,6 @@ def test_rates_count_the_clips_that_each_stage_had(cropped: Path, undisturbed: P
     options = dataclasses.replace(OPTIONS, root=cropped.parent)
     summary = extract(manifest, tmp_path / "out", CONFIG, options, reporter=OtherRun())
     assert (summary.ok, summary.failed, summary.computed) == (11, 1, 7)
-    assert summary.stage_seconds.clips == dict.fromkeys(("read", "align", "flow", "stabilise", "mmcof", "store"), 11)
-    assert summary.stage_rates["flow"] == pytest.approx(11 / summary.stage_seconds["flow"])
+    stages = summary.times.stages
+    assert {name: spent.clips for name, spent in stages.items()} == dict.fromkeys(STAGES[1:], 11)
+    assert summary.stage_rates["store"] == pytest.approx(11 / stages["store"].wall_s)

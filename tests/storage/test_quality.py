@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from flowkit.config import ExtractConfig, ShardConfig
+from flowkit.extraction.compute import _quality, _sample
 from flowkit.extraction.read_and_align import AlignedClip
-from flowkit.extraction.task import _quality, _sample
 from flowkit.face.align import Face
 from flowkit.face.contrast import Signal
 from flowkit.face.head_shape import HeadShape
@@ -48,7 +48,7 @@ def made(face: dict[str, Any], flow: dict[str, Any]) -> tuple[AlignedClip, Flow]
     found = Flow(motion, np.zeros((2, 2, 3)), np.zeros(2, np.float32))
     clip = Clip("a", "a.mp4", 0, 5, 9, "s1", "d", "happiness")
     source = Source(clip, KeyFrames(0, 5, 9, "annotated", (True, True)), 200.0, "0" * 32, False, False)
-    return AlignedClip(source, replace(plain, **face), 0.0, 0.0), replace(found, **flow)
+    return AlignedClip(source, replace(plain, **face)), replace(found, **flow)
 
 
 @pytest.mark.parametrize(

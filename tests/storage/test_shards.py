@@ -17,7 +17,7 @@ from flowkit.storage import shard_writer
 from flowkit.storage.folder import ShardFolder
 from flowkit.storage.schema import ACTION_UNITS, COLUMNS, SHARD_SCHEMA, Column, sample_bytes
 from flowkit.storage.shard_reader import Shard
-from flowkit.storage.shard_writer import shard_image
+from flowkit.storage.shard_writer import ShardBuilder, shard_image
 from shard_builder import build_folder, of_schema_2
 
 CLIPS = 2
@@ -130,13 +130,30 @@ def test_numbers_that_do_not_read_back_as_written_are_refused(
 ) -> None:
     """As where memory is bad: one clip's number changes between its hash and the file."""
     samples = list(first(folder).samples())
-    write = shard_writer._write_column
+    write_column, write_chunk = shard_writer._write_column, shard_writer._write_chunk
 
-    def damaged(file: Any, which: Column, values: list[Any], *more: Any) -> None:
+    def damaged_column(file: Any, which: Column, values: list[Any], size: int) -> None:
         if which.name == column:
-            values = [values[0], (np.asarray(values[1]) == 0).astype(which.dtype), *values[2:]]
-        write(file, which, values, *more)
+            values = [values[0], np.asarray(values[1]) == 0, *values[2:]]
+        write_column(file, which, values, size)
 
-    monkeypatch.setattr(shard_writer, "_write_column", damaged)
+    def damaged_chunk(dataset: Any, row: int, cell: Any) -> None:
+        spoilt = row == 1 and dataset.name == f"/{column}"
+        write_chunk(dataset, row, (cell == 0).astype(cell.dtype) if spoilt else cell)
+
+    monkeypatch.setattr(shard_writer, "_write_column", damaged_column)
+    monkeypatch.setattr(shard_writer, "_write_chunk", damaged_chunk)
     with pytest.raises(ShardCorrupt, match="clip 1 must read back as written"):
         shard_image(samples, folder.run["settings"])
+
+
+@pytest.mark.parametrize("compress", ["none", "zstd"])
+def test_fewer_clips_than_expected_give_the_bytes_of_a_shard_of_so_many(folder: ShardFolder, compress: str) -> None:
+    settings = {**folder.run["settings"], "shard": {"clips": 2, "compress": compress, "keep_faces": False}}
+    samples = list(first(folder).samples())
+    builder = ShardBuilder(7, settings)
+    for sample in samples:
+        builder.add(sample)
+    assert builder.image() == shard_image(samples, settings)
+    assert [row["clip_id"] for row in builder.rows] == [sample["clip_id"] for sample in samples]
+    assert {"flow", "mmcof", "regions", "landmarks"}.isdisjoint(builder.rows[0])

@@ -68,10 +68,7 @@ def spoil_flow(judge: Any, raw: Any, faces: Any, *rest: Any) -> Any:
 
 
 if SICK and any("spawn_main" in argument for argument in sys.orig_argv):
-    from flowkit.extraction import read_and_align
+    from flowkit.extraction import compute, read_and_align
 
     read_and_align.read_frames = functools.partial(read_or_fall_ill, read_and_align.read_frames)  # type: ignore[assignment]
-elif SICK and "flowkit.cli" in sys.orig_argv:
-    from flowkit.extraction import task
-
-    task.stabilised = functools.partial(spoil_flow, task.stabilised)  # type: ignore[assignment]
+    compute.stabilised = functools.partial(spoil_flow, compute.stabilised)  # type: ignore[assignment]
