@@ -26,6 +26,7 @@ from flowkit.motion.mmcof import combine
 from flowkit.storage.quality import EXPLAINED_LIMIT_PX, RESIDUAL_LIMIT_PX, SEPARATION_LIMIT_PX, TURN_LIMIT_DEG, Flag
 from flowkit.storage.schema import COLUMNS, SPOTTED, Sample
 
+Clock = Callable[[], float]
 KERNEL_ERRORS = (ValueError, ArithmeticError, LookupError, MemoryError)
 """What a kernel that refuses its input raises: the batch is halved until one clip is left, which fails."""
 _COLUMNS = {column.name for column in COLUMNS}
@@ -125,7 +126,7 @@ class Overlap:
     def begin(self, aligned: Sequence[AlignedClip], times: StageTimes) -> Begun:
         """Solve the flow of a batch, and let the threads take it from there."""
         try:
-            raw = _solved(aligned, self._config, self._threads, times) if aligned else ()
+            raw = _solved(aligned, self._config, self._threads, times, time.thread_time) if aligned else ()
         except KERNEL_ERRORS:
             return Begun(aligned, None)
         return Begun(
@@ -141,7 +142,7 @@ class Overlap:
                     flow, spent = future.result()
                     flows.append(flow)
                     times.add("stabilise", spent)
-                return _samples(begun.aligned, flows, self._config, self._threads, times)
+                return _samples(begun.aligned, flows, self._config, self._threads, times, time.thread_time)
             except KERNEL_ERRORS:
                 pass
         return compute(begun.aligned, self._config, self._threads, times)
@@ -173,9 +174,13 @@ def _kernel_failure(clip: Clip, error: Exception) -> ClipError:
 
 
 def _solved(
-    aligned: Sequence[AlignedClip], config: ExtractConfig, threads: int, times: StageTimes
+    aligned: Sequence[AlignedClip],
+    config: ExtractConfig,
+    threads: int,
+    times: StageTimes,
+    cpu: Clock = time.process_time,
 ) -> npt.NDArray[np.float32]:
-    with times.measured("flow", len(aligned), time.thread_time if threads == 1 else time.process_time):
+    with times.measured("flow", len(aligned), cpu):
         valid = [one.source.key.phase_valid for one in aligned]
         return solve([one.face for one in aligned], valid, config.tvl1, config.backend, threads)
 
@@ -194,6 +199,7 @@ def _samples(
     config: ExtractConfig,
     threads: int,
     times: StageTimes,
+    cpu: Clock = time.process_time,
 ) -> dict[str, Sample | ClipError]:
     """What is stored of each clip, or what is wrong with its flow."""
     good = [(one, flow) for one, flow in zip(aligned, flows, strict=True) if isinstance(flow, Flow)]
@@ -201,7 +207,7 @@ def _samples(
         one.source.clip.clip_id: flow for one, flow in zip(aligned, flows, strict=True) if isinstance(flow, ClipError)
     }
     if good:
-        with times.measured("mmcof", len(good)):
+        with times.measured("mmcof", len(good), cpu):
             combined = combine(
                 [flow for _, flow in good], [one.face for one, _ in good], config.mmcof, config.backend, threads
             )

@@ -95,14 +95,11 @@ def answer(reel: Reel, number: int) -> bytes | tuple[FailureCode, str]:
 
 
 def sequential(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes | tuple[FailureCode, str]]:
-    """What decoding from the first frame on answers to each number, each time anew."""
+    """What decoding from the first frame on answers to each number; behind an error, it begins anew for each."""
     with monkeypatch.context() as without_index:
         without_index.setattr(videos, "index_of", lambda *_: VideoIndex.untrusted("not asked"))
-        found = []
-        for number in range(LENGTH + 3):
-            with open_reel(path, path.name) as reel:
-                found.append(answer(reel, number))
-    return found
+        with open_reel(path, path.name) as reel:
+            return [answer(reel, number) for number in range(LENGTH + 3)]
 
 
 def all_answers(path: Path) -> dict[int, set[bytes | tuple[FailureCode, str]]]:

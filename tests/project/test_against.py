@@ -32,7 +32,16 @@ def test_what_is_asked_for_by_default(against: ModuleType) -> None:
     options = against.arguments().parse_args([])
     assert (options.commit, options.benchmark, options.rounds) == ("7715ac7", None, 5)
     assert not options.work.is_relative_to(ROOT)
-    assert against.known() == ["accuracy", "extract", "extract_200fps", "train", "tvl1"]
+    assert against.known() == [
+        "accuracy",
+        "extract",
+        "extract_200fps",
+        "extract_given_landmarks",
+        "extract_two_cores",
+        "long_video",
+        "train",
+        "tvl1",
+    ]
 
 
 @pytest.mark.parametrize(
