@@ -23,11 +23,11 @@ class RunOptions:
     root : Path, optional
         What the paths of the manifest are relative to; its own folder by default.
     workers : int
-        Processes that read and align; 0 for one a core. Several GPUs share them, at least one each.
+        Processes that read and align, and on the CPU compute flow; 0 for one per core. Several GPUs share them, at least one each.
     threads : int
-        Threads that compute flow; 0 for one a core.
+        Threads that compute, over all workers; 0 for one per core.
     batch : int
-        Clips whose flow is computed together.
+        Clips whose flow a GPU computes together.
     overwrite : bool
         Discard what the folder holds.
     retry_failed : bool
@@ -37,7 +37,7 @@ class RunOptions:
     max_error_rate : float
         Share of a run's clips that may fail; looked at after each shard, and the run stops above it.
     timeout_s : float
-        Longest time for reading and aligning one clip.
+        Longest time for one clip in a worker.
     devices : tuple of int
         GPUs that a GPU backend computes on, as `flowkit doctor` counts them, one process each; the first by default.
     cluster : str

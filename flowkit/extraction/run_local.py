@@ -84,6 +84,11 @@ class DoneTask:
     decoded_from_first: Mapping[str, str] = field(default_factory=dict)
 
 
+DoneTasks = Generator[DoneTask, None, None]
+Prepare = Callable[[], None]
+"""Called before the first clip is begun, while processes start."""
+
+
 class Placement(Protocol):
     """A way to have tasks run."""
 
@@ -98,17 +103,8 @@ class Placement(Protocol):
     def workers(self, job: Job) -> int:
         """How many worker processes there are."""
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        job: Job,
-        reporter: Reporter,
-        stop: Stop,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> Generator[DoneTask, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """Have every task run, and yield each when it is done, in any order; closing the iterator ends what runs.
-
-        `prepare` is called before the first clip is begun, while processes start.
 
         Raises
         ------
@@ -128,14 +124,7 @@ class InProcess:
         """As `Placement.workers`."""
         return job.workers
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        job: Job,
-        reporter: Reporter,
-        stop: Stop,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> Generator[DoneTask, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """As `Placement.run`, in the tasks' order."""
         work = replace(job.work(reporter), batch=1)  # nothing is left to compute together
         with Committer(job.out, work) as committer, whole_clips_ahead(job) as ahead:

@@ -5,7 +5,7 @@ Placement is Dask's, correctness the commit's: a task may run twice. What comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,16 @@ from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S
 from flowkit.extraction.compute import Overlap
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.plan import Task
-from flowkit.extraction.run_local import DoneTask, Job, Placement, carry_out, reading_ahead, whole_clips_ahead
+from flowkit.extraction.run_local import (
+    DoneTask,
+    DoneTasks,
+    Job,
+    Placement,
+    Prepare,
+    carry_out,
+    reading_ahead,
+    whole_clips_ahead,
+)
 from flowkit.extraction.run_on_gpus import is_spent
 from flowkit.extraction.sites import Here, Poll, Site, Survey, survey_here
 from flowkit.extraction.stage_times import BEFORE_FLOW, BEFORE_STORE
@@ -49,7 +58,7 @@ def site_of(options: RunOptions, reporter: Reporter) -> Iterator[Site]:
 class OnCluster:
     """A Dask cluster: a task runs in a process of its own on one of the workers, which all see the same files.
 
-    Each thread of a Dask worker is a place for one task, with one process that reads and aligns. On a GPU backend a Dask
+    Each thread of a Dask worker is a place for one task, with one worker process. On a GPU backend a Dask
     worker is one place, on the first GPU that it sees.
     """
 
@@ -107,17 +116,10 @@ class _OnWorkers:
         return max(1, len(threads) if self._backend in GPU_BACKENDS else sum(threads.values()))
 
     def workers(self, job: Job) -> int:
-        """Processes that read and align, over all places."""
+        """Return how many worker processes there are, over all places."""
         return self.processes * max(1, job.workers)
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        job: Job,
-        reporter: Reporter,
-        stop: Stop,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> Generator[DoneTask, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """As `Placement.run`.
 
         Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from flowkit.execution.supervised_pool import ATTEMPTS, START_TIMEOUT_S, Supervi
 from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit.extraction.compute import Overlap
 from flowkit.extraction.plan import Task
-from flowkit.extraction.run_local import POLL_S, Committer, DoneTask, Job, gathering, reading_ahead
+from flowkit.extraction.run_local import POLL_S, Committer, DoneTask, DoneTasks, Job, Prepare, gathering, reading_ahead
 from flowkit.extraction.stage_times import BEFORE_FLOW
 from flowkit.inputs.clip import Clip
 from flowkit.storage import durable_files
@@ -57,17 +57,10 @@ class OnDevices:
         return len(self._indices)
 
     def workers(self, job: Job) -> int:
-        """Processes that read and align: at least one a GPU."""
+        """Return how many worker processes there are: at least one per GPU."""
         return max(job.workers, self.processes)
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        job: Job,
-        reporter: Reporter,
-        stop: Stop,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> Generator[DoneTask, None, None]:
+    def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """As `Placement.run`.
 
         Raises

@@ -57,7 +57,7 @@ class Site(Protocol):
         """
 
     def staff(self, options: RunOptions, backend: str) -> tuple[int, int]:
-        """Processes that read and align, and threads that compute; 0 where the machine that computes is to decide."""
+        """Return numbers of worker processes and of threads that compute; 0 where the machine that computes is to decide."""
 
     def placement(self, backend: str, devices: Sequence[int], survey: Survey) -> Placement:
         """How tasks run there."""

@@ -58,7 +58,7 @@ class Summary:
 
     @property
     def bound_by(self) -> str:
-        """The stage that bounds the run, empty if nothing was computed: all that the workers do not do follow each other."""
+        """The stage that bounds the run, empty if there is none; what the workers do not do is taken to follow each other."""
         rates = self.stage_rates
         chain = {name: rate for name, rate in rates.items() if name != WORKERS}
         if not chain:

@@ -238,9 +238,9 @@ class _Lookup:
         """Frames from a start on, without its leading pictures; none where it is not found."""
         self._container.seek(start.time, stream=self._stream, backward=True)
         packets = self._container.demux(self._stream)
-        first = next(packets)
-        place = self._index.place_of(first.pts)
-        if place > start.place:
+        first = next(packets, None)
+        place = len(self._index.places) if first is None else self._index.place_of(first.pts)
+        if first is None or place > start.place:
             return
         leading = True
         for packet in itertools.islice(itertools.chain([first], packets), start.place - place, None):

@@ -1,7 +1,7 @@
-"""`shard_image`: the bytes of a shard file.
+"""`ShardBuilder`, `shard_image`: the bytes of a shard file.
 
 A shard is built in memory: libhdf5 never touches the disk, where a full one makes it crash. It is written by whole chunks and
-columns and read back by blocks of a column: one call of h5py for each cell took three quarters of the time.
+columns and read back by blocks of a column: one call of h5py for each cell took most of the time.
 """
 
 from __future__ import annotations
