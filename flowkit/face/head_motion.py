@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from flowkit.face.head_shape import CAMERA_CM, GRID, NOMINAL_PX, HeadShape
-from flowkit.face.statistics import median
 from flowkit.face.transforms import Transform
 from flowkit.storage.schema import DEPTH_MODES
+
+if TYPE_CHECKING:
+    from flowkit_kernels.cpu.head_fit import Unknowns
 
 Array = npt.NDArray[np.float64]
 Flow = npt.NDArray[np.float32]
@@ -46,7 +49,7 @@ _NOISE_PX, _INDEPENDENT = 0.12, 60.0
 _MISFIT = 0.5
 """Error of an action unit's field, relative to its motion."""
 _HUBER = 1.5
-_ITERATIONS = 3
+_STEPS = 3
 _SWEEPS = 200
 _FEWEST_SAMPLES = 24
 _FORESHORTENED = 0.75
@@ -181,13 +184,11 @@ def tell_apart(
         nothing = np.zeros((2, len(samples.units)))
         none, unknown = np.zeros(2), np.full(2, np.nan)
         return HeadFit(np.zeros((2, POSE)), none, undone, np.zeros(DEPTH_MODES), nothing, none, unknown)
-    fit = _Fit.of(samples, 100 * undone, valid)
-    for _ in range(_ITERATIONS - rough):
-        fit.step()
+    fit = _Fit.of(samples, 100 * undone, valid, _STEPS - rough)
     return HeadFit(
         motion=fit.motion / HUNDREDTHS,
         moved_px=np.hypot(*np.einsum("pk,pkcn->cpn", fit.motion, samples.head)).mean(axis=1),
-        turn=fit.turned / 100,
+        turn=undone + fit.motion[:, 4:] / 100,
         depth_cm=fit.solution[2 * POSE : _FREE],
         expression_cm=fit.strengths[1:] - fit.strengths[0],
         left_px=fit.left,
@@ -212,7 +213,7 @@ def sampled(face: npt.NDArray[np.bool_], openings: npt.NDArray[np.bool_]) -> npt
 def motion_of(motion: Array, turn: Array, depth_cm: Array, shape: HeadShape, size: int) -> Flow:
     """Return the head's motion in rise and fall: what is to be subtracted from a flow, and what was.
 
-    The sum of `head_fields`, written out: the fields of a whole crop take longer than all the rest.
+    The sum of `head_fields`, by a compiled loop: the fields of a whole crop take longer than all the rest.
 
     Parameters
     ----------
@@ -229,27 +230,31 @@ def motion_of(motion: Array, turn: Array, depth_cm: Array, shape: HeadShape, siz
     (2, 2, size, size) float32
         In px of that crop.
     """
+    # Numba takes a third of a second to load, and a process that only plans needs none.
+    from flowkit_kernels.cpu.head_fit import motion_field
+
     scale = size / NOMINAL_PX
-    depth, deeper = shape.depth(size), shape.deeper(depth_cm, size)
-    pixels = np.arange(size, dtype=np.float32)
-    x, y = (pixels - np.float32((centre + 0.5) * scale - 0.5) for centre in shape.centre)
-    y = y[:, None]
-    nearer, grown = np.empty_like(depth), np.empty_like(depth)
-    near = np.float32(1 / (CAMERA_CM * shape.px_per_cm * scale))
-    undone = np.cumsum(turn - motion[:, 4:], axis=0)
+    near = 1 / (CAMERA_CM * shape.px_per_cm * scale)
+    right_down, roll, growth, angles = motion[:, :2], motion[:, 2], motion[:, 3], motion[:, 4:]
+    undone = np.cumsum(turn - angles, axis=0)
+    slopes = np.zeros((2, 2, 4))  # of u and v in each phase: by x, y and depth, and what is the same everywhere
+    for phase in (0, 1):
+        slopes[phase, :, :3] = np.einsum("a,aij->ij", angles[phase], _turning(undone[phase]))
+    slopes[:, 0, 1] -= roll
+    slopes[:, 1, 0] += roll
+    slopes[:, :, 3] = right_down * scale
+    nearer = np.column_stack([-near * angles, near * growth, growth])  # what comes nearer grows
+    centre = (shape.centre + 0.5) * scale - 0.5
     result = np.empty((2, 2, size, size), np.float32)
-    for phase, numbers in enumerate(motion):
-        right, down, roll, growth, yaw, pitch = (numbers * [scale, scale, 1, 1, 1, 1]).astype(np.float32)
-        np.multiply(near * growth, depth, out=nearer)  # what comes nearer grows
-        nearer += (growth - near * yaw * x) - near * pitch * y
-        slopes = np.einsum("a,aij->ij", numbers[4:], _turning(undone[phase]))
-        slopes += np.array([[0, -roll, 0], [roll, 0, 0]])
-        for axis, (shift, place) in enumerate(((right, x), (down, y))):
-            by_x, by_y, by_depth = slopes[axis].astype(np.float32)
-            moved = result[phase, axis]
-            np.add(shift + by_y * y, by_x * x, out=moved)
-            for factor, field in ((place, nearer), (by_depth, depth), (np.float32(turn[phase, axis]), deeper)):
-                moved += np.multiply(factor, field, out=grown)
+    motion_field(
+        shape.depth(size),
+        shape.deeper(depth_cm, size),
+        centre.astype(np.float32),
+        nearer.astype(np.float32),
+        slopes.astype(np.float32),
+        turn.astype(np.float32),
+        result,
+    )
     return result
 
 
@@ -266,23 +271,25 @@ def similarity_of(motion: Array, shape: HeadShape, size: int) -> Transform:
 
 
 @functools.cache
-def _prior(units: int) -> Array:
-    """Diagonal of the normal equations before any flow is seen, (12 + M + 3 K,)."""
+def _unknowns(units: int) -> Unknowns:
+    """The unknowns with so many action units, in the order of `_Fit.solution`."""
+    from flowkit_kernels.cpu.head_fit import Unknowns
+
     pose = [_SHIFT_SD] * 4 + [_TURN_SD] * 2
     strengths = [_ONSET_SD_CM] * units + [_EXPRESSION_SD_CM] * (2 * units)
-    return np.asarray(1 / np.square([*pose, *pose, *[_DEPTH_SD_CM] * DEPTH_MODES, *strengths]))
-
-
-@functools.cache
-def _unknowns(phase: int, units: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Array]:
-    """What makes the motion of a phase: columns, the unknown that each belongs to, and the sign with which it does."""
-    known, strengths = np.arange(POSE + DEPTH_MODES), np.arange(units)
-    begin = _FREE + phase * units + strengths
-    columns = np.concatenate([known, POSE + DEPTH_MODES + strengths, POSE + DEPTH_MODES + strengths])
-    places = np.concatenate([POSE * phase + np.arange(POSE), np.arange(2 * POSE, _FREE), begin, begin + units])
-    signs = np.ones(len(columns))
-    signs[len(known) : len(known) + units] = -1
-    return columns, places, signs
+    known, unit = np.arange(POSE + DEPTH_MODES), np.arange(units)
+    places = []
+    for phase in (0, 1):  # what ends it less what it began with
+        begin = _FREE + phase * units + unit
+        places.append([*(POSE * phase + np.arange(POSE)), *range(2 * POSE, _FREE), *begin, *(begin + units)])
+    return Unknowns(
+        pose=POSE,
+        free=_FREE,
+        prior=1 / np.square([*pose, *pose, *[_DEPTH_SD_CM] * DEPTH_MODES, *strengths]),
+        columns=np.concatenate([known, len(known) + unit, len(known) + unit]),
+        places=np.array(places),
+        signs=np.repeat([1.0, -1.0, 1.0], [len(known), units, units]),
+    )
 
 
 def _samples(flow: Flow, shape: HeadShape, inside: npt.NDArray[np.bool_], turn: Array) -> _Samples:
@@ -308,48 +315,44 @@ def _shrunk(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.resize(picture, (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Fit:
-    """The fit between two iterations.
+    """What the fit found.
 
     Unknowns: the head's motion in the rise and in the fall, modes of depth, action units at onset, apex and offset.
 
     Attributes
     ----------
     samples : _Samples
-    undone : (2, 2) float64
-        Rise, fall: yaw and pitch that were undone in the pictures, hundredths of a radian.
-    valid : (bool, bool)
-    columns : (2 phases, 6 + M + K, 2 n) float64
-        Motion of the samples, first right, then down, by the head, by the modes of depth and by the action units.
-    weights : (2, n) float64
     solution : (12 + M + 3 K,) float64
     matrix : (12 + M + 3 K, 12 + M + 3 K) float64
-        Normal equations of the last iteration.
+        Normal equations of the last step.
     left : (2,) float64
         Median length of what is left.
     """
 
     samples: _Samples
-    undone: Array
-    valid: tuple[bool, bool]
-    columns: Array
-    weights: Array
     solution: Array
     matrix: Array
     left: Array
 
     @classmethod
-    def of(cls, samples: _Samples, undone: Array, valid: tuple[bool, bool]) -> _Fit:
-        """Begin with equal weights."""
+    def of(cls, samples: _Samples, undone: Array, valid: tuple[bool, bool], steps: int) -> _Fit:
+        """Fit; `undone` is the turn that was undone in the pictures, (2, 2), hundredths of a radian."""
+        # Numba takes a third of a second to load, and a process that only plans needs none.
+        from flowkit_kernels.cpu.head_fit import Noise, fit
+
         count, units = samples.flow.shape[-1], len(samples.units)
-        columns = np.zeros((2, POSE + DEPTH_MODES + units, 2 * count))
+        columns = np.empty((2, POSE + DEPTH_MODES + units, 2 * count))
         columns[:, :POSE] = samples.head.reshape(2, POSE, -1)
         columns[:, POSE + DEPTH_MODES :] = samples.units.reshape(units, -1)
-        unknowns = _FREE + 3 * units
-        weights = np.repeat(np.array(valid, np.float64)[:, None], count, axis=1)
-        empty = np.zeros(unknowns), np.empty((unknowns, unknowns)), np.zeros(2)
-        return cls(samples, undone, valid, columns, weights, *empty)
+        unknowns = _unknowns(units)
+        size = len(unknowns.prior)
+        found = cls(samples, np.zeros(size), np.empty((size, size)), np.zeros(2))
+        noise = Noise(_INDEPENDENT / count / _NOISE_PX**2, _MISFIT / _NOISE_PX, _HUBER, _SWEEPS)
+        given = columns, samples.modes, samples.flow.reshape(2, -1), np.array(valid), undone
+        fit(*given, unknowns, noise, steps, found.solution, found.matrix, found.left)
+        return found
 
     @property
     def motion(self) -> Array:
@@ -360,55 +363,6 @@ class _Fit:
     def strengths(self) -> Array:
         """Of the action units at onset, apex and offset, (3, K)."""
         return self.solution[_FREE:].reshape(3, -1)
-
-    @property
-    def turned(self) -> Array:
-        """Yaw and pitch altogether, (2, 2), hundredths of a radian."""
-        return self.undone + self.motion[:, 4:]
-
-    def step(self) -> None:
-        """Solve with the weights of now, and weigh the samples by what is left."""
-        # Numba takes a third of a second to load, and a process that only plans needs none.
-        from flowkit_kernels.cpu import least_squares
-
-        by_mode = self.columns[:, POSE : POSE + DEPTH_MODES]
-        for phase, turn in enumerate(self.turned / 100):
-            for half, angle in zip(np.split(by_mode[phase], 2, axis=1), turn, strict=True):
-                np.multiply(angle, self.samples.modes, out=half)
-        vector = self._set_up()
-        least_squares.partly_nonnegative(self.matrix, vector, _FREE, self.solution, _SWEEPS)
-        for phase in (0, 1):
-            if self.valid[phase]:
-                self._weigh(phase)
-
-    def _set_up(self) -> Array:
-        """Normal equations: the matrix in place, and the vector."""
-        from flowkit_kernels.cpu import least_squares
-
-        units, share = len(self.samples.units), _INDEPENDENT / self.weights.shape[1] / _NOISE_PX**2
-        self.matrix[:] = 0
-        np.fill_diagonal(self.matrix, _prior(units))
-        vector, width = np.zeros(len(self.matrix)), self.columns.shape[1]
-        gram, target = np.empty((width, width)), np.empty(width)
-        for phase in (0, 1):
-            if self.valid[phase]:
-                weights = share * np.tile(self.weights[phase], 2)
-                flow = self.samples.flow[phase].ravel()
-                least_squares.normal_equations(self.columns[phase], flow, weights, gram, target)
-                least_squares.add_signed(gram, target, *_unknowns(phase, units), self.matrix, vector)
-        return vector
-
-    def _weigh(self, phase: int) -> None:
-        """Weights of the samples of a phase, and the median length of what is left."""
-        strengths = self.strengths[phase + 1] - self.strengths[phase]
-        known = np.concatenate([self.motion[phase], self.solution[2 * POSE : _FREE]])
-        expression = np.einsum("kn,k->n", self.columns[phase, len(known) :], strengths)
-        explained = np.einsum("kn,k->n", self.columns[phase, : len(known)], known) + expression
-        length = np.hypot(*(self.samples.flow[phase].ravel() - explained).reshape(2, -1))
-        trusted = 1 / (1 + (_MISFIT / _NOISE_PX) ** 2 * np.square(expression.reshape(2, -1)).sum(axis=0))
-        scaled = length * np.sqrt(trusted)
-        self.left[phase] = median(length)
-        self.weights[phase] = trusted / np.maximum(1, scaled / (_HUBER * median(scaled) + 1e-6))
 
     def separation(self) -> Array:
         """Standard deviation of the head's motion that the fit leaves open, mean over the samples, (2,)."""

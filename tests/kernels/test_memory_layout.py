@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
+from plain_head_fit import Case
 
 from flowkit.face.registration import RegistrationTarget
 from flowkit_kernels import MMCOFParams, TVL1Params, mmcof, phase_flow
-from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser
+from flowkit_kernels.cpu import gauss_newton, rasteriser
 
 LAYOUTS = 300
 
@@ -49,13 +50,7 @@ def level() -> bytes:
 
 
 def fit() -> bytes:
-    rng = np.random.default_rng(0)
-    columns, matrix, vector, solution = rng.normal(size=(5, 12)), np.zeros((5, 5)), np.zeros(5), np.zeros(5)
-    least_squares.normal_equations(columns, rng.normal(size=12), rng.random(12), matrix, vector)
-    least_squares.partly_nonnegative(matrix + np.eye(5), vector, 2, solution, 20)
-    places, signs = np.arange(5)[::-1].copy(), np.array([1.0, -1, 1, -1, 1])
-    least_squares.add_signed(matrix.copy(), vector.copy(), places, places, signs, matrix, vector)
-    return matrix.tobytes() + vector.tobytes() + solution.tobytes()
+    return b"".join(array.tobytes() for array in Case(0).fitted(3))
 
 
 def drawn() -> bytes:

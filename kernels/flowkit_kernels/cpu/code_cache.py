@@ -55,6 +55,7 @@ SOURCES = (
     "cpu/rasteriser.py",
     "cpu/gauss_newton.py",
     "cpu/least_squares.py",
+    "cpu/head_fit.py",
 )
 """What is compiled, and what its constants come from."""
 ROOM_BYTES = 5 * 2**20

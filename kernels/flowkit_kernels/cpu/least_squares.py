@@ -1,8 +1,7 @@
-"""Weighted least squares with some unknowns that must not be negative: the fit of head motion and expression to a flow.
+"""Weighted least squares with some unknowns that must not be negative: what `head_fit.py` is made of.
 
 `normal_equations` sums outer products of rows, `add_signed` adds them up where unknowns share columns, `partly_nonnegative` solves
-what they lead to. All are plain loops, compiled by
-Numba, so that the result depends on no number of threads.
+what they lead to. All are plain loops, compiled by Numba, so that the result depends on no number of threads.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.cpu.simd import njit
+from flowkit_kernels.cpu.simd import inlined
 
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -21,7 +20,7 @@ _TOLERANCE = 1e-6
 """Largest change of an unknown in the last sweep."""
 
 
-@njit
+@inlined
 def normal_equations(columns: Doubles, targets: Doubles, weights: Doubles, matrix: Doubles, vector: Doubles) -> None:
     """Sum weight x column x column, and weight x column x target, for every pair of columns and every column.
 
@@ -59,7 +58,7 @@ def normal_equations(columns: Doubles, targets: Doubles, weights: Doubles, matri
             matrix[i, j] = matrix[j, i]
 
 
-@njit
+@inlined
 def add_signed(
     gram: Doubles, target: Doubles, columns: Indices, places: Indices, signs: Doubles, matrix: Doubles, vector: Doubles
 ) -> None:
@@ -84,7 +83,7 @@ def add_signed(
             matrix[places[i], places[j]] += signs[i] * signs[j] * gram[columns[i], columns[j]]
 
 
-@njit
+@inlined
 def nonnegative(matrix: Doubles, vector: Doubles, solution: Doubles, sweeps: int) -> None:
     """Minimise `x' matrix x / 2 - vector' x` over x >= 0 by coordinate descent.
 
@@ -117,7 +116,7 @@ def nonnegative(matrix: Doubles, vector: Doubles, solution: Doubles, sweeps: int
             break
 
 
-@njit
+@inlined
 def partly_nonnegative(matrix: Doubles, vector: Doubles, free: int, solution: Doubles, sweeps: int) -> None:
     """Minimise `x' matrix x / 2 - vector' x` over x whose unknowns from `free` on are at least 0.
 

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.cpu import gauss_newton, least_squares, rasteriser, tvl1
+from flowkit_kernels.cpu import gauss_newton, head_fit, rasteriser, tvl1
 from flowkit_kernels.cpu import mmcof as cpu_mmcof
 from flowkit_kernels.cpu.code_cache import Entry
 from flowkit_kernels.cpu.state import Workspace
@@ -28,6 +28,8 @@ def entries() -> tuple[Entry, ...]:
     flow, combined = np.zeros((2, 2, *image.shape), np.float32), np.zeros((3, *image.shape), np.float32)
     level = gauss_newton.Level(image, 1.0, 0j, 1.0, 1.0)
     triangles, inside, sums = np.zeros((1, 3), np.int32), np.zeros((1, 1, 2), np.float32), np.zeros((1, 1))
+    places = np.zeros((1, 1), np.intp)
+    unknowns, noise = head_fit.Unknowns(1, 1, sums[0], places[0], places, sums[0]), head_fit.Noise(1.0, 1.0, 1.0, 1)
     calls = (
         (
             tvl1.solve,
@@ -38,8 +40,11 @@ def entries() -> tuple[Entry, ...]:
         (gauss_newton.register_level, (level, image, (0j, 0j), 1)),
         (rasteriser.rasterise, (image, triangles, triangles, inside, image)),
         (rasteriser.interpolate, (triangles, inside, triangles, image, combined)),
-        (least_squares.normal_equations, (sums, sums[0], sums[0], sums, sums[0])),
-        (least_squares.partly_nonnegative, (sums, sums[0], 1, sums[0], 1)),
+        (
+            head_fit.fit,
+            (sums[None], sums, sums, sums[0] > 0, sums, unknowns, noise, 1, sums[0], sums, sums[0]),
+        ),
+        (head_fit.motion_field, (image, image, image[0], image, flow[0], image, flow)),
     )
     return tuple((function, tuple(map(numba.typeof, arguments))) for function, arguments in calls)
 
