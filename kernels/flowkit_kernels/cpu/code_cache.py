@@ -56,6 +56,7 @@ SOURCES = (
     "cpu/gauss_newton.py",
     "cpu/least_squares.py",
     "cpu/head_fit.py",
+    "cpu/half.py",
 )
 """What is compiled, and what its constants come from."""
 ROOM_BYTES = 5 * 2**20

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from flowkit_kernels.cpu import gauss_newton, head_fit, rasteriser, tvl1
+from flowkit_kernels.cpu import gauss_newton, half, head_fit, rasteriser, tvl1
 from flowkit_kernels.cpu import mmcof as cpu_mmcof
 from flowkit_kernels.cpu.code_cache import Entry
 from flowkit_kernels.cpu.state import Workspace
@@ -45,6 +45,7 @@ def entries() -> tuple[Entry, ...]:
             (sums[None], sums, sums, sums[0] > 0, sums, unknowns, noise, 1, sums[0], sums, sums[0]),
         ),
         (head_fit.motion_field, (image, image, image[0], image, flow[0], image, flow)),
+        (half.convert, (image[0].view(np.int32), image[0].view(np.int16))),
     )
     return tuple((function, tuple(map(numba.typeof, arguments))) for function, arguments in calls)
 
