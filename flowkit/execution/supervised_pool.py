@@ -30,6 +30,7 @@ from flowkit.execution.worker_process import (
     await_end,
     children_allowed,
     main_hidden,
+    one_thread_for_algebra,
     serve,
     signals_held_back,
 )
@@ -220,7 +221,7 @@ class SupervisedPool:
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=serve, args=(self._handler, theirs), daemon=not self._parents)
-            with main_hidden(), signals_held_back(), children_allowed():
+            with main_hidden(), signals_held_back(), children_allowed(), one_thread_for_algebra():
                 process.start()
             theirs.close()
             deadline = time.monotonic() + START_TIMEOUT_S

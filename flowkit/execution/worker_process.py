@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -26,6 +27,8 @@ Handler = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
 a module: the user's script is not imported by the workers."""
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Reach the whole process group; the parent decides what they mean, and kills its workers."""
+ALGEBRA_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""What the libraries that NumPy may be built with read when they are loaded."""
 KILL_TIMEOUT_S = 10.0
 """How long a killed process is waited for."""
 _HIDING = threading.Lock()
@@ -98,6 +101,18 @@ def main_hidden() -> Iterator[None]:
             main.__spec__ = spec
             if file is not None:
                 main.__file__ = file
+
+
+@contextmanager
+def one_thread_for_algebra() -> Iterator[None]:
+    """Let a new process do linear algebra in one thread, unless the user chose: several would wait for each other, spinning."""
+    chosen = {name: "1" for name in ALGEBRA_THREADS if name not in os.environ}
+    os.environ.update(chosen)
+    try:
+        yield
+    finally:
+        for name in chosen:
+            os.environ.pop(name, None)
 
 
 @contextmanager

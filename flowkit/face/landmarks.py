@@ -6,6 +6,7 @@ Points are numbered as in MediaPipe's face mesh; coordinates are (x, y) in pixel
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import re
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,8 @@ MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff
 _NEEDED = frozenset({"libEGL.so.1", "libGLESv2.so.2"})
 _CHATTER = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|INFO: Created TensorFlow Lite|[IW][0-9]{4} [0-9:. ]+[a-z_]+\.cc:"
-    rb"|mkdir -p failed for path .*matplotlib|Matplotlib created a temporary cache directory"
 )
-"""What MediaPipe prints on stderr when all is well: information and warnings, never errors. It imports Matplotlib, which says so
-where the user's home cannot be written."""
+"""What MediaPipe prints on stderr when all is well: information and warnings, never errors."""
 
 
 class FaceLandmarker:
@@ -182,8 +181,9 @@ def _require_libraries() -> None:
 def _start(content: bytes, name: str) -> tuple[Any, Any]:
     """The module mediapipe and a running landmarker."""
     try:
-        import mediapipe  # takes a second, and only pictures without given landmarks need it
-        from mediapipe.tasks.python import BaseOptions, vision
+        with _drawings_later():  # only pictures without given landmarks need it
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
     except ImportError as error:
         raise _no_mediapipe(error) from error
     options = vision.FaceLandmarkerOptions(
@@ -197,6 +197,37 @@ def _start(content: bytes, name: str) -> tuple[Any, Any]:
         raise EnvironmentMissing(
             f"{name}: face model must be a face landmarker of MediaPipe; got one it refuses ({error}). Check align.face_model."
         ) from error
+
+
+class _Later(ModuleType):
+    """Stands for a module of Matplotlib until something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        _forget(self)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def _drawings_later() -> Iterator[None]:
+    """Keep MediaPipe from importing Matplotlib, half of its own start, before one of its drawings is asked for."""
+    names = ("matplotlib", "matplotlib.pyplot")
+    if any(name in sys.modules for name in names) or importlib.util.find_spec(names[0]) is None:
+        yield
+        return
+    whole, pyplot = (_Later(name) for name in names)
+    vars(whole)["pyplot"] = pyplot
+    sys.modules.update({whole.__name__: whole, pyplot.__name__: pyplot})
+    try:
+        yield
+    finally:
+        _forget(whole, pyplot)
+
+
+def _forget(*modules: ModuleType) -> None:
+    """Take modules out of those that count as imported."""
+    for module in modules:
+        if sys.modules.get(module.__name__) is module:
+            del sys.modules[module.__name__]
 
 
 @contextmanager

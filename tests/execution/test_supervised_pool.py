@@ -50,6 +50,8 @@ def handler() -> Iterator[Callable[[str], str]]:
             time.sleep(60)
         if verb == "pid":
             return str(os.getpid())
+        if verb == "threads":
+            return os.environ.get(rest, "not set")
         if verb == "odd":
             raise OddError("two", "arguments")
         if verb == "raise":
@@ -228,6 +230,16 @@ def test_a_signal_to_the_whole_group_leaves_the_decision_to_the_parent() -> None
             for number in (signal.SIGINT, signal.SIGTERM):
                 os.kill(worker.process.pid or 0, number)
         assert [outcome.kind for _, outcome in outcomes] == ["done"] * 7
+
+
+def test_workers_do_linear_algebra_in_one_thread_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    with SupervisedPool(handler, workers=1, timeout_s=30, window=4) as pool:
+        wanted = ["threads OPENBLAS_NUM_THREADS", "threads MKL_NUM_THREADS"]
+        found = [outcome.value for _, outcome in pool.submit(wanted).outcomes()]
+    assert found == ["1", "3"]
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_a_worker_that_cannot_set_up_is_an_error_for_all() -> None:

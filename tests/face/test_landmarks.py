@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -62,12 +64,30 @@ def test_the_model_starts_without_a_word(capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr() == ("", "")
 
 
+DRAWINGS = """
+import sys
+from flowkit.face.landmarks import FaceLandmarker
+{before}
+FaceLandmarker().close()
+print("matplotlib" in sys.modules)
+from mediapipe.tasks.python.vision import drawing_utils
+import matplotlib.pyplot
+print(drawing_utils.plt.figure is matplotlib.pyplot.figure, type(matplotlib.pyplot) is type(sys))
+"""
+
+
+@pytest.mark.parametrize(("before", "imported"), [("", False), ("import matplotlib", True)])
+def test_matplotlib_is_imported_when_a_drawing_of_mediapipe_needs_it(before: str, imported: bool) -> None:
+    command = [sys.executable, "-c", DRAWINGS.format(before=before)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(imported), "True True"]
+
+
 def test_only_chatter_is_silenced(capfd: pytest.CaptureFixture[str]) -> None:
     lines = (
         "W0000 00:00:1795375022.092504 18019 face_landmarker_graph.cc:174] Sets acceleration.\n",
         "E0000 00:00:1795375022.092504 18019 graph.cc:17] Broken.\n",
         "flowkit: something of ours.\n",
-        "Matplotlib created a temporary cache directory at /tmp/x because there was an issue.\n",
     )
 
     def fail_after_printing() -> None:
