@@ -30,6 +30,7 @@ from typing import Any
 from numba import config
 from numba.core import caching
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
 from flowkit_kernels.errors import BackendUnavailable
@@ -254,7 +255,7 @@ class KernelCache(caching._Cache):  # type: ignore[misc]
         BackendUnavailable
             No folder can be written.
         """
-        target_context.refresh()
+        rtsys.initialize(target_context)  # all that code needs to run; Numba registers here what compiling needs, too
         key = _key(sig, target_context.codegen())
         rebuild = functools.partial(_rebuilt, target_context)
         found = self._find(key, rebuild)
