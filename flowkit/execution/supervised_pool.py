@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowkit.execution.memory import memory_advice
+from flowkit.execution.messages import receive, send
 from flowkit.execution.worker_process import (
     Handler,
     Outcome,
@@ -243,7 +244,7 @@ class SupervisedPool:
                     self._unconsumed += 1
             worker.job, worker.deadline = job, time.monotonic() + self._timeout_s
             try:
-                worker.pipe.send(job.item)
+                send(worker.pipe, job.item)
             except OSError:  # it died idle: the job was never begun
                 worker.job = None
                 self._requeue(job)
@@ -265,7 +266,7 @@ class SupervisedPool:
 
     def _receive(self, worker: _Worker) -> None:
         try:
-            outcome = worker.pipe.recv()
+            outcome = receive(worker.pipe)
         except (EOFError, OSError):
             self._bury(worker)
             return

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
 
+from flowkit.execution.messages import receive, send
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
@@ -153,11 +155,11 @@ def serve(handler: Handler, pipe: Connection) -> None:
     _die_with_parent()
     try:
         with handler() as function:
-            sent = _timed(pipe.send, None)
+            sent = _timed(pipe, None)
             started_cpu_s = time.process_time()
             while True:
                 began = time.perf_counter()
-                item = pipe.recv()
+                item = receive(pipe)
                 before = Interlude(*sent, time.perf_counter() - began, started_cpu_s)
                 outcome: Outcome[Any]
                 try:
@@ -165,17 +167,17 @@ def serve(handler: Handler, pipe: Connection) -> None:
                 except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's outcome
                     error.add_note("".join(traceback.format_exception(error)))  # lost on the way otherwise
                     outcome = Outcome("raised", error=_portable(error), before=before)
-                sent, started_cpu_s = _timed(pipe.send, outcome), 0.0
+                sent, started_cpu_s = _timed(pipe, outcome), 0.0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
-        pipe.send(WorkerStartError(f"{type(error).__name__}: {error}"))
+        send(pipe, WorkerStartError(f"{type(error).__name__}: {error}"))
 
 
-def _timed(send: Callable[[Any], None], what: Any) -> tuple[float, float]:
+def _timed(pipe: Connection, what: Any) -> tuple[float, float]:
     """Send something; return the wall and the CPU seconds that it took."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
-    send(what)
+    send(pipe, what)
     return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 

@@ -187,7 +187,7 @@ def store(made: Gathered, out: Path, work: TaskWork) -> commit.Record:
     with made.times.stages.measured(COMMIT, len(made.shard), time.thread_time):
         image = made.shard.image() if len(made.shard) else None
         content = record_content(made.task, made.shard.rows, made.failures, made.began, work.run_id, work.device)
-        return commit.publish(out, made.task.index, image, content)
+        return commit.publish(out, made.task.index, image, content, made.shard.check)
 
 
 def record_content(

@@ -7,11 +7,10 @@ exist. Two runs of one manifest may work on one folder: whichever commits a task
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from flowkit.storage.durable_files import (
     disk_full,
     make_folder,
     publish_file,
+    publish_hashed,
     temporary_path,
 )
 from flowkit.storage.hashed_json import SCHEMA, decode, encode, stated_hash
@@ -77,7 +77,13 @@ def record_path(out: Path, task: int) -> Path:
     return task_folder(out, task) / f"{task:06d}.json"
 
 
-def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any]) -> Record:
+def publish(
+    out: Path,
+    task: int,
+    image: bytes | None,
+    content: Mapping[str, Any],
+    check: Callable[[bytes], None] = lambda _: None,
+) -> Record:
     """Commit a task: its data file first, its record last.
 
     Parameters
@@ -88,6 +94,8 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
         The whole shard file; None if every clip failed.
     content : mapping
         The record without `schema`, `task` and `file`, which are added.
+    check : callable
+        Looks at the image, in a thread, while that is written; what it raises is raised here, and nothing is published.
 
     Returns
     -------
@@ -103,11 +111,7 @@ def publish(out: Path, task: int, image: bytes | None, content: Mapping[str, Any
     """
     folder = task_folder(out, task)
     make_folder(folder)
-    file: dict[str, Any] | None = None
-    if image is not None:
-        digest = hashlib.sha256(image).hexdigest()
-        file = {"name": f"{task:06d}-{digest[:12]}.h5", "bytes": len(image), "sha256": digest}
-        publish_file(folder / f"{task:06d}-{digest[:12]}.h5", image, replace_damaged=True)
+    file = None if image is None else publish_hashed(folder, f"{task:06d}-{{}}.h5", image, check)
     record = {"schema": SCHEMA, "task": task, "file": file, **content}
     path = record_path(out, task)
     die_here(path, "before_record")

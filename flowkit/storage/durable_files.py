@@ -15,8 +15,10 @@ import platform
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from flowkit.errors import DiskFull
 from flowkit.storage.safe_files import BINARY
@@ -29,33 +31,78 @@ _steps = itertools.count(1)
 """Counts the steps of `_die_here`."""
 
 
-def publish_file(path: Path, content: bytes, *, replace_damaged: bool = False) -> bool:
+def publish_file(path: Path, content: bytes) -> bool:
     """Put a file where there is none; False if there is one already, which stays.
-
-    Parameters
-    ----------
-    path : Path
-    content : bytes
-    replace_damaged : bool
-        Whether an existing file with other content is moved to quarantine first: its name says what it should hold.
 
     Raises
     ------
     DiskFull
     """
     with _staged(path, content) as temporary:
-        if replace_damaged and path.exists() and path.read_bytes() != content:
-            quarantine(path)
-        try:
-            os.link(temporary, path)
-            created = True
-        except FileExistsError:
-            created = False
-        die_here(path, "after_link")
+        created = _linked(temporary, path)
+    _keep_name(path)
+    return created
+
+
+def publish_hashed(
+    folder: Path, pattern: str, content: bytes, check: Callable[[bytes], None] = lambda _: None
+) -> dict[str, Any]:
+    """Put a file under a name that holds its hash; one of that name with other content is moved to quarantine.
+
+    Parameters
+    ----------
+    folder : Path
+    pattern : str
+        Name of the file with {} for the first digits of the hash.
+    content : bytes
+    check : callable
+        Looks at the content; what it raises is raised here, and nothing is published. Both check and hash happen in a thread,
+        while the file is written.
+
+    Returns
+    -------
+    dict
+        "name", "bytes" and "sha256", for a record.
+
+    Raises
+    ------
+    DiskFull
+    """
+
+    def digest() -> str:
+        check(content)
+        return hashlib.sha256(content).hexdigest()
+
+    with ThreadPoolExecutor(1, "flowkit-hash") as beside:
+        hashed = beside.submit(digest)
+
+        def path() -> Path:
+            return folder / pattern.format(hashed.result()[:12])
+
+        with _staged(folder / pattern, content, path) as temporary:
+            if path().exists() and path().read_bytes() != content:
+                quarantine(path())
+            _linked(temporary, path())
+    _keep_name(path())
+    return {"name": path().name, "bytes": len(content), "sha256": hashed.result()}
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give a staged file its name; False if there is a file already."""
+    try:
+        os.link(temporary, path)
+        created = True
+    except FileExistsError:
+        created = False
+    die_here(path, "after_link")
+    return created
+
+
+def _keep_name(path: Path) -> None:
+    """Make the name of a published file durable, whose temporary name is gone."""
     die_here(path, "after_unlink")
     sync_folder(path.parent)
     die_here(path, "after_sync")
-    return created
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -71,15 +118,18 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _staged(path: Path, content: bytes) -> Iterator[Path]:
-    """Keep content in a temporary file beside `path`, whole and durable, as long as the with-block lasts."""
+def _staged(path: Path, content: bytes, named: Callable[[], Path] | None = None) -> Iterator[Path]:
+    """Keep content in a temporary file beside `path`, whole and durable, as long as the with-block lasts.
+
+    `named` gives the path that it will have, where that is not `path`.
+    """
     temporary = temporary_path(path)
     try:
-        _write_durably(temporary, content, path)
+        _write_durably(temporary, content, named or (lambda: path))
         yield temporary
     except OSError as error:
         if error.errno in FULL:
-            raise disk_full(path, len(content)) from error
+            raise disk_full(named() if named else path, len(content)) from error
         raise
     finally:
         with contextlib.suppress(OSError):  # it must not hide why writing failed
@@ -168,8 +218,8 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _write_durably(temporary: Path, content: bytes, path: Path) -> None:
-    """Write a file that will become `path`."""
+def _write_durably(temporary: Path, content: bytes, path: Callable[[], Path]) -> None:
+    """Write a file that will become what `path` gives."""
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
     try:
         die_here(path, "after_create")
@@ -225,8 +275,8 @@ def _owner() -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
 
-def die_here(path: Path, step: str) -> None:
-    """Fault hook of the tests: end the process at a step, as SIGKILL would, and say at which.
+def die_here(file: Path | Callable[[], Path], step: str) -> None:
+    """Fault hook of the tests: end the process at a step of a file, as SIGKILL would, and say at which.
 
     FLOWKIT_TEST_DIE_AT is a step (`after_link`), a step of some files (`plan/*.json:after_link`, with a pattern as of
     `Path.match`), or a number: that of the step in this process, whichever it is.
@@ -234,6 +284,7 @@ def die_here(path: Path, step: str) -> None:
     wanted = os.environ.get("FLOWKIT_TEST_DIE_AT")
     if wanted is None:
         return
+    path = file() if callable(file) else file
     pattern, _, name = wanted.rpartition(":")
     if next(_steps) == int(wanted) if wanted.isdigit() else step == name and path.match(pattern or "*"):
         os.write(2, f"died at {path}:{step}\n".encode())

@@ -67,13 +67,7 @@ class ShardBuilder:
         self._hashes.append(sample_hash(sample))
 
     def image(self) -> bytes:
-        """Finish the file and return its bytes, compared with the hashes of the clips; at least one clip was added.
-
-        Raises
-        ------
-        ShardCorrupt
-            A number does not read back as it was written.
-        """
+        """Finish the file and return its bytes, which `check` should look at; at least one clip was added."""
         if len(self) < self._clips:
             return self._smaller().image()
         columns = [column for column in COLUMNS if column not in self._large and self._has(column)]
@@ -82,9 +76,17 @@ class ShardBuilder:
             _write_column(self._file, column, values, self._size)
         self._file.attrs.update(_attributes(self._settings))
         self._file.close()
-        image = self._memory.getvalue()  # no copy
+        return self._memory.getvalue()  # no copy
+
+    def check(self, image: bytes) -> None:
+        """Compare what `image` returned with the hashes of the clips.
+
+        Raises
+        ------
+        ShardCorrupt
+            A number does not read back as it was written.
+        """
         _check_image(image, self._hashes, self._settings)
-        return image
 
     @property
     def _size(self) -> int:
@@ -134,7 +136,9 @@ def shard_image(samples: Sequence[Sample], settings: Mapping[str, Any]) -> bytes
     builder = ShardBuilder(len(samples), settings)
     for sample in samples:
         builder.add(sample)
-    return builder.image()
+    image = builder.image()
+    builder.check(image)
+    return image
 
 
 def _attributes(settings: Mapping[str, Any]) -> dict[str, Any]:

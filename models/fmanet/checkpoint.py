@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ConfigError
-from flowkit.storage import durable_files, hashed_json
+from flowkit.storage import hashed_json
 from flowkit.storage.safe_files import read_regular
 from fmanet.errors import CheckpointRefused
 from fmanet.settings import NetworkConfig
@@ -54,26 +54,6 @@ def encode_weights(state: State) -> bytes:
 
     content: bytes = safetensors.torch.save({name: state[name].contiguous() for name in sorted(state)})
     return content
-
-
-def store(folder: Path, pattern: str, content: bytes) -> dict[str, Any]:
-    """Publish a file under a name that holds its hash; name, bytes and sha256, for a record.
-
-    Parameters
-    ----------
-    folder : Path
-    pattern : str
-        Name of the file with {} for the hash.
-    content : bytes
-
-    Raises
-    ------
-    DiskFull
-    """
-    digest = hashlib.sha256(content).hexdigest()
-    name = pattern.format(digest[:12])
-    durable_files.publish_file(folder / name, content, replace_damaged=True)
-    return {"name": name, "bytes": len(content), "sha256": digest}
 
 
 def load(path: Path) -> Checkpoint:

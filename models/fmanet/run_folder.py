@@ -91,7 +91,7 @@ def commit_fold(
     folder = fold_folder(out, plan, member)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {
-        name: checkpoint.store(folder, f"seed-{member.seed}-{{}}{suffix}", bytes_)
+        name: durable_files.publish_hashed(folder, f"seed-{member.seed}-{{}}{suffix}", bytes_)
         for name, (suffix, bytes_) in files.items()
     }
     path = record_path(out, plan, member)

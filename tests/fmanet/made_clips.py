@@ -137,7 +137,7 @@ def made_shards(
 
 def made_checkpoint(folder: Path, state: Mapping[str, Any], content: Mapping[str, Any]) -> Path:
     """Weights as a run commits them, and beside them the JSON that names them; where that lies."""
-    weights = checkpoint.store(folder, "network-{}.safetensors", checkpoint.encode_weights(dict(state)))
+    weights = durable_files.publish_hashed(folder, "network-{}.safetensors", checkpoint.encode_weights(dict(state)))
     path = folder / "network.json"
     durable_files.publish_file(path, hashed_json.encode({"schema": hashed_json.SCHEMA, **content, "weights": weights}))
     return path

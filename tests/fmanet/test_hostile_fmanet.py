@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from made_clips import made_checkpoint, made_shards
 from safetensors.torch import save
 
-from flowkit.storage import hashed_json
+from flowkit.storage import durable_files, hashed_json
 from fmanet import checkpoint
 from fmanet.building import build_network
 from fmanet.cli import main
@@ -152,7 +152,7 @@ WEIGHTS = {
 def test_weights_that_lie_are_refused(tmp_path: Path, name: str) -> None:
     told = {"network": NetworkConfig(width=4, grid=4).to_dict(), "classes": ["a", "b", "c"]}
     path = made_checkpoint(tmp_path, state(), told)
-    weights = checkpoint.store(tmp_path, "hostile-{}.safetensors", WEIGHTS[name]())
+    weights = durable_files.publish_hashed(tmp_path, "hostile-{}.safetensors", WEIGHTS[name]())
     path.write_bytes(hashed_json.encode({**checkpoint.read_side(path), "weights": weights}))
     with little_memory(), pytest.raises(CheckpointRefused, match="checkpoint must"):
         checkpoint.load(path)
@@ -179,7 +179,7 @@ def test_a_pickle_in_a_run_is_never_read(
             (record.parent / name).write_bytes(shell)
     else:
         suffix = {"weights": ".safetensors", "predictions": ".csv"}[how]
-        told = checkpoint.store(record.parent, f"seed-0-{{}}{suffix}", shell)
+        told = durable_files.publish_hashed(record.parent, f"seed-0-{{}}{suffix}", shell)
         record.write_bytes(hashed_json.encode({**content, how: told}))
     codes = {arguments[0]: clean_end(arguments, how) for arguments in commands(run, shards)}
     assert not owned.exists()

@@ -22,7 +22,7 @@ from made_clips import made_checkpoint, made_clips, made_shards
 from safetensors.torch import save
 
 from flowkit.errors import ConfigError, EnvironmentMissing, SchemaTooNew, SettingsChanged, ShardCorrupt
-from flowkit.storage import hashed_json
+from flowkit.storage import durable_files, hashed_json
 from fmanet import checkpoint, run_folder
 from fmanet.building import build_network
 from fmanet.dataset import Clips
@@ -521,7 +521,7 @@ def _rewritten(path: Path, **changes: Any) -> None:
 
 def _with_weights(path: Path, weights: bytes) -> None:
     """Weights whose hash is right, for whatever they are."""
-    _rewritten(path, weights=checkpoint.store(path.parent, "other-{}.safetensors", weights))
+    _rewritten(path, weights=durable_files.publish_hashed(path.parent, "other-{}.safetensors", weights))
 
 
 def _pickled(path: Path) -> None:

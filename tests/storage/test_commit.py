@@ -30,6 +30,19 @@ def test_a_record_names_its_data_by_content(tmp_path: Path) -> None:
     assert commit.read_records(tmp_path) == [record]
 
 
+def test_what_does_not_stand_the_check_is_not_published(tmp_path: Path) -> None:
+    seen = []
+
+    def check(image: bytes) -> None:
+        seen.append(image)
+        raise ShardCorrupt("shard in memory: clip 0 must read back as written.")
+
+    with pytest.raises(ShardCorrupt, match="must read back"):
+        commit.publish(tmp_path, 0, b"numbers", CONTENT, check)
+    assert seen == [b"numbers"]
+    assert files(tmp_path) == {}
+
+
 def test_the_first_commit_of_a_task_counts(tmp_path: Path) -> None:
     first = commit.publish(tmp_path, 0, b"mine", {**CONTENT, "run": "mine"})
     second = commit.publish(tmp_path, 0, b"mine", {**CONTENT, "run": "theirs"})

@@ -153,7 +153,7 @@ def _refuse_full(out: Path, overwrite: bool) -> None:
 
 def _publish(out: Path, content: Mapping[str, Any], state: State) -> Model:
     out.mkdir(parents=True, exist_ok=True)
-    weights = checkpoint.store(out, "model-{}.safetensors", checkpoint.encode_weights(state))
+    weights = durable_files.publish_hashed(out, "model-{}.safetensors", checkpoint.encode_weights(state))
     whole = {**content, "weights": weights}
     durable_files.replace_file(out / MODEL_FILE, hashed_json.encode(whole))
     model = read_model(out)
