@@ -22,6 +22,7 @@ def test_a_source_compiles_without_a_warning_or_a_spill(path: Path, architecture
     assert compiled.kernels
     for kernel in compiled.kernels:
         assert (kernel.stack_bytes, kernel.spill_bytes) == (0, 0), kernel
+        assert kernel.instructions > 0, kernel
     assert (".f64" in compiled.ptx) == (path.name in IN_DOUBLE)
 
 

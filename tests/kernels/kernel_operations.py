@@ -215,34 +215,32 @@ class Cuda:
         here, shape = _gpu(), image.shape
         images, sides = here.upload(np.stack([image, moving])), tuple(map(np.int32, shape))
         pairs, texels = here.upload(np.array([[0, 1]], np.int32)), here.empty((*shape, 4), np.float32)
-        data = here.empty((3, *shape), np.float32)
+        data = here.empty((*shape, 4), np.float32)
         here.launch("gradient_texels", *_pixels(shape), images, pairs, texels, *sides)
-        arrays = (here.upload(np.asarray(flow, np.float32)), images, pairs, texels, data)
+        arrays = (here.upload(_together(flow)), images, pairs, texels, data)
         here.launch("linearise", *_pixels(shape), *arrays, *sides, np.int32(rounded))
-        x, y, constant = here.read(data)
-        inverse = 1 / np.maximum(x * x + y * y, np.finfo(np.float32).eps)  # `iterate` works it out as it loads
-        return np.stack([x, y, inverse, constant])
+        return _apart(here.read(data))[[0, 1, 3, 2]]
 
     def step(self, flow: Array, dual: Array, data: Array, params: TVL1Params) -> Array:
         from flowkit_kernels.cuda.tiling import tiling
 
         here, shape = _gpu(), flow.shape[1:]
         theta, cut = np.float32(params.theta), tiling(*shape, 1, here.limits.shared_bytes)
-        given = (flow, dual.reshape(4, *shape) * theta, data[[0, 1, 3]])
-        results = (here.empty((2, *shape), np.float32), here.empty((4, *shape), np.float32))
+        given = map(_together, (flow, dual.reshape(4, *shape) * theta, data[[0, 1, 3, 2]]))
+        results = (here.empty((*shape, 2), np.float32), here.empty((*shape, 4), np.float32))
         sizes = map(np.int32, (*shape, cut.own[1], cut.own[0], cut.halo))
         rates = map(np.float32, (params.lambda_ * params.theta, params.tau, params.tau / params.theta))
         arguments = (*map(here.upload, given), *results, *sizes, *rates, np.int32(1))
         grid, block = (*cut.tiles, 1), (*cut.block, 1)
         here.launch("iterate", grid, block, *arguments, shared_bytes=cut.shared_bytes())
-        return np.concatenate([here.read(results[0]), here.read(results[1]) / theta])
+        return np.concatenate([_apart(here.read(results[0])), _apart(here.read(results[1])) / theta])
 
     def median(self, plane: Array) -> Array:
         here, shape = _gpu(), plane.shape
-        filtered, running = here.empty((2, *shape), np.float32), here.upload(np.ones(1, np.int32))
-        arrays = (here.upload(np.stack([plane, plane])), filtered, running)
-        here.launch("median", *_pixels(shape, 2), *arrays, *map(np.int32, shape))
-        both = here.read(filtered)
+        filtered, running = here.empty((*shape, 2), np.float32), here.upload(np.ones(1, np.int32))
+        arrays = (here.upload(_together([plane, plane])), filtered, running)
+        here.launch("median", *_pixels(shape), *arrays, *map(np.int32, shape))
+        both = _apart(here.read(filtered))
         np.testing.assert_array_equal(both[0], both[1])
         return both[0]
 
@@ -252,17 +250,27 @@ class Cuda:
         return operations.mmcof(flow[None], params, region[None], 1)[0]
 
 
+def _together(planes: Array) -> Array:
+    """Planes with the numbers of each pixel side by side."""
+    return np.ascontiguousarray(np.moveaxis(np.asarray(planes, np.float32), 0, -1))
+
+
+def _apart(pixels: Array) -> Array:
+    """The planes again."""
+    return np.moveaxis(pixels, -1, 0)
+
+
 def _gpu() -> Any:
     from flowkit_kernels.cuda import device
 
     return device.device_of(device.current_index())
 
 
-def _pixels(shape: tuple[int, int], planes: int = 1) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _pixels(shape: tuple[int, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Grid and block of the kernels that take a pixel a thread."""
     from flowkit_kernels.cuda.solver import PIXELS
 
-    return (-(-shape[1] // PIXELS[0]), -(-shape[0] // PIXELS[1]), planes), (*PIXELS, 1)
+    return (-(-shape[1] // PIXELS[0]), -(-shape[0] // PIXELS[1]), 1), (*PIXELS, 1)
 
 
 EXACT, NAIVE = Twin(np.float64), Twin(np.float32)

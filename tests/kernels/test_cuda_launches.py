@@ -130,8 +130,8 @@ def test_the_apex_is_entered_once_for_both_phases() -> None:
     entered = [launch[1] for launch in device.launches if launch[0] == "grey"]
     assert [grid[2] for grid in entered] == [15]
     shrunk = [launch[1][2] for launch in device.launches if launch[0] == "resize"]
-    assert shrunk[:4] == [15] * 4  # images
-    assert shrunk[4:] == [20] * 4  # both components of ten flows
+    assert shrunk == [15] * 4  # images
+    assert [launch[1][2] for launch in device.launches if launch[0] == "resize_flow"] == [10] * 4
 
 
 PLENTY = 1 << 36

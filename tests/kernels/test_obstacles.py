@@ -65,7 +65,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         for name, module in (numba_modules() | modules).items():
             monkeypatch.setitem(sys.modules, name, module)
             parent, _, child = name.rpartition(".")
-            if parent in sys.modules:  # importing a module again makes it an attribute of its package, for all tests to come
+            if (
+                parent in sys.modules
+            ):  # importing a module again makes it an attribute of its package, for all tests to come
                 package = sys.modules[parent]
                 monkeypatch.setattr(package, child, getattr(package, child, module), raising=False)
 

@@ -21,7 +21,7 @@ from flowkit_kernels.cuda.tiling import MAX_THREADS, ROWS
 from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, cuda_failure
 from flowkit_kernels.params import TVL1Params
 
-PLANES_IN_CACHE = 15
+PLANES_IN_CACHE = 16
 """Planes a pair that iterations go through: flow and dual twice, data term."""
 TILES_PER_MULTIPROCESSOR = 2
 """Below so many, multiprocessors wait for each other."""

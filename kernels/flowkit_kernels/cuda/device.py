@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit_kernels.cuda.solver import Array, Limits
-from flowkit_kernels.cuda.tiling import ROWS
+from flowkit_kernels.cuda.tiling import PITCH, ROWS
 from flowkit_kernels.errors import CUDA_OUT_OF_MEMORY, BackendUnavailable, cuda_failure
 
 SOURCES = {
-    "pyramid": ("grey", "resize", "clear", "leave"),
+    "pyramid": ("grey", "resize", "resize_flow", "clear", "leave"),
     "warp": ("gradient_texels", "linearise"),
     "median": ("median",),
     "iterate": ("iterate", "iterate_watched", "start_running", "decide", "settle"),
@@ -25,7 +25,7 @@ SOURCES = {
     "ranges": ("ranges", "ranges_of_mask"),
 }
 """Source files and their kernels."""
-OPTIONS = ("--std=c++17", f"-DROWS={ROWS}", "--fmad=false", "--prec-sqrt=false", "--ftz=true")
+OPTIONS = ("--std=c++17", f"-DROWS={ROWS}", f"-DPITCH={PITCH}", "--fmad=false", "--prec-sqrt=false", "--ftz=true")
 """Fused multiply-adds stand in the sources where they are wanted; roots may be off in the last bit, which TV-L1 forgives."""
 TILED = ("iterate", "iterate_watched")
 """Kernels that ask for more shared memory than a block gets unasked."""

@@ -5,15 +5,15 @@
 // image's border. Each thread holds ROWS pixels of one column in registers; neighbours along y are in the same thread or in
 // the one above or below, neighbours along x are exchanged through shared memory.
 //
-// Of the dual variables, theta times p is kept: p11, p12 of u along x and y, p21, p22 of v.
+// Of the dual variables, theta times p is kept: p11, p12 of u along x and y, p21, p22 of v. What belongs to a pixel lies together:
+// flow (u, v), dual (p11, p12, p21, p22), data term (Jx, Jy, constant, 1 / |gradient|^2).
 #include "common.cuh"
 
-#ifndef ROWS
-#error "the host says how many rows a thread holds"
+#if !defined(ROWS) || !defined(PITCH)
+#error "the host says how many rows a thread holds, and how far rows of shared memory lie apart"
 #endif
 constexpr int MAX_THREADS = 512;
 constexpr int LANES = 32;  // partial sums of a tile's squared updates
-constexpr float EPSILON = 1.1920929e-7f;  // |gradient|^2 is at least this
 
 struct Level {
     int height, width;
@@ -34,17 +34,18 @@ __device__ __forceinline__ float2 dual_step(float2 p, float along_x, float along
     return make_float2(fmaf(rates.tau, along_x, p.x) * shrink, fmaf(rates.tau, along_y, p.y) * shrink);
 }
 
-// Shared memory of a block of bx x by threads, in float2: rows of bx + 1, so that a neighbour exists on one side of each pixel.
+// Shared memory of a block of bx x by threads, in float2. Rows of PITCH > bx, so that a neighbour exists on one side of each
+// pixel; known to the compiler, so that each of a thread's rows is a fixed distance from its first.
 struct Exchange {
-    float2* dual_along_x;  // [by ROWS][bx + 1]: (p11, p21), shifted by one: column 0 lies left of the tile
-    float2* flow;          // [by ROWS][bx + 1]: (u, v); column bx lies right of the tile
-    float2* dual_above;    // [by + 1][bx]: (p12, p22) of each thread's last row; row 0 lies above the tile
-    float2* flow_below;    // [by + 1][bx]: (u, v) of each thread's first row; row by lies below the tile
+    float2* dual_along_x;  // [by ROWS][PITCH]: (p11, p21), shifted by one: column 0 lies left of the tile
+    float2* flow;          // [by ROWS][PITCH]: (u, v); column bx lies right of the tile
+    float2* dual_above;    // [by + 1][PITCH]: (p12, p22) of each thread's last row; row 0 lies above the tile
+    float2* flow_below;    // [by + 1][PITCH]: (u, v) of each thread's first row; row by lies below the tile
     float* updates;        // [by bx]: squared updates, where they are watched
 };
 
 __device__ __forceinline__ Exchange lay_out(float2* memory) {
-    const int wide = blockDim.y * ROWS * (blockDim.x + 1), edge = (blockDim.y + 1) * blockDim.x;
+    const int wide = blockDim.y * ROWS * PITCH, edge = (blockDim.y + 1) * PITCH;
     Exchange exchange;
     exchange.dual_along_x = memory;
     exchange.flow = memory + wide;
@@ -61,28 +62,27 @@ __device__ __forceinline__ void clear_edges(const Exchange& exchange) {
     if (tx == 0) {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const int row = (ty * ROWS + r) * (bx + 1);
+            const int row = (ty * ROWS + r) * PITCH;
             exchange.dual_along_x[row] = zero;
             exchange.flow[row + bx] = zero;
         }
     }
     if (ty == 0) {
         exchange.dual_above[tx] = zero;
-        exchange.flow_below[blockDim.y * bx + tx] = zero;
+        exchange.flow_below[blockDim.y * PITCH + tx] = zero;
     }
 }
 
 // `iterations` of them on one pair. WATCH also stores the sum of squared updates over what each tile owns, in LANES parts:
 // updates[iteration][tile][lane].
 template <bool WATCH>
-__device__ __forceinline__ void iterate_tile(const float* __restrict__ flow_in, const float* __restrict__ dual_in,
-                                             const float* __restrict__ data_term, float* __restrict__ flow_out,
-                                             float* __restrict__ dual_out, const Level level, const Tiling tiling,
+__device__ __forceinline__ void iterate_tile(const float2* __restrict__ flow_in, const float4* __restrict__ dual_in,
+                                             const float4* __restrict__ data_term, float2* __restrict__ flow_out,
+                                             float4* __restrict__ dual_out, const Level level, const Tiling tiling,
                                              const Rates rates, int iterations, float* __restrict__ updates) {
     DYNAMIC_SHARED(float2, memory);
     const Exchange exchange = lay_out(memory);
-    const int bx = blockDim.x, tx = threadIdx.x, ty = threadIdx.y;
-    const int plane = level.height * level.width;
+    const int tx = threadIdx.x, ty = threadIdx.y, row = ty * ROWS * PITCH + tx;
     const int first_x = blockIdx.x * tiling.own_width, first_y = blockIdx.y * tiling.own_height;
     const int x = first_x - (blockIdx.x ? tiling.halo : 0) + tx;
     const int y = first_y - (blockIdx.y ? tiling.halo : 0) + ty * ROWS;
@@ -96,16 +96,20 @@ __device__ __forceinline__ void iterate_tile(const float* __restrict__ flow_in, 
     for (int r = 0; r < ROWS; r++) {
         const bool inside = x < level.width && y + r < level.height;
         const int i = (y + r) * level.width + x;
-        u[r] = inside ? flow_in[i] : 0.0f;
-        v[r] = inside ? flow_in[plane + i] : 0.0f;
-        p11[r] = inside ? dual_in[i] : 0.0f;
-        p12[r] = inside ? dual_in[plane + i] : 0.0f;
-        p21[r] = inside ? dual_in[2 * plane + i] : 0.0f;
-        p22[r] = inside ? dual_in[3 * plane + i] : 0.0f;
-        jx[r] = inside ? data_term[i] : 0.0f;
-        jy[r] = inside ? data_term[plane + i] : 0.0f;
-        constant[r] = inside ? data_term[2 * plane + i] : 0.0f;
-        inverse[r] = __fdividef(1.0f, fmaxf(fmaf(jx[r], jx[r], jy[r] * jy[r]), EPSILON));
+        const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        const float2 flow = inside ? flow_in[i] : make_float2(0.0f, 0.0f);
+        const float4 dual = inside ? dual_in[i] : zero;
+        const float4 data = inside ? data_term[i] : zero;
+        u[r] = flow.x;
+        v[r] = flow.y;
+        p11[r] = dual.x;
+        p12[r] = dual.y;
+        p21[r] = dual.z;
+        p22[r] = dual.w;
+        jx[r] = data.x;
+        jy[r] = data.y;
+        constant[r] = data.z;
+        inverse[r] = data.w;
     }
     clear_edges(exchange);
 
@@ -113,17 +117,17 @@ __device__ __forceinline__ void iterate_tile(const float* __restrict__ flow_in, 
     for (int iteration = 0; iteration < iterations; iteration++) {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            exchange.dual_along_x[(ty * ROWS + r) * (bx + 1) + tx + 1] = make_float2(p11[r], p21[r]);
+            exchange.dual_along_x[row + r * PITCH + 1] = make_float2(p11[r], p21[r]);
         }
-        exchange.dual_above[(ty + 1) * bx + tx] = make_float2(p12[ROWS - 1], p22[ROWS - 1]);
+        exchange.dual_above[(ty + 1) * PITCH + tx] = make_float2(p12[ROWS - 1], p22[ROWS - 1]);
         __syncthreads();
 
         // primal step: towards rho = 0 by at most limit |gradient|, then down the total variation by its dual
-        float2 above = exchange.dual_above[ty * bx + tx];
+        float2 above = exchange.dual_above[ty * PITCH + tx];
         float update = 0.0f;
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const float2 left = exchange.dual_along_x[(ty * ROWS + r) * (bx + 1) + tx];
+            const float2 left = exchange.dual_along_x[row + r * PITCH];
             const float rho = fmaf(jx[r], u[r], fmaf(jy[r], v[r], constant[r]));
             const float step = fminf(fmaxf(-rho * inverse[r], -rates.limit), rates.limit);
             const float du = fmaf(step, jx[r], (p11[r] - left.x) + (p12[r] - above.x));
@@ -131,22 +135,22 @@ __device__ __forceinline__ void iterate_tile(const float* __restrict__ flow_in, 
             u[r] += du;
             v[r] += dv;
             above = make_float2(p12[r], p22[r]);
-            exchange.flow[(ty * ROWS + r) * (bx + 1) + tx] = make_float2(u[r], v[r]);
+            exchange.flow[row + r * PITCH] = make_float2(u[r], v[r]);
             if (WATCH && own_column && y + r >= first_y && y + r < end_y) {
                 update += fmaf(du, du, dv * dv);
             }
         }
-        exchange.flow_below[ty * bx + tx] = make_float2(u[0], v[0]);
+        exchange.flow_below[ty * PITCH + tx] = make_float2(u[0], v[0]);
         if (WATCH) {
-            exchange.updates[ty * bx + tx] = update;
+            exchange.updates[ty * blockDim.x + tx] = update;
         }
         __syncthreads();
 
         // dual step: forward differences, zero at the image's last column and row
-        float2 below = exchange.flow_below[(ty + 1) * bx + tx];
+        float2 below = exchange.flow_below[(ty + 1) * PITCH + tx];
 #pragma unroll
         for (int r = ROWS - 1; r >= 0; r--) {
-            const float2 right = exchange.flow[(ty * ROWS + r) * (bx + 1) + tx + 1];
+            const float2 right = exchange.flow[row + r * PITCH + 1];
             const bool last_row = y + r >= level.height - 1;
             const float2 of_u = dual_step(make_float2(p11[r], p12[r]), last_column ? 0.0f : right.x - u[r],
                                           last_row ? 0.0f : below.x - u[r], rates);
@@ -158,7 +162,7 @@ __device__ __forceinline__ void iterate_tile(const float* __restrict__ flow_in, 
             p22[r] = of_v.y;
             below = make_float2(u[r], v[r]);
         }
-        const int thread = ty * bx + tx;
+        const int thread = ty * blockDim.x + tx;
         if (WATCH && thread < LANES) {
             float sum = 0.0f;
             for (int i = thread; i < static_cast<int>(blockDim.x * blockDim.y); i += LANES) {
@@ -175,32 +179,27 @@ __device__ __forceinline__ void iterate_tile(const float* __restrict__ flow_in, 
     for (int r = 0; r < ROWS; r++) {
         if (own_column && at_y + r >= first_y && at_y + r < end_y) {
             const int i = (at_y + r) * level.width + at_x;
-            flow_out[i] = u[r];
-            flow_out[plane + i] = v[r];
-            dual_out[i] = p11[r];
-            dual_out[plane + i] = p12[r];
-            dual_out[2 * plane + i] = p21[r];
-            dual_out[3 * plane + i] = p22[r];
+            flow_out[i] = make_float2(u[r], v[r]);
+            dual_out[i] = make_float4(p11[r], p12[r], p21[r], p22[r]);
         }
     }
 }
 
 // The fixed schedule: so many iterations on every pair.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS)
-    iterate(const float* __restrict__ flow_in, const float* __restrict__ dual_in, const float* __restrict__ data_term,
-            float* __restrict__ flow_out, float* __restrict__ dual_out, int height, int width, int own_height,
+    iterate(const float2* __restrict__ flow_in, const float4* __restrict__ dual_in, const float4* __restrict__ data_term,
+            float2* __restrict__ flow_out, float4* __restrict__ dual_out, int height, int width, int own_height,
             int own_width, int halo, float limit, float tau, float rate, int iterations) {
     const size_t start = plane_start(blockIdx.z, height, width);
-    iterate_tile<false>(flow_in + 2 * start, dual_in + 4 * start, data_term + 3 * start, flow_out + 2 * start,
-                        dual_out + 4 * start, {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, iterations,
+    iterate_tile<false>(flow_in + start, dual_in + start, data_term + start, flow_out + start, dual_out + start, {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, iterations,
                         nullptr);
 }
 
 // With a look at the updates: `counts[pair]` times `iterations` of them, which may be none. updates[pair][iteration][tile][lane]
 // has room for `iterations_at_most`.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS)
-    iterate_watched(const float* __restrict__ flow_in, const float* __restrict__ dual_in,
-                    const float* __restrict__ data_term, float* __restrict__ flow_out, float* __restrict__ dual_out,
+    iterate_watched(const float2* __restrict__ flow_in, const float4* __restrict__ dual_in,
+                    const float4* __restrict__ data_term, float2* __restrict__ flow_out, float4* __restrict__ dual_out,
                     int height, int width, int own_height, int own_width, int halo, float limit, float tau, float rate,
                     int iterations, const int* __restrict__ counts, float* __restrict__ updates, int iterations_at_most) {
     const int amount = counts[blockIdx.z] * iterations;
@@ -209,8 +208,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     }
     const size_t start = plane_start(blockIdx.z, height, width);
     const size_t sums = static_cast<size_t>(blockIdx.z) * iterations_at_most * gridDim.x * gridDim.y * LANES;
-    iterate_tile<true>(flow_in + 2 * start, dual_in + 4 * start, data_term + 3 * start, flow_out + 2 * start,
-                       dual_out + 4 * start, {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, amount,
+    iterate_tile<true>(flow_in + start, dual_in + start, data_term + start, flow_out + start, dual_out + start, {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, amount,
                        updates + sums);
 }
 
@@ -256,18 +254,14 @@ extern "C" __global__ void decide(const float* __restrict__ updates, int* __rest
 }
 
 // A pair that has just ended gets its result into both buffers, so that what goes on for others may swap them.
-extern "C" __global__ void settle(const float* __restrict__ flow, const float* __restrict__ dual,
-                                  float* __restrict__ other_flow, float* __restrict__ other_dual,
+extern "C" __global__ void settle(const float2* __restrict__ flow, const float4* __restrict__ dual,
+                                  float2* __restrict__ other_flow, float4* __restrict__ other_dual,
                                   const int* __restrict__ ended, int plane) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (!ended[blockIdx.z] || i >= plane) {
         return;
     }
-    const size_t start = static_cast<size_t>(blockIdx.z) * plane;
-    for (int k = 0; k < 2; k++) {
-        other_flow[2 * start + k * plane + i] = flow[2 * start + k * plane + i];
-    }
-    for (int k = 0; k < 4; k++) {
-        other_dual[4 * start + k * plane + i] = dual[4 * start + k * plane + i];
-    }
+    const size_t own = static_cast<size_t>(blockIdx.z) * plane + i;
+    other_flow[own] = flow[own];
+    other_dual[own] = dual[own];
 }

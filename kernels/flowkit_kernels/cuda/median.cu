@@ -1,4 +1,4 @@
-// 5 x 5 median with replicated borders, of both components of the flow of each pair.
+// 5 x 5 median with replicated borders, of each component of the flow of each pair.
 #include "common.cuh"
 
 constexpr int TILE_WIDTH = 32, TILE_HEIGHT = 8, REACH = 2;
@@ -62,60 +62,66 @@ __device__ __forceinline__ float median_13(const float (&values)[13]) {
 
 // With the columns sorted, and then each rank over the columns, the value of rank k in its column and i among its rank has
 // (k + 1)(i + 1) - 1 values below it and (5 - k)(5 - i) - 1 above. Only 13 can be the median; six of the others lie on each side.
-__device__ __forceinline__ float median_of_sorted_columns(const float (*columns)[PADDED_WIDTH], int x) {
-    float candidates[13];
+__device__ __forceinline__ float2 median_of_sorted_columns(const float2 (*columns)[PADDED_WIDTH], int x) {
+    float of_u[13], of_v[13];
     int found = 0;
 #pragma unroll
     for (int k = 0; k < 5; k++) {
-        float rank[5];
+        float u[5], v[5];
 #pragma unroll
         for (int i = 0; i < 5; i++) {
-            rank[i] = columns[k][x + i];
+            const float2 value = columns[k][x + i];
+            u[i] = value.x;
+            v[i] = value.y;
         }
-        sort_5(rank);
+        sort_5(u);
+        sort_5(v);
 #pragma unroll
         for (int i = 0; i < 5; i++) {
             if ((k + 1) * (i + 1) <= 13 && (5 - k) * (5 - i) <= 13) {
-                candidates[found++] = rank[i];
+                of_u[found] = u[i];
+                of_v[found++] = v[i];
             }
         }
     }
-    return median_13(candidates);
+    return make_float2(median_13(of_u), median_13(of_v));
 }
 
-// A block is TILE_WIDTH x TILE_HEIGHT threads, blockIdx.z a plane. Pairs that `running` marks with 0 are left out.
+// A block is TILE_WIDTH x TILE_HEIGHT threads, blockIdx.z a pair. Those that `running` marks with 0 are left out.
 extern "C" __global__ void __launch_bounds__(TILE_WIDTH* TILE_HEIGHT)
-    median(const float* __restrict__ flow, float* __restrict__ filtered, const int* __restrict__ running, int height, int width) {
-    __shared__ float padded[PADDED_HEIGHT][PADDED_WIDTH];
-    __shared__ float sorted[TILE_HEIGHT][5][PADDED_WIDTH];
-    if (!running[blockIdx.z / 2]) {
+    median(const float2* __restrict__ flow, float2* __restrict__ filtered, const int* __restrict__ running, int height,
+           int width) {
+    __shared__ float2 padded[PADDED_HEIGHT][PADDED_WIDTH];
+    __shared__ float2 sorted[TILE_HEIGHT][5][PADDED_WIDTH];
+    if (!running[blockIdx.z]) {
         return;
     }
-    const float* plane = flow + plane_start(blockIdx.z, height, width);
+    const size_t start = plane_start(blockIdx.z, height, width);
     const int left = blockIdx.x * TILE_WIDTH - REACH, top = blockIdx.y * TILE_HEIGHT - REACH;
     const int thread = threadIdx.y * TILE_WIDTH + threadIdx.x, threads = TILE_WIDTH * TILE_HEIGHT;
     for (int i = thread; i < PADDED_HEIGHT * PADDED_WIDTH; i += threads) {
         const int y = i / PADDED_WIDTH, x = i % PADDED_WIDTH;
-        padded[y][x] = plane[clamp(top + y, 0, height - 1) * width + clamp(left + x, 0, width - 1)];
+        padded[y][x] = flow[start + clamp(top + y, 0, height - 1) * width + clamp(left + x, 0, width - 1)];
     }
     __syncthreads();
     for (int i = thread; i < TILE_HEIGHT * PADDED_WIDTH; i += threads) {
         const int y = i / PADDED_WIDTH, x = i % PADDED_WIDTH;
-        float column[5];
+        float u[5], v[5];
 #pragma unroll
         for (int k = 0; k < 5; k++) {
-            column[k] = padded[y + k][x];
+            u[k] = padded[y + k][x].x;
+            v[k] = padded[y + k][x].y;
         }
-        sort_5(column);
+        sort_5(u);
+        sort_5(v);
 #pragma unroll
         for (int k = 0; k < 5; k++) {
-            sorted[y][k][x] = column[k];
+            sorted[y][k][x] = make_float2(u[k], v[k]);
         }
     }
     __syncthreads();
     const Pixel own = own_pixel();
     if (own.x < width && own.y < height) {
-        filtered[plane_start(blockIdx.z, height, width) + own.y * width + own.x] =
-            median_of_sorted_columns(sorted[threadIdx.y], threadIdx.x);
+        filtered[start + own.y * width + own.x] = median_of_sorted_columns(sorted[threadIdx.y], threadIdx.x);
     }
 }

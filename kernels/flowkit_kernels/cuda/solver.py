@@ -3,9 +3,9 @@
 All pairs of a chunk go through each launch together; none of them, and no number of them, changes how many launches there are.
 With the fixed schedule the host never waits. With an epsilon it asks once a round whether any pair still runs.
 
-Buffers hold planes of one level after the other pair by pair, so a coarser level uses the front of them:
+Buffers hold pixels of one level after the other pair by pair, so a coarser level uses the front of them. Of each pixel:
 
-    flow (2 planes a pair), dual (4), each twice, for what a launch reads and what it writes; data term (3); texels (a float4)
+    flow (a float2), dual (a float4), each twice, for what a launch reads and what it writes; data term and texels (a float4 each)
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Solver:
         pairs, pixels = items * (images - 1), shape[0] * shape[1]
         self.levels = self._levels(shape, items * images)
         self._texels = device.empty((pairs * pixels * 4,), F32)
-        self._data_term = device.empty((pairs * pixels * 3,), F32)
+        self._data_term = device.empty((pairs * pixels * 4,), F32)
         self._flows = Buffers(*(device.empty((pairs * pixels * 2,), F32) for _ in range(2)))
         self._duals = Buffers(*(device.empty((pairs * pixels * 4,), F32) for _ in range(2)))
         self._watch = self._watch_of(pairs)
@@ -180,13 +180,13 @@ class Solver:
 
     def leave(self, flow: Array, phases: Phases, result: Array) -> None:
         """What `solve` returned, into (places, 2, H, W) of the caller."""
-        size = 2 * self.levels[0].height * self.levels[0].width
+        size = self.levels[0].height * self.levels[0].width
         self._launch_runs("leave", size, phases.pairs, flow, result, phases.places, I32(size))
 
     def solve(self, phases: Phases) -> Array:
-        """Flow of every pair of the images that were entered, from the coarsest level to the finest; (count, 2, H, W), flat."""
+        """Flow of every pair of the images that were entered, from the coarsest level to the finest; (count, H, W, 2), flat."""
         for finer, level in zip(self.levels, self.levels[1:], strict=False):
-            self._resize(finer.images, finer, level.images, level, level.image_taps, phases.images, 1.0)
+            self._resize("resize", finer.images, finer, level.images, level, level.image_taps, phases.images, 1.0)
         flows = self._flows
         self._clear(flows.current, self.levels[-1], 2 * phases.pairs)
         self._fill_running(phases)
@@ -194,7 +194,9 @@ class Solver:
         for level in reversed(self.levels):
             if coarser is not None:
                 scale = 1 / self.params.scale_step
-                self._resize(flows.current, coarser, flows.other, level, level.flow_taps, 2 * phases.pairs, scale)
+                self._resize(
+                    "resize_flow", flows.current, coarser, flows.other, level, level.flow_taps, phases.pairs, scale
+                )
                 flows = flows.swapped()
             flows = self._refine(level, flows, phases)
             coarser = level
@@ -222,7 +224,7 @@ class Solver:
             if params.median_filtering > 1:
                 shape = (I32(level.height), I32(level.width))
                 arguments = (flows.current, flows.other, self._watch.running, *shape)
-                self._launch_pixels("median", level, 2 * phases.pairs, *arguments)
+                self._launch_pixels("median", level, phases.pairs, *arguments)
                 flows = flows.swapped()
             for start in range(0, params.inner_iterations, level.tiling.iterations):
                 iterations = min(level.tiling.iterations, params.inner_iterations - start)
@@ -261,10 +263,18 @@ class Solver:
         return (*arrays, *sizes, *rates, I32(iterations))
 
     def _resize(
-        self, source: Array, from_: Level, target: Array, to: Level, taps: Taps | None, planes: int, scale: float
+        self,
+        kernel: str,
+        source: Array,
+        from_: Level,
+        target: Array,
+        to: Level,
+        taps: Taps | None,
+        count: int,
+        scale: float,
     ) -> None:
         sides = (I32(side) for side in (from_.height, from_.width, to.height, to.width))
-        self._launch_pixels("resize", to, planes, source, target, *(taps or ()), *sides, F32(scale))
+        self._launch_pixels(kernel, to, count, source, target, *(taps or ()), *sides, F32(scale))
 
     def _clear(self, planes: Array, level: Level, count: int) -> None:
         size = level.height * level.width

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 ROWS = 6
 """Pixels of one column that a thread holds. With 8, ptxas spills registers for sm_80 and sm_90."""
+PITCH = 73
+"""Pixels from one row of a tile to the next in shared memory, known to the compiler; a tile is narrower. It is odd, so that rows
+do not fall into the same banks."""
 MAX_THREADS = 512
 MOST_ITERATIONS = 32
 """In one launch: sums of squared updates are kept for each of them."""
@@ -49,7 +52,7 @@ class Tiling:
     def shared_bytes(self, *, watched: bool = False) -> int:
         """Shared memory of a block: see `Exchange` in iterate.cu."""
         bx, by = self.block
-        exchanged = 2 * by * ROWS * (bx + 1) + 2 * (by + 1) * bx
+        exchanged = 2 * by * ROWS * PITCH + 2 * (by + 1) * PITCH
         return _FLOAT2 * exchanged + 4 * bx * by * watched
 
     def work(self, iterations: int) -> float:
@@ -89,9 +92,9 @@ def tiling(height: int, width: int, iterations: int, shared_bytes: int) -> Tilin
 def _lowest(height: int, width: int, iterations: int, columns: int, shared_bytes: int) -> Tiling | None:
     """The tiling of so many columns of tiles with the fewest rows of tiles, if any fits."""
     own_width, columns, wide = _cut(width, columns, iterations)
-    highest = MAX_THREADS // wide * ROWS
-    if highest == 0:
+    if wide >= PITCH:
         return None
+    highest = MAX_THREADS // wide * ROWS
     for rows in range(max(1, height // highest), -(-height // ROWS) + 1):
         own_height, rows, high = _cut(height, rows, iterations)
         block = (wide, -(-high // ROWS))

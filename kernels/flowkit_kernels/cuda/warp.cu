@@ -2,6 +2,8 @@
 // that each of the 16 taps of the bicubic warp is one load.
 #include "common.cuh"
 
+constexpr float EPSILON = 1.1920929e-7f;  // |gradient|^2 is at least this
+
 struct Taps {
     int at[4];
     float weight[4];
@@ -63,27 +65,25 @@ extern "C" __global__ void gradient_texels(const float* __restrict__ images, con
         make_float4(row[own.x], 0.5f * (right - left), 0.5f * (below - above), 0.0f);
 }
 
-// Jx, Jy and the constant J(x + flow) - gradient . flow - I of each pair, three planes.
-extern "C" __global__ void linearise(const float* __restrict__ flow, const float* __restrict__ images,
+// Jx, Jy, the constant J(x + flow) - gradient . flow - I, and 1 / |gradient|^2, of each pair.
+extern "C" __global__ void linearise(const float2* __restrict__ flow, const float* __restrict__ images,
                                      const int* __restrict__ pairs, const float4* __restrict__ texels,
-                                     float* __restrict__ data_term, int height, int width, int round_coordinates) {
+                                     float4* __restrict__ data_term, int height, int width, int round_coordinates) {
     const Pixel own = own_pixel();
     if (own.x >= width || own.y >= height) {
         return;
     }
-    const int pair = blockIdx.z, plane = height * width, i = own.y * width + own.x;
-    const float* motion = flow + plane_start(2 * pair, height, width);
-    const float u = motion[i], v = motion[plane + i];
+    const int pair = blockIdx.z;
+    const size_t start = plane_start(pair, height, width), i = start + own.y * width + own.x;
+    const float u = flow[i].x, v = flow[i].y;
     float x = own.x + u, y = own.y + v;
     if (round_coordinates) {
         x = rintf(x * 32.0f) * 0.03125f;
         y = rintf(y * 32.0f) * 0.03125f;
     }
-    const float4 warped =
-        warped_texel(texels + plane_start(pair, height, width), width, cubic_taps(x, width), cubic_taps(y, height));
-    float* target = data_term + plane_start(3 * pair, height, width);
-    target[i] = warped.y;
-    target[plane + i] = warped.z;
-    target[2 * plane + i] =
-        warped.x - fmaf(warped.y, u, warped.z * v) - images[plane_start(pairs[2 * pair], height, width) + i];
+    const float4 warped = warped_texel(texels + start, width, cubic_taps(x, width), cubic_taps(y, height));
+    const float constant = warped.x - fmaf(warped.y, u, warped.z * v) -
+                           images[plane_start(pairs[2 * pair], height, width) + own.y * width + own.x];
+    const float norm = fmaxf(fmaf(warped.y, warped.y, warped.z * warped.z), EPSILON);
+    data_term[i] = make_float4(warped.y, warped.z, constant, __fdividef(1.0f, norm));
 }
