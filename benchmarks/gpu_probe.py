@@ -1,4 +1,4 @@
-"""Where the time of TV-L1 goes on a GPU: by kernel and level, by size of chunk, on 1 to 4 streams, from host arrays.
+"""Where the time of TV-L1 goes on a GPU: by kernel and level, by number of pairs at once, on 1 to 4 streams, from host arrays.
 
 python benchmarks/gpu_probe.py --out FILE.json
 
@@ -13,7 +13,6 @@ import collections
 import json
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,9 +41,9 @@ class Plan:
     size, items : int
         Pixels per side, and pairs per batch.
     chunks : tuple of int
-        Chunk sizes, in addition to the default.
+        Pairs that are computed at once, in addition to the default.
     streams : tuple of (int, int)
-        Number of threads, each with a stream of its own, and pairs per chunk.
+        Chunks that are computed at once, each on a stream of its own, and pairs per chunk.
     """
 
     size: int
@@ -93,18 +92,20 @@ def on_device(size: int, count: int) -> list[Any]:
 
 
 @contextmanager
-def chunks_of(items: int | None) -> Iterator[None]:
-    """Set the chunk size (None: the default), and free the memory of other chunk sizes before and after."""
+def chunks_of(items: int | None, at_once: int | None = None) -> Iterator[None]:
+    """Set how many items are computed at once, in how many chunks (None: the default), with no memory kept from others."""
     from flowkit_kernels.cuda import batches
 
-    chosen = batches.chunk_items
+    chosen = batches.chunk_items, batches.COMPUTED_AT_ONCE, batches.KEPT_SOLVERS
     batches.forget_workers()
     if items is not None:
         batches.chunk_items = lambda *_, **__: items
+    if at_once is not None:
+        batches.COMPUTED_AT_ONCE = batches.KEPT_SOLVERS = at_once
     try:
         yield
     finally:
-        batches.chunk_items = chosen
+        batches.chunk_items, batches.COMPUTED_AT_ONCE, batches.KEPT_SOLVERS = chosen
         batches.forget_workers()
 
 
@@ -130,7 +131,7 @@ def rates(call: Callable[[], object], pairs: int, seconds: float) -> dict[str, f
 
 
 def by_chunk(plan: Plan, seconds: float) -> dict[str, Any]:
-    """Return the rates by chunk size, the default first."""
+    """Return the rates by how many pairs are computed at once, the default first."""
     arrays = on_device(plan.size, plan.items)
     found = {}
     for items in (None, *plan.chunks):
@@ -141,49 +142,13 @@ def by_chunk(plan: Plan, seconds: float) -> dict[str, Any]:
 
 
 def by_streams(plan: Plan, seconds: float) -> list[dict[str, Any]]:
-    """Return the rates of several threads at once."""
-    return [on_streams(plan, threads, chunk, seconds) for threads, chunk in plan.streams]
-
-
-def on_streams(plan: Plan, threads: int, chunk: int, seconds: float) -> dict[str, Any]:
-    """Return the pairs per second of several threads, each with a stream and a solver of its own."""
-    gate, counts, errors = threading.Barrier(threads, timeout=120), [0] * threads, list[Exception]()
-    spans = [(0.0, 0.0)] * threads
-
-    def work(number: int) -> None:
-        import cupy
-
-        from flowkit_kernels.cuda import batches
-
-        try:
-            with cupy.cuda.Stream(non_blocking=True) as stream:
-                arrays = on_device(plan.size, max(1, plan.items // threads))
-                for _ in range(WARM_UP):
-                    tvl1_flow(*arrays, PARAMS, backend="cuda")
-                stream.synchronize()
-                gate.wait()
-                began = time.perf_counter()
-                while counts[number] == 0 or time.perf_counter() < began + seconds:
-                    tvl1_flow(*arrays, PARAMS, backend="cuda")
-                    stream.synchronize()
-                    counts[number] += len(arrays[0])
-                spans[number] = began, time.perf_counter()
-                gate.wait()
-                batches.forget_workers()
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
-            errors.append(error)
-            gate.abort()
-
-    with chunks_of(chunk):
-        running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-    if errors:
-        raise errors[0]
-    spent = max(end for _, end in spans) - min(began for began, _ in spans)
-    return {"streams": threads, "chunk": chunk, "pairs_per_s": sum(counts) / spent}
+    """Return the rates with so many chunks at once, each on a stream of its own."""
+    arrays, found = on_device(plan.size, plan.items), []
+    for streams, chunk in plan.streams:
+        with chunks_of(streams * chunk, streams):
+            call = lambda: tvl1_flow(*arrays, PARAMS, backend="cuda")  # noqa: E731 - timed as it stands
+            found.append({"streams": streams, "chunk": chunk, **rates(call, plan.items, seconds)})
+    return found
 
 
 def by_kernel(plan: Plan, _seconds: float) -> list[dict[str, Any]]:
@@ -202,9 +167,9 @@ def by_kernel(plan: Plan, _seconds: float) -> list[dict[str, Any]]:
         after.record()
         timed.append(((kernel, _level(kernel, arguments), tuple(grid), tuple(block)), before, after))
 
-    with chunks_of(chunk):
+    with chunks_of(chunk, 1):
         tvl1_flow(*arrays, PARAMS, backend="cuda")
-    with chunks_of(chunk):  # a fresh solver launches kernels one by one, without a graph
+    with chunks_of(chunk, 1):  # a fresh solver launches kernels one by one, without a graph
         here.launch = launch  # type: ignore[method-assign]
         try:
             tvl1_flow(*arrays, PARAMS, backend="cuda")
@@ -266,7 +231,7 @@ def summary(plan: Plan, name: str, found: Any) -> str:
     if name == "chunks":
         best = max(found, key=lambda items: found[items]["pairs_per_s"])
         rate, most = found["default"]["pairs_per_s"], found[best]["pairs_per_s"]
-        return f"{where}: {rate:.0f} pairs/s with the default chunk size, {most:.0f} with {best}"
+        return f"{where}: {rate:.0f} pairs/s with the default number at once, {most:.0f} with {best}"
     if name == "streams":
         each = (f"{row['streams']} of {row['chunk']}: {row['pairs_per_s']:.0f}" for row in found)
         return f"{where}, pairs/s by streams and chunk: {', '.join(each)}"
@@ -278,9 +243,9 @@ def once(plan: Plan) -> None:
     import cupy
 
     arrays = on_device(plan.size, plan.streams[0][1])
-    with chunks_of(plan.streams[0][1]):
+    with chunks_of(plan.streams[0][1], 1):
         tvl1_flow(*arrays, PARAMS, backend="cuda")
-    with chunks_of(plan.streams[0][1]):
+    with chunks_of(plan.streams[0][1], 1):
         cupy.cuda.Device().synchronize()
         cupy.cuda.runtime.profilerStart()
         tvl1_flow(*arrays, PARAMS, backend="cuda")

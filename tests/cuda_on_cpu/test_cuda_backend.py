@@ -122,7 +122,10 @@ def test_a_phase_that_is_not_valid_costs_nothing_and_is_zero(machine: Machine, p
     before = len(machine.launches())
     some = phase_flow(faces, params, valid=valid, backend="cuda")
     computed = [entry for entry in machine.launches()[before:] if entry.name == "gradient_texels"]
-    assert {entry.grid[2] for entry in computed} == {4}
+    everything = [entry for entry in machine.launches()[:before] if entry.name == "gradient_texels"]
+    assert 2 * sum(entry.grid[2] for entry in computed) == sum(
+        entry.grid[2] for entry in everything
+    )  # four pairs of eight
     assert not some[~valid].any()
     assert some[valid].tobytes() == both[valid].tobytes()
     rise = tvl1_flow(faces[:, 0], faces[:, 1], params, backend="cuda")
@@ -409,7 +412,7 @@ def test_a_stream_that_the_caller_chose_by_use_stays_the_current_one() -> None:
                 before = len(machine.log)
                 flow = tvl1_flow(upload(reference), upload(moving), SHORT)
                 assert cupy.cuda.get_current_stream() is chosen
-                assert {entry.stream for entry in machine.log[before:] if entry.kind == "graph"} <= {chosen.number}
+                assert 0 not in {entry.stream for entry in machine.log[before:] if entry.kind in ("graph", "launch")}
                 assert flow.get(stream=chosen).tobytes() == expected.tobytes()
             tvl1_flow(reference, moving, SHORT, backend="cuda")
             assert cupy.cuda.get_current_stream() is chosen

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from backend_workload import FIXED, faces
 from cupy_standin import SCHEDULES, Event, Stream, standin
@@ -29,17 +30,22 @@ def flows_on_many_streams() -> list[Any]:
     """In chunks from the host; then from the device, on two streams of the caller's, one after the other."""
     import cupy
 
-    from flowkit_kernels.cuda import batches
+    from flowkit_kernels.cuda import batches, operations
 
     batches.chunk_items = lambda *_, **__: 2  # type: ignore[assignment]
     reference, moving = faces(5, 18, 24)
     results = [tvl1_flow(reference, moving, FIXED, backend="cuda")]
-    on_device = []
+    on_device, pinned = [], [batches._pinned(images.shape) for images in (reference, moving)]
+    pinned[0][:], pinned[1][:] = reference, moving
     for stream in (cupy.cuda.Stream(non_blocking=True) for _ in range(2)):
         with stream:
-            arrays = [cupy.asarray(images) for images in (reference, moving)]
-            stream.synchronize()
-            on_device.append((stream, tvl1_flow(*arrays, FIXED, backend="cuda"), arrays))
+            arrays = [cupy.empty(images.shape, images.dtype) for images in (reference, moving)]
+            for array, images in zip(arrays, pinned, strict=True):
+                array.set(images, stream=stream)  # which the call must wait for
+            stacks = [
+                array[:, None] for array in arrays
+            ]  # not by `tvl1_flow`, which looks at the numbers and so waits for them
+            on_device.append((stream, operations.tvl1_flow(stacks, np.ones((5, 1), np.bool_), FIXED, 1), arrays))
     return results + [flow.get(stream=stream) for stream, flow, _ in reversed(on_device)]
 
 

@@ -1,14 +1,15 @@
-"""Whole batches on a GPU: cut into chunks that fit, each through the solver, what comes from the host over three streams.
+"""Whole batches on a GPU: cut into chunks that fit, each through a solver on a stream of its own.
 
-A chunk holds so many items that the GPU is full and the second-level cache not much more than that. NumPy arrays are staged in
-pinned memory in two slots, so that one chunk is uploaded and another downloaded while a third is computed.
+Two chunks are computed at the same time: while the last tiles of a launch run, those of the other chunk take what is left of the
+GPU. Together they hold so many items that the GPU is full and the second-level cache not much more than that. NumPy arrays are
+staged in pinned memory in slots, so that chunks are uploaded and downloaded while others are computed.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import cupy
@@ -33,7 +34,9 @@ USABLE = 0.8
 """Part of the free memory that a chunk may take: others use the GPU too."""
 MAX_PAIRS = 8192
 """A launch's grid takes 65 535 planes along z; the median takes two a pair."""
-KEPT_SOLVERS = 2
+COMPUTED_AT_ONCE = 2
+"""Chunks."""
+KEPT_SOLVERS = 2 * COMPUTED_AT_ONCE
 KEPT_SCHEDULES = 4
 
 
@@ -74,42 +77,35 @@ class Schedule:
 
 
 class Worker:
-    """A solver with its schedules; used by one thread, on whichever stream is current, one use after the other."""
+    """A solver with its schedules and its stream; used by one thread."""
 
     def __init__(self, device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int) -> None:
         self.items, self.images = items, images
+        self.stream = cupy.cuda.Stream(non_blocking=True)
         self._device = device
-        self._solver = Solver(device, params, shape, items, images)
         self._schedules: OrderedDict[bytes, Schedule] = OrderedDict()
-        self._done = cupy.cuda.Event(disable_timing=True)
-        self._done.record()
+        with current(self.stream):
+            self._solver = Solver(device, params, shape, items, images)
 
     def compute(self, stacks: Sequence[Array], valid: npt.NDArray[np.bool_], result: Array) -> None:
-        """Flow of the items of one chunk, all on the device, into `result`; queued on the current stream."""
-        stream = cupy.cuda.get_current_stream()
-        stream.wait_event(self._done)  # the last use may have been on another stream
-        try:
-            self._queue(stacks, valid, result)
-        finally:
-            self._done.record(stream)
-
-    def _queue(self, stacks: Sequence[Array], valid: npt.NDArray[np.bool_], result: Array) -> None:
-        if not valid.all():
-            size = result.size // len(result)
-            grid = (-(-size // 256), 1, len(result))
-            self._device.launch("clear", grid, (256, 1, 1), result, np.int32(size))
-        if not valid.any():
-            return
-        first = 0
-        for stack in stacks:
-            self._solver.enter(stack, first, self.images)
-            first += stack.shape[1]
-        schedule = self._schedule(valid)
-        self._solver.leave(schedule.run(), schedule.phases, result)
+        """Flow of the items of one chunk, all on the device, into `result`; queued on the worker's stream."""
+        with current(self.stream):
+            if not valid.all():
+                size = result.size // len(result)
+                grid = (-(-size // 256), 1, len(result))
+                self._device.launch("clear", grid, (256, 1, 1), result, np.int32(size))
+            if not valid.any():
+                return
+            first = 0
+            for stack in stacks:
+                self._solver.enter(stack, first, self.images)
+                first += stack.shape[1]
+            schedule = self._schedule(valid)
+            self._solver.leave(schedule.run(), schedule.phases, result)
 
     def finish(self) -> None:
-        """Wait until nothing of it runs any more, on whichever GPU: its memory may be given back."""
-        self._done.synchronize()
+        """Wait until nothing of it runs any more: its memory may be given back."""
+        self.stream.synchronize()
 
     def _schedule(self, valid: npt.NDArray[np.bool_]) -> Schedule:
         key = valid.tobytes()
@@ -117,20 +113,19 @@ class Worker:
             self._schedules[key] = Schedule(self._solver, Phases.of(self._device, valid))
         self._schedules.move_to_end(key)
         if len(self._schedules) > KEPT_SCHEDULES:
-            cupy.cuda.get_current_stream().synchronize()  # it may still run
+            self.finish()  # it may still run
             self._schedules.popitem(last=False)
         return self._schedules[key]
 
 
-class Streams(NamedTuple):
-    """What overlaps."""
+class Transfers(NamedTuple):
+    """Streams on which a chunk comes from the host and goes back."""
 
     upload: Any
-    compute: Any
     download: Any
 
     def finish(self) -> None:
-        """Wait for all of them."""
+        """Wait for both."""
         for stream in self:
             stream.synchronize()
 
@@ -140,28 +135,33 @@ class _Kept(threading.local):
 
     def __init__(self) -> None:
         self.workers: OrderedDict[tuple[Any, ...], Worker] = OrderedDict()
-        self.streams: dict[int, Streams] = {}
+        self.transfers: dict[int, Transfers] = {}
 
 
 _KEPT = _Kept()
 
 
-def worker_for(device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int) -> Worker:
-    """A worker for chunks of so many items, kept from an earlier call where there is one."""
-    workers, key = _KEPT.workers, (device.index, params, shape, items, images)
-    if key not in workers:
-        if len(workers) >= KEPT_SOLVERS:
-            workers.popitem(last=False)[1].finish()
-        workers[key] = Worker(device, params, shape, items, images)
-    workers.move_to_end(key)
-    return workers[key]
+def workers_for(
+    device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int, count: int
+) -> list[Worker]:
+    """So many workers for chunks of so many items, each kept from an earlier call where there is one."""
+    workers, found = _KEPT.workers, []
+    for number in range(count):
+        key = (device.index, params, shape, items, images, number)
+        if key not in workers:
+            if len(workers) >= KEPT_SOLVERS:
+                workers.popitem(last=False)[1].finish()
+            workers[key] = Worker(device, params, shape, items, images)
+        workers.move_to_end(key)
+        found.append(workers[key])
+    return found
 
 
-def streams_of(device: CupyDevice) -> Streams:
+def transfers_of(device: CupyDevice) -> Transfers:
     """Streams of the calling thread on a GPU."""
-    if device.index not in _KEPT.streams:
-        _KEPT.streams[device.index] = Streams(*(cupy.cuda.Stream(non_blocking=True) for _ in range(3)))
-    return _KEPT.streams[device.index]
+    if device.index not in _KEPT.transfers:
+        _KEPT.transfers[device.index] = Transfers(*(cupy.cuda.Stream(non_blocking=True) for _ in range(2)))
+    return _KEPT.transfers[device.index]
 
 
 def forget_workers() -> None:
@@ -175,7 +175,7 @@ def forget_workers() -> None:
 def chunk_items(
     limits: Limits, shape: tuple[int, int], phases: int, count: int, *, free_bytes: int, watched: bool
 ) -> int:
-    """Items of a chunk: enough to fill the GPU and its second-level cache, no more than fit, and all chunks alike.
+    """Items that are computed at once: enough to fill the GPU and its second-level cache, no more than fit, and always as many.
 
     Parameters
     ----------
@@ -223,15 +223,28 @@ def in_fitting_chunks(items: int, compute: Callable[[int], None]) -> None:
 def flow_of_device_arrays(
     device: CupyDevice, stacks: Sequence[Array], valid: npt.NDArray[np.bool_], params: TVL1Params
 ) -> Array:
-    """Flow of stacks that lie on the GPU, queued on the current stream."""
+    """Flow of stacks that lie on the GPU; in order with the current stream, as if it were queued there."""
     count, phases = valid.shape
     shape = stacks[0].shape[2:]
     result = device.empty((count, phases, 2, *shape), np.float32)
+    callers = cupy.cuda.get_current_stream()
+    given = cupy.cuda.Event(disable_timing=True)
+    given.record(callers)
 
     def compute(items: int) -> None:
-        worker = worker_for(device, params, shape, items, phases + 1)
-        for chunk in _chunks(count, items):
-            worker.compute([stack[chunk] for stack in stacks], valid[chunk], result[chunk])
+        chunks, at_once = _chunks(count, items)
+        workers = workers_for(device, params, shape, chunks[0].stop, phases + 1, at_once)
+        for worker in workers:
+            worker.stream.wait_event(given)
+        try:
+            for number, chunk in enumerate(chunks):
+                worker = workers[number % len(workers)]
+                worker.compute([stack[chunk] for stack in stacks], valid[chunk], result[chunk])
+        finally:
+            for worker in workers:
+                done = cupy.cuda.Event(disable_timing=True)
+                done.record(worker.stream)
+                callers.wait_event(done)
 
     in_fitting_chunks(_chunk_items(device, shape, phases, count, params), compute)
     return result
@@ -246,19 +259,22 @@ def flow_of_host_arrays(
     result = np.empty((count, phases, 2, *shape), np.float32)
 
     def compute(items: int) -> None:
-        streams = streams_of(device)
-        with current(streams.compute):
-            worker = worker_for(device, params, shape, items, phases + 1)
-            slots = [Slot.of(device, stacks, items, phases, shape) for _ in range(2 if count > items else 1)]
-            try:
-                for number, chunk in enumerate(_chunks(count, items)):
-                    slot = slots[number % len(slots)]
-                    slot.collect(result)
-                    slot.start(worker, streams, [stack[chunk] for stack in stacks], valid[chunk], chunk)
-                for slot in slots:
-                    slot.collect(result)
-            finally:
-                streams.finish()  # an error leaves copies on their way, from and to memory that is about to be given back
+        transfers, (chunks, at_once) = transfers_of(device), _chunks(count, items)
+        largest = chunks[0].stop
+        workers = workers_for(device, params, shape, largest, phases + 1, at_once)
+        with current(transfers.upload):
+            slots = [Slot.of(device, stacks, largest, phases, shape) for _ in range(min(2 * at_once, len(chunks)))]
+        try:
+            for number, chunk in enumerate(chunks):
+                slot, worker = slots[number % len(slots)], workers[number % len(workers)]
+                slot.collect(result)
+                slot.start(worker, transfers, [stack[chunk] for stack in stacks], valid[chunk], chunk)
+            for slot in slots:
+                slot.collect(result)
+        finally:  # an error leaves copies on their way, from and to memory that is about to be given back
+            for worker in workers:
+                worker.finish()
+            transfers.finish()
 
     in_fitting_chunks(_chunk_items(device, shape, phases, count, params), compute)
     return result
@@ -269,9 +285,11 @@ def _chunk_items(device: CupyDevice, shape: tuple[int, int], phases: int, count:
     return chunk_items(device.limits, shape, phases, count, free_bytes=free_bytes, watched=bool(params.epsilon))
 
 
-def _chunks(count: int, items: int) -> Iterator[slice]:
-    for start in range(0, count, items):
-        yield slice(start, min(start + items, count))
+def _chunks(count: int, items: int) -> tuple[list[slice], int]:
+    """Return chunks, the first the largest, and how many of them are computed at once, which are at most so many items."""
+    at_once = min(COMPUTED_AT_ONCE, items, count)
+    size = items // at_once
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)], at_once
 
 
 class Slot:
@@ -292,20 +310,20 @@ class Slot:
         return cls(staged, entered, device.empty(flow_shape, np.float32), _pinned(flow_shape))
 
     def start(
-        self, worker: Worker, streams: Streams, stacks: Sequence[Any], valid: npt.NDArray[np.bool_], chunk: slice
+        self, worker: Worker, transfers: Transfers, stacks: Sequence[Any], valid: npt.NDArray[np.bool_], chunk: slice
     ) -> None:
         """Queue a chunk's way there and back. The slot must be empty."""
         count = len(valid)
         for staged, entered, stack in zip(self._staged, self._entered, stacks, strict=True):
             staged[:count] = stack
-            entered[:count].set(staged[:count], stream=streams.upload)
-        self._uploaded.record(streams.upload)
-        streams.compute.wait_event(self._uploaded)
+            entered[:count].set(staged[:count], stream=transfers.upload)
+        self._uploaded.record(transfers.upload)
+        worker.stream.wait_event(self._uploaded)
         worker.compute([entered[:count] for entered in self._entered], valid, self._flow[:count])
-        self._computed.record(streams.compute)
-        streams.download.wait_event(self._computed)
-        self._flow[:count].get(stream=streams.download, out=self._fetched[:count], blocking=False)
-        self._downloaded.record(streams.download)
+        self._computed.record(worker.stream)
+        transfers.download.wait_event(self._computed)
+        self._flow[:count].get(stream=transfers.download, out=self._fetched[:count], blocking=False)
+        self._downloaded.record(transfers.download)
         self._chunk = chunk
 
     def collect(self, result: npt.NDArray[np.float32]) -> None:
