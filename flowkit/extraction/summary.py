@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from flowkit.errors import FlowkitError
 from flowkit.extraction.shares import Share
-from flowkit.extraction.stage_times import BEFORE_STORE, TaskTimes
+from flowkit.extraction.stage_times import BEFORE_STORE, BESIDE, TaskTimes
 
 WORKERS = "workers"
 """All that the worker processes do, as one stage."""
@@ -58,13 +57,16 @@ class Summary:
 
     @property
     def bound_by(self) -> str:
-        """The stage that bounds the run, empty if there is none; what the workers do not do is taken to follow each other."""
+        """What bounds the run, empty if nothing is known: the workers, a stage beside the others, or the slowest of the others.
+
+        Those follow each other in one thread, so that together they are slower than each of them.
+        """
         rates = self.stage_rates
-        chain = {name: rate for name, rate in rates.items() if name != WORKERS}
-        if not chain:
-            return ""
-        together = 1 / sum(1 / rate for rate in chain.values())
-        return WORKERS if rates.get(WORKERS, math.inf) < together else min(chain, key=lambda name: chain[name])
+        chain = {name: rate for name, rate in rates.items() if name not in (WORKERS, *BESIDE)}
+        bounds = {name: rate for name, rate in rates.items() if name not in chain}
+        if chain:
+            bounds[min(chain, key=lambda name: chain[name])] = 1 / sum(1 / rate for rate in chain.values())
+        return min(bounds, key=lambda name: bounds[name], default="") if rates.keys() - {WORKERS} else ""
 
     @property
     def exit_code(self) -> int:

@@ -434,16 +434,23 @@ def test_devices_that_are_no_indices_are_refused_in_words(devices: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flow_s", "bound", "rates"),
-    [
-        (1.0, WORKERS, {WORKERS: 50, "flow": 200, "mmcof": 1000, "store": 400}),
-        (4.0, "flow", {WORKERS: 50, "flow": 50, "mmcof": 1000, "store": 400}),
-    ],
+    ("flow_s", "stabilise_s", "bound"),
+    [(1.0, 2.0, WORKERS), (3.4, 2.0, "flow"), (3.4, 4.2, "stabilise"), (3.2, 2.0, WORKERS)],
 )
-def test_the_stage_that_bounds_a_run_is_named(flow_s: float, bound: str, rates: dict[str, float]) -> None:
-    """Two workers read while two processes compute; flow, MM-COF and storing follow each other in one process."""
+def test_the_stage_that_bounds_a_run_is_named(flow_s: float, stabilise_s: float, bound: str) -> None:
+    """Two workers read while two processes compute, where flow, MM-COF and storing follow each other, and the others run beside."""
     times = TaskTimes()
-    for stage, spent in {"read": 1.0, "align": 3.0, "flow": flow_s, "mmcof": 0.2, "store": 0.5}.items():
+    stages = {
+        "read": 1.0,
+        "align": 3.0,
+        "flow": flow_s,
+        "stabilise": stabilise_s,
+        "mmcof": 0.2,
+        "store": 0.5,
+        "commit": 3.9,
+    }
+    rates = {WORKERS: 50.0} | {name: 200 / spent for name, spent in stages.items() if name not in BEFORE_FLOW}
+    for stage, spent in stages.items():
         times.stages.add(stage, Spent(spent, spent, 100))
     summary = Summary(Path(), times=times, by_workers=BEFORE_FLOW, workers=2, processes=2)
     assert summary.stage_rates == pytest.approx(rates)
