@@ -26,6 +26,7 @@ from typing import Any
 
 import machine
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig
+from flowkit.execution.messages import receive, send
 from flowkit.extraction.read_and_align import AlignedClip, clip_loader
 from flowkit.inputs.manifest import read_manifest
 from flowkit.motion.flow import solve, stabilised
@@ -52,8 +53,10 @@ def aligned_batch(manifest: Path) -> list[AlignedClip]:
 
 
 def _send(pipe: Any, what: Any, times: int) -> None:
+    began = time.process_time()
     for _ in range(times):
-        pipe.send(what)
+        send(pipe, what)
+    send(pipe, 1000 * (time.process_time() - began) / times)
 
 
 def handed_over_ms(one: AlignedClip, times: int = 100) -> dict[str, float]:
@@ -61,13 +64,14 @@ def handed_over_ms(one: AlignedClip, times: int = 100) -> dict[str, float]:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     sender = multiprocessing.get_context("spawn").Process(target=_send, args=(theirs, one, times + 1))
     sender.start()
-    ours.recv()  # it has started
+    receive(ours)  # it has started
     began = time.process_time()
     for _ in range(times):
-        ours.recv()
+        receive(ours)
     received = 1000 * (time.process_time() - began) / times
+    sent = receive(ours)
     sender.join()
-    return {"receive": received, "send": received}  # a copy of the same bytes each
+    return {"receive": received, "send": sent}
 
 
 def locked_share(batch: list[AlignedClip], rounds: int = 9) -> float:

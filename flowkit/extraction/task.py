@@ -17,7 +17,7 @@ from flowkit.execution.worker_process import Outcome
 from flowkit.extraction.compute import Begun, ComputedClip, Overlap, compute
 from flowkit.extraction.plan import Task
 from flowkit.extraction.read_and_align import AlignedClip, clip_error
-from flowkit.extraction.stage_times import COMMIT, STORE, TaskTimes
+from flowkit.extraction.stage_times import COMMIT, STORE, Spent, TaskTimes
 from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
 from flowkit.storage.schema import Sample
@@ -184,10 +184,16 @@ def store(made: Gathered, out: Path, work: TaskWork) -> commit.Record:
     """
     if made.record is not None:
         return made.record
-    with made.times.stages.measured(COMMIT, len(made.shard), time.thread_time):
+    stages = made.times.stages
+
+    def check(image: bytes) -> None:
+        made.shard.check(image)
+        stages.add(COMMIT, Spent(cpu_s=time.thread_time()))  # all that this thread did, which hashed the image, too
+
+    with stages.measured(COMMIT, len(made.shard), time.thread_time):
         image = made.shard.image() if len(made.shard) else None
         content = record_content(made.task, made.shard.rows, made.failures, made.began, work.run_id, work.device)
-        return commit.publish(out, made.task.index, image, content, made.shard.check)
+        return commit.publish(out, made.task.index, image, content, check)
 
 
 def record_content(

@@ -27,6 +27,8 @@ WRITTEN_FOLDERS = (".", "plan", "shards", "shards/[0-9]*")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY, errno.EBADF)
 """What file systems answer that cannot do what `_sync` asks for."""
+_WRITTEN_BYTES = 1 << 20
+"""In one call. For large ones Linux takes large pages, and where those are new to a virtual machine, ten times as long."""
 _steps = itertools.count(1)
 """Counts the steps of `_die_here`."""
 
@@ -56,8 +58,8 @@ def publish_hashed(
         Name of the file with {} for the first digits of the hash.
     content : bytes
     check : callable
-        Looks at the content; what it raises is raised here, and nothing is published. Both check and hash happen in a thread,
-        while the file is written.
+        Looks at the content; what it raises is raised here, and nothing is published. It is called after the hash was made, in the
+        same new thread, while the file is written.
 
     Returns
     -------
@@ -70,8 +72,9 @@ def publish_hashed(
     """
 
     def digest() -> str:
+        found = hashlib.sha256(content).hexdigest()
         check(content)
-        return hashlib.sha256(content).hexdigest()
+        return found
 
     with ThreadPoolExecutor(1, "flowkit-hash") as beside:
         hashed = beside.submit(digest)
@@ -225,7 +228,7 @@ def _write_durably(temporary: Path, content: bytes, path: Callable[[], Path]) ->
         die_here(path, "after_create")
         view = memoryview(content)
         while view:
-            view = view[os.write(handle, view) :]
+            view = view[os.write(handle, view[:_WRITTEN_BYTES]) :]
         die_here(path, "after_write")
         _sync(handle)
         die_here(path, "after_fsync")
