@@ -173,12 +173,10 @@ __device__ __forceinline__ void iterate_tile(const float2* __restrict__ flow_in,
         }
     }
 
-    int at_x = x, at_y = y;
-    asm volatile("" : "+r"(at_x), "+r"(at_y));  // else the loads' addresses are kept for here, and registers spill
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        if (own_column && at_y + r >= first_y && at_y + r < end_y) {
-            const int i = (at_y + r) * level.width + at_x;
+        if (own_column && y + r >= first_y && y + r < end_y) {
+            const int i = (y + r) * level.width + x;
             flow_out[i] = make_float2(u[r], v[r]);
             dual_out[i] = make_float4(p11[r], p12[r], p21[r], p22[r]);
         }
@@ -191,8 +189,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
             float2* __restrict__ flow_out, float4* __restrict__ dual_out, int height, int width, int own_height,
             int own_width, int halo, float limit, float tau, float rate, int iterations) {
     const size_t start = plane_start(blockIdx.z, height, width);
-    iterate_tile<false>(flow_in + start, dual_in + start, data_term + start, flow_out + start, dual_out + start, {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, iterations,
-                        nullptr);
+    iterate_tile<false>(flow_in + start, dual_in + start, data_term + start, flow_out + start, dual_out + start,
+                        {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, iterations, nullptr);
 }
 
 // With a look at the updates: `counts[pair]` times `iterations` of them, which may be none. updates[pair][iteration][tile][lane]
@@ -208,8 +206,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     }
     const size_t start = plane_start(blockIdx.z, height, width);
     const size_t sums = static_cast<size_t>(blockIdx.z) * iterations_at_most * gridDim.x * gridDim.y * LANES;
-    iterate_tile<true>(flow_in + start, dual_in + start, data_term + start, flow_out + start, dual_out + start, {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, amount,
-                       updates + sums);
+    iterate_tile<true>(flow_in + start, dual_in + start, data_term + start, flow_out + start, dual_out + start,
+                       {height, width}, {own_height, own_width, halo}, {limit, tau, rate}, amount, updates + sums);
 }
 
 extern "C" __global__ void start_running(int* __restrict__ running, int pairs) {
