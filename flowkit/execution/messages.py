@@ -1,19 +1,25 @@
-"""Objects through a pipe between two processes, with their arrays as they are: pickle would copy each of them on either side."""
+"""Objects through a pipe between two processes, with their arrays as they are: pickle would copy each of them on either side.
+
+Without NumPy at the top: a worker chooses its threads before NumPy is imported (`worker_process.OneThread`).
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _PROTOCOL = 5
 """The first that hands buffers out."""
 _RAW = hasattr(os, "readv")
 """Whether a pipe is a file that can be read into memory that is there; elsewhere, as on Windows, each buffer is a message."""
+_MOST = 1 << 30
+"""Bytes that are asked for at once: not every system takes more than 2 GiB."""
 
 
 def send(pipe: Connection, what: Any) -> None:
@@ -49,17 +55,19 @@ def _send_buffer(pipe: Connection, view: memoryview) -> None:
         pipe.send_bytes(view)
         return
     while view:
-        view = view[os.write(pipe.fileno(), view) :]
+        view = view[os.write(pipe.fileno(), view[:_MOST]) :]
 
 
 def _received(pipe: Connection, size: int) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
     buffer = np.empty(size, np.uint8)
     if not _RAW:
         pipe.recv_bytes_into(buffer)
         return buffer
     view = buffer.data
     while view:
-        count = os.readv(pipe.fileno(), [view])
+        count = os.readv(pipe.fileno(), [view[:_MOST]])
         if count == 0:
             raise EOFError
         view = view[count:]

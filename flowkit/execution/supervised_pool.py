@@ -26,12 +26,12 @@ from flowkit.execution.memory import memory_advice
 from flowkit.execution.messages import receive, send
 from flowkit.execution.worker_process import (
     Handler,
+    OneThread,
     Outcome,
     WorkerStartError,
     await_end,
     children_allowed,
     main_hidden,
-    one_thread_for_algebra,
     serve,
     signals_held_back,
 )
@@ -221,8 +221,10 @@ class SupervisedPool:
             wanted = min(self._count, max(len(self._queue) + occupied, self._wanted))
         while len(self._workers) < wanted:
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=serve, args=(self._handler, theirs), daemon=not self._parents)
-            with main_hidden(), signals_held_back(), children_allowed(), one_thread_for_algebra():
+            process = self._context.Process(
+                target=serve, args=(OneThread(), self._handler, theirs), daemon=not self._parents
+            )
+            with main_hidden(), signals_held_back(), children_allowed():
                 process.start()
             theirs.close()
             deadline = time.monotonic() + START_TIMEOUT_S

@@ -105,16 +105,21 @@ def main_hidden() -> Iterator[None]:
                 main.__file__ = file
 
 
-@contextmanager
-def one_thread_for_algebra() -> Iterator[None]:
-    """Let a new process do linear algebra in one thread, unless the user chose: several would wait for each other, spinning."""
-    chosen = {name: "1" for name in ALGEBRA_THREADS if name not in os.environ}
-    os.environ.update(chosen)
-    try:
-        yield
-    finally:
-        for name in chosen:
-            os.environ.pop(name, None)
+class OneThread:
+    """Unpickled in a new process, lets it do linear algebra in one thread, unless the user chose: several would spin, waiting.
+
+    It must come before what imports NumPy, whose libraries read this once.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[], OneThread], tuple[()]]:
+        return _one_thread, ()
+
+
+def _one_thread() -> OneThread:
+    if "OMP_NUM_THREADS" not in os.environ:
+        for name in ALGEBRA_THREADS:
+            os.environ.setdefault(name, "1")
+    return OneThread()
 
 
 @contextmanager
@@ -146,7 +151,7 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(handler: Handler, pipe: Connection) -> None:
+def serve(_: OneThread, handler: Handler, pipe: Connection) -> None:
     """Life of a worker: set up, then answer one item after the other until the pipe closes."""
     for number in PARENTS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -353,6 +353,7 @@ class _Run:
         placement = self.site.placement(self.config.backend, self.devices, self.survey)
         self.summary.processes = min(placement.processes, len(tasks))
         self.summary.workers, self.summary.by_workers = placement.workers(job), placement.by_workers
+        self.summary.beside = placement.beside(job)
         with closing(placement.run(tasks, job, self.reporter, self.stop, self._warm_up)) as finished:
             for done in finished:
                 self._count(done)

@@ -25,7 +25,7 @@ from flowkit.execution.supervised_pool import Submission, SupervisedPool
 from flowkit.execution.worker_process import Handler, Outcome, WorkerStartError
 from flowkit.extraction.compute import Overlap, whole_clips
 from flowkit.extraction.plan import Task
-from flowkit.extraction.stage_times import BEFORE_STORE, TaskTimes
+from flowkit.extraction.stage_times import BEFORE_STORE, COMMIT, TaskTimes
 from flowkit.extraction.task import ClipOutcome, Gathered, TaskWork, committed, gather, store
 from flowkit.inputs.clip import Clip
 from flowkit.storage import commit
@@ -103,6 +103,9 @@ class Placement(Protocol):
     def workers(self, job: Job) -> int:
         """How many worker processes there are."""
 
+    def beside(self, job: Job) -> Mapping[str, int]:
+        """Which of the stages that the workers do not do run beside the others, and in how many threads per process."""
+
     def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """Have every task run, and yield each when it is done, in any order; closing the iterator ends what runs.
 
@@ -123,6 +126,10 @@ class InProcess:
     def workers(self, job: Job) -> int:
         """As `Placement.workers`."""
         return job.workers
+
+    def beside(self, job: Job) -> Mapping[str, int]:
+        """As `Placement.beside`."""
+        return {COMMIT: 1}
 
     def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """As `Placement.run`, in the tasks' order."""

@@ -5,7 +5,7 @@ Placement is Dask's, correctness the commit's: a task may run twice. What comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -118,6 +118,10 @@ class _OnWorkers:
     def workers(self, job: Job) -> int:
         """Return how many worker processes there are, over all places."""
         return self.processes * max(1, job.workers)
+
+    def beside(self, job: Job) -> Mapping[str, int]:
+        """As `Placement.beside`."""
+        return {}
 
     def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """As `Placement.run`.

@@ -20,7 +20,7 @@ from flowkit.execution.worker_process import Outcome, WorkerStartError
 from flowkit.extraction.compute import Overlap
 from flowkit.extraction.plan import Task
 from flowkit.extraction.run_local import POLL_S, Committer, DoneTask, DoneTasks, Job, Prepare, gathering, reading_ahead
-from flowkit.extraction.stage_times import BEFORE_FLOW
+from flowkit.extraction.stage_times import BEFORE_FLOW, COMMIT
 from flowkit.inputs.clip import Clip
 from flowkit.storage import durable_files
 
@@ -59,6 +59,10 @@ class OnDevices:
     def workers(self, job: Job) -> int:
         """Return how many worker processes there are: at least one per GPU."""
         return max(job.workers, self.processes)
+
+    def beside(self, job: Job) -> Mapping[str, int]:
+        """As `Placement.beside`."""
+        return {"stabilise": max(1, job.threads // self.processes), COMMIT: 1}
 
     def run(self, tasks: Sequence[Task], job: Job, reporter: Reporter, stop: Stop, prepare: Prepare) -> DoneTasks:
         """As `Placement.run`.

@@ -14,8 +14,6 @@ STAGES = ("spot", "read", "align", "flow", "stabilise", "mmcof", STORE, COMMIT)
 """All stages, in the order in which a clip goes through them: "store" puts it into the shard in memory, "commit" is the file's."""
 BEFORE_FLOW, BEFORE_STORE = STAGES[:3], STAGES[:-2]
 """What the workers do where a GPU computes the flow, and where the CPU does."""
-BESIDE = ("stabilise", COMMIT)
-"""What threads of their own do, where the workers do not, while another one goes on with all else."""
 
 
 @dataclass(slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flowkit.errors import FlowkitError
 from flowkit.extraction.shares import Share
-from flowkit.extraction.stage_times import BEFORE_STORE, BESIDE, TaskTimes
+from flowkit.extraction.stage_times import BEFORE_STORE, TaskTimes
 
 WORKERS = "workers"
 """All that the worker processes do, as one stage."""
@@ -21,8 +22,8 @@ class Summary:
 
     `seconds` leaves `compile_seconds` out, in which kernels were compiled, once per machine: no rate counts them.
     `ok` and `failed` count every clip of the manifest, or of the tasks of `share`, whenever it was done; `computed` counts this
-    run's. `workers` processes did the stages `by_workers`, `processes` the others. `times` also counts the work on tasks that
-    another run committed first.
+    run's. `workers` processes did the stages `by_workers`, `processes` the others, of which those of `beside` run in so many
+    threads of their own. `times` also counts the work on tasks that another run committed first.
     """
 
     out: Path
@@ -36,6 +37,7 @@ class Summary:
     compile_seconds: float = 0.0
     times: TaskTimes = field(default_factory=TaskTimes)
     by_workers: tuple[str, ...] = BEFORE_STORE
+    beside: Mapping[str, int] = field(default_factory=dict)
     failure_codes: Counter[str] = field(default_factory=Counter)
     phases_invalid: int = 0
     stopped: FlowkitError | None = None
@@ -53,7 +55,8 @@ class Summary:
         busy_s = sum(times[name].wall_s for name in self.by_workers if name in times)
         rates = {WORKERS: self.workers * times["align"].clips / busy_s} if busy_s else {}
         others = {name: one for name, one in times.items() if name not in self.by_workers and one.wall_s}
-        return rates | {name: self.processes * one.clips / one.wall_s for name, one in others.items() if one.clips}
+        threads = {name: self.processes * self.beside.get(name, 1) for name in others}
+        return rates | {name: threads[name] * one.clips / one.wall_s for name, one in others.items() if one.clips}
 
     @property
     def bound_by(self) -> str:
@@ -62,7 +65,7 @@ class Summary:
         Those follow each other in one thread, so that together they are slower than each of them.
         """
         rates = self.stage_rates
-        chain = {name: rate for name, rate in rates.items() if name not in (WORKERS, *BESIDE)}
+        chain = {name: rate for name, rate in rates.items() if name not in (WORKERS, *self.beside)}
         bounds = {name: rate for name, rate in rates.items() if name not in chain}
         if chain:
             bounds[min(chain, key=lambda name: chain[name])] = 1 / sum(1 / rate for rate in chain.values())

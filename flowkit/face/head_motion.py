@@ -168,7 +168,7 @@ def tell_apart(
     Parameters
     ----------
     flow : (2, 2, N, N) float32
-        Rise and fall in px of a crop of N.
+        Rise and fall in px of a crop of N, finite.
     shape : HeadShape
     inside : (GRID, GRID) bool
         Samples that count: see `sampled`.

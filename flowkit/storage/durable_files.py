@@ -132,7 +132,7 @@ def _staged(path: Path, content: bytes, named: Callable[[], Path] | None = None)
         yield temporary
     except OSError as error:
         if error.errno in FULL:
-            raise disk_full(named() if named else path, len(content)) from error
+            raise disk_full(path.parent if named else path, len(content)) from error  # a name may not be known yet
         raise
     finally:
         with contextlib.suppress(OSError):  # it must not hide why writing failed

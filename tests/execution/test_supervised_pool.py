@@ -7,6 +7,8 @@ import functools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -232,14 +234,29 @@ def test_a_signal_to_the_whole_group_leaves_the_decision_to_the_parent() -> None
         assert [outcome.kind for _, outcome in outcomes] == ["done"] * 7
 
 
-def test_workers_do_linear_algebra_in_one_thread_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [({}, ["1", "1"]), ({"MKL_NUM_THREADS": "3"}, ["1", "3"]), ({"OMP_NUM_THREADS": "2"}, ["not set", "not set"])],
+    ids=str,
+)
+def test_workers_do_linear_algebra_in_one_thread_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str], expected: list[str]
+) -> None:
+    for name in ("OMP_NUM_THREADS", *worker_process.ALGEBRA_THREADS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
     with SupervisedPool(handler, workers=1, timeout_s=30, window=4) as pool:
         wanted = ["threads OPENBLAS_NUM_THREADS", "threads MKL_NUM_THREADS"]
         found = [outcome.value for _, outcome in pool.submit(wanted).outcomes()]
-    assert found == ["1", "3"]
-    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    assert found == expected
+    assert dict(os.environ) == before
+
+
+def test_a_worker_chooses_its_threads_before_numpy_is_there() -> None:
+    code = "import sys, flowkit.execution.worker_process; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_worker_that_cannot_set_up_is_an_error_for_all() -> None:

@@ -435,7 +435,7 @@ def test_devices_that_are_no_indices_are_refused_in_words(devices: Any) -> None:
 
 @pytest.mark.parametrize(
     ("flow_s", "stabilise_s", "bound"),
-    [(1.0, 2.0, WORKERS), (3.4, 2.0, "flow"), (3.4, 4.2, "stabilise"), (3.2, 2.0, WORKERS)],
+    [(1.0, 6.0, WORKERS), (3.4, 6.0, "flow"), (3.4, 12.6, "stabilise"), (3.2, 6.0, WORKERS)],
 )
 def test_the_stage_that_bounds_a_run_is_named(flow_s: float, stabilise_s: float, bound: str) -> None:
     """Two workers read while two processes compute, where flow, MM-COF and storing follow each other, and the others run beside."""
@@ -450,9 +450,11 @@ def test_the_stage_that_bounds_a_run_is_named(flow_s: float, stabilise_s: float,
         "commit": 3.9,
     }
     rates = {WORKERS: 50.0} | {name: 200 / spent for name, spent in stages.items() if name not in BEFORE_FLOW}
+    rates["stabilise"] *= 3
     for stage, spent in stages.items():
         times.stages.add(stage, Spent(spent, spent, 100))
-    summary = Summary(Path(), times=times, by_workers=BEFORE_FLOW, workers=2, processes=2)
+    beside = {"stabilise": 3, "commit": 1}
+    summary = Summary(Path(), times=times, by_workers=BEFORE_FLOW, beside=beside, workers=2, processes=2)
     assert summary.stage_rates == pytest.approx(rates)
     assert (summary.bound_by, summary.to_dict()["bound_by"]) == (bound, bound)
     assert Summary(Path()).bound_by == ""

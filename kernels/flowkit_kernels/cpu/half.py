@@ -29,7 +29,8 @@ def halves(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     Returns
     -------
     (...) float16
-        As `values.astype(np.float16)`; every NaN becomes the same one, with its sign.
+        As `values.astype(np.float16)`, but without a warning of what becomes infinite; every NaN becomes the same one, with its
+        sign.
 
     Examples
     --------
@@ -37,6 +38,8 @@ def halves(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     array([0.1, -inf], dtype=float16)
     """
     flat = np.ascontiguousarray(values, np.float32).ravel()
+    if not flat.flags.writeable:
+        flat = flat.copy()  # compiled code knows one kind of array
     result = np.empty(flat.shape, np.int16)
     convert(flat.view(np.int32), result)
     return result.view(np.float16).reshape(values.shape)

@@ -91,6 +91,7 @@ def fit(
     modes : (M, n) float64
         Motion of the samples by each mode of depth for a turn of one radian.
     flow : (2, 2 n) float64
+        Finite.
     valid : (2,) bool
         Which phases count.
     undone : (2, 2) float64
