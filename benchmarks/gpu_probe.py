@@ -202,7 +202,7 @@ def _event() -> Any:
 def _level(kernel: str, arguments: Sequence[Any]) -> tuple[int, ...]:
     """Return height and width of the level that a kernel works on, taken from its int32 arguments; () if they do not say."""
     numbers = [int(argument) for argument in arguments if isinstance(argument, np.int32)]
-    if kernel == "resize":
+    if kernel.startswith("resize"):
         return tuple(numbers[2:4])
     return tuple(numbers[:2]) if kernel in PIXEL_KERNELS or kernel.startswith("iterate") else ()
 

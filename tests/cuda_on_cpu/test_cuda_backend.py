@@ -113,6 +113,71 @@ def test_a_pair_depends_on_no_other_and_no_chunk_on_the_course_of_the_streams(
         assert not {entry.stream for entry in flows} & {entry.stream for entry in machine.launches()}
 
 
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("watched", [False, True])
+def test_chunks_are_alike_and_two_are_computed_at_once(watched: bool) -> None:
+    from flowkit_kernels.cuda import batches
+
+    for count in range(1, 70):
+        for items in range(1, 70):
+            chunks, at_once = batches.chunks_of(count, items, watched)
+            sizes = [chunk.stop - chunk.start for chunk in chunks]
+            assert [chunk.start for chunk in chunks] == [0, *np.cumsum(sizes)[:-1]]
+            assert sum(sizes) == count
+            assert sizes[0] == max(sizes) <= -(-items // at_once)
+            assert min(sizes) >= max(1, sizes[0] - 1)
+            assert at_once == (1 if watched else min(2, items, count))
+            assert len(sizes) % at_once == 0 or len(sizes) == count
+
+
+def test_pairs_that_an_epsilon_may_stop_are_computed_in_one_chunk(machine: Machine) -> None:
+    """The host waits for each round's answer: a second chunk would only begin when the first has ended."""
+    reference, moving = pairs(4)
+    tvl1_flow(reference, moving, WATCHED, backend="cuda")
+    assert {one.grid[2] for one in machine.launches("gradient_texels")} == {4}
+    assert len({one.stream for one in machine.launches()}) == 1
+
+
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["host", "device"])
+def test_images_of_many_sizes_leave_no_memory_behind(machine: Machine, on_gpu: bool) -> None:
+    """Memory of a stream that is gone is nobody's: CuPy's pool keeps it for that stream."""
+    import cupy
+
+    pool, kept = cupy.get_default_memory_pool(), []
+    for _ in range(3):
+        for height in (40, 48, 56, 64):
+            arrays = pairs(4, (height, 64))
+            flow = tvl1_flow(*(map(upload, arrays) if on_gpu else arrays), SHORT, backend="cuda")
+            del arrays, flow
+        kept.append(pool.total_bytes())
+    assert kept[2] == kept[1]
+
+
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("share", [1.3, 1.6])
+def test_a_limit_of_the_pool_leaves_room_for_what_fits(on_gpu: bool, share: float) -> None:
+    """What a call that failed held must be free before a smaller chunk is tried."""
+    reference, moving = pairs(2, (48, 64))
+    with standin() as machine:
+        tvl1_flow(
+            *((upload(one[:1]) for one in (reference, moving)) if on_gpu else (reference[:1], moving[:1])),
+            SHORT,
+            backend="cuda",
+        )
+        needed = machine.memory[0].peak
+    with standin():
+        import cupy
+
+        expected = tvl1_flow(reference, moving, SHORT, backend="cuda").tobytes()
+    with standin():
+        import cupy
+
+        arrays = [upload(one) for one in (reference, moving)] if on_gpu else (reference, moving)
+        cupy.get_default_memory_pool().set_limit(size=int(share * needed))
+        flow = tvl1_flow(*arrays, SHORT, backend="cuda")
+        assert (flow.get() if on_gpu else flow).tobytes() == expected
+
+
 @short
 def test_a_phase_that_is_not_valid_costs_nothing_and_is_zero(machine: Machine, params: TVL1Params) -> None:
     reference, moving = pairs(4)

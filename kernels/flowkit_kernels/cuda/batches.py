@@ -7,6 +7,7 @@ staged in pinned memory in slots, so that chunks are uploaded and downloaded whi
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -29,13 +30,13 @@ TILES_PER_MULTIPROCESSOR = 2
 WATCHED_CHUNKS = 4
 """So many times as many pairs a chunk, where an epsilon may stop them."""
 PLANES_OF_A_PHASE = 40
-"""At most, in memory: flow, dual, data term, texels, pyramids, and both slots of what travels."""
+"""At most, in memory: flow, dual, data term, texels, pyramids, and twice what travels."""
 USABLE = 0.8
 """Part of the free memory that a chunk may take: others use the GPU too."""
 MAX_PAIRS = 8192
-"""A launch's grid takes 65 535 planes along z; the median takes two a pair."""
+"""A launch's grid takes 65 535 planes along z; clearing the dual variables takes four a pair."""
 COMPUTED_AT_ONCE = 2
-"""Chunks."""
+"""Chunks. One where an epsilon may stop pairs: the host then waits for a chunk's answer before it starts what comes next."""
 KEPT_SOLVERS = 2 * COMPUTED_AT_ONCE
 KEPT_SCHEDULES = 4
 
@@ -77,11 +78,12 @@ class Schedule:
 
 
 class Worker:
-    """A solver with its schedules and its stream; used by one thread."""
+    """A solver with its schedules, on one stream; used by one thread."""
 
-    def __init__(self, device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int) -> None:
-        self.items, self.images = items, images
-        self.stream = cupy.cuda.Stream(non_blocking=True)
+    def __init__(
+        self, device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int, stream: Any
+    ) -> None:
+        self.images, self.stream = images, stream
         self._device = device
         self._schedules: OrderedDict[bytes, Schedule] = OrderedDict()
         with current(self.stream):
@@ -118,15 +120,16 @@ class Worker:
         return self._schedules[key]
 
 
-class Transfers(NamedTuple):
-    """Streams on which a chunk comes from the host and goes back."""
+class Streams(NamedTuple):
+    """On which a chunk comes from the host and goes back, and on which chunks are computed."""
 
     upload: Any
     download: Any
+    compute: tuple[Any, ...]
 
     def finish(self) -> None:
-        """Wait for both."""
-        for stream in self:
+        """Wait for all of them."""
+        for stream in (self.upload, self.download, *self.compute):
             stream.synchronize()
 
 
@@ -135,7 +138,7 @@ class _Kept(threading.local):
 
     def __init__(self) -> None:
         self.workers: OrderedDict[tuple[Any, ...], Worker] = OrderedDict()
-        self.transfers: dict[int, Transfers] = {}
+        self.streams: dict[int, Streams] = {}
 
 
 _KEPT = _Kept()
@@ -144,24 +147,25 @@ _KEPT = _Kept()
 def workers_for(
     device: CupyDevice, params: TVL1Params, shape: tuple[int, int], items: int, images: int, count: int
 ) -> list[Worker]:
-    """So many workers for chunks of so many items, each kept from an earlier call where there is one."""
+    """So many workers for chunks of up to so many items, each kept from an earlier call where there is one."""
     workers, found = _KEPT.workers, []
-    for number in range(count):
+    for number, stream in enumerate(streams_of(device).compute[:count]):
         key = (device.index, params, shape, items, images, number)
         if key not in workers:
             if len(workers) >= KEPT_SOLVERS:
                 workers.popitem(last=False)[1].finish()
-            workers[key] = Worker(device, params, shape, items, images)
+            workers[key] = Worker(device, params, shape, items, images, stream)
         workers.move_to_end(key)
         found.append(workers[key])
     return found
 
 
-def transfers_of(device: CupyDevice) -> Transfers:
+def streams_of(device: CupyDevice) -> Streams:
     """Streams of the calling thread on a GPU."""
-    if device.index not in _KEPT.transfers:
-        _KEPT.transfers[device.index] = Transfers(*(cupy.cuda.Stream(non_blocking=True) for _ in range(2)))
-    return _KEPT.transfers[device.index]
+    if device.index not in _KEPT.streams:
+        upload, download, *compute = (cupy.cuda.Stream(non_blocking=True) for _ in range(2 + COMPUTED_AT_ONCE))
+        _KEPT.streams[device.index] = Streams(upload, download, tuple(compute))
+    return _KEPT.streams[device.index]
 
 
 def forget_workers() -> None:
@@ -169,6 +173,7 @@ def forget_workers() -> None:
     while _KEPT.workers:
         _KEPT.workers.popitem()[1].finish()  # no name may hold a worker when the pool is emptied: its memory would stay
     cupy.cuda.Device().synchronize()
+    _KEPT.streams.clear()
     cupy.get_default_memory_pool().free_all_blocks()
 
 
@@ -214,10 +219,11 @@ def in_fitting_chunks(items: int, compute: Callable[[int], None]) -> None:
         except (cupy.cuda.memory.OutOfMemoryError, *CUDA_ERRORS) as error:
             if getattr(error, "status", CUDA_OUT_OF_MEMORY) != CUDA_OUT_OF_MEMORY:
                 raise
-            forget_workers()
             if items == 1:
+                forget_workers()
                 raise cuda_failure(CUDA_OUT_OF_MEMORY, error) from error
-            items //= 2
+        forget_workers()  # out of the handler: the call that failed holds on to memory as long as its error is there
+        items //= 2
 
 
 def flow_of_device_arrays(
@@ -232,8 +238,8 @@ def flow_of_device_arrays(
     given.record(callers)
 
     def compute(items: int) -> None:
-        chunks, at_once = _chunks(count, items)
-        workers = workers_for(device, params, shape, chunks[0].stop, phases + 1, at_once)
+        chunks, at_once = chunks_of(count, items, bool(params.epsilon))
+        workers = workers_for(device, params, shape, -(-items // at_once), phases + 1, at_once)
         for worker in workers:
             worker.stream.wait_event(given)
         try:
@@ -259,22 +265,20 @@ def flow_of_host_arrays(
     result = np.empty((count, phases, 2, *shape), np.float32)
 
     def compute(items: int) -> None:
-        transfers, (chunks, at_once) = transfers_of(device), _chunks(count, items)
-        largest = chunks[0].stop
-        workers = workers_for(device, params, shape, largest, phases + 1, at_once)
-        with current(transfers.upload):
-            slots = [Slot.of(device, stacks, largest, phases, shape) for _ in range(min(2 * at_once, len(chunks)))]
+        streams, (chunks, at_once) = streams_of(device), chunks_of(count, items, bool(params.epsilon))
+        workers = workers_for(device, params, shape, -(-items // at_once), phases + 1, at_once)
+        with current(streams.upload):
+            room = range(min(2 * at_once, len(chunks)))
+            slots = [Slot.of(device, stacks, chunks[0].stop, phases, shape) for _ in room]
         try:
             for number, chunk in enumerate(chunks):
                 slot, worker = slots[number % len(slots)], workers[number % len(workers)]
                 slot.collect(result)
-                slot.start(worker, transfers, [stack[chunk] for stack in stacks], valid[chunk], chunk)
+                slot.start(worker, streams, [stack[chunk] for stack in stacks], valid[chunk], chunk)
             for slot in slots:
                 slot.collect(result)
-        finally:  # an error leaves copies on their way, from and to memory that is about to be given back
-            for worker in workers:
-                worker.finish()
-            transfers.finish()
+        finally:
+            streams.finish()  # an error leaves copies on their way, from and to memory that is about to be given back
 
     in_fitting_chunks(_chunk_items(device, shape, phases, count, params), compute)
     return result
@@ -285,11 +289,29 @@ def _chunk_items(device: CupyDevice, shape: tuple[int, int], phases: int, count:
     return chunk_items(device.limits, shape, phases, count, free_bytes=free_bytes, watched=bool(params.epsilon))
 
 
-def _chunks(count: int, items: int) -> tuple[list[slice], int]:
-    """Return chunks, the first the largest, and how many of them are computed at once, which are at most so many items."""
-    at_once = min(COMPUTED_AT_ONCE, items, count)
-    size = items // at_once
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)], at_once
+def chunks_of(count: int, items: int, watched: bool) -> tuple[list[slice], int]:
+    """Cut items into chunks.
+
+    Parameters
+    ----------
+    count : int
+        Items in all.
+    items : int
+        How many are computed at once, about.
+    watched : bool
+        As of `chunk_items`.
+
+    Returns
+    -------
+    list of slice
+        Alike but for one item, larger ones first: none is left over that would go through all launches alone.
+    int
+        How many of them are computed at once.
+    """
+    at_once = 1 if watched else min(COMPUTED_AT_ONCE, items, count)
+    number = min(count, at_once * -(-count // items))
+    ends = [-(-count * k // number) for k in range(number + 1)]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)], at_once
 
 
 class Slot:
@@ -310,20 +332,20 @@ class Slot:
         return cls(staged, entered, device.empty(flow_shape, np.float32), _pinned(flow_shape))
 
     def start(
-        self, worker: Worker, transfers: Transfers, stacks: Sequence[Any], valid: npt.NDArray[np.bool_], chunk: slice
+        self, worker: Worker, streams: Streams, stacks: Sequence[Any], valid: npt.NDArray[np.bool_], chunk: slice
     ) -> None:
         """Queue a chunk's way there and back. The slot must be empty."""
         count = len(valid)
         for staged, entered, stack in zip(self._staged, self._entered, stacks, strict=True):
             staged[:count] = stack
-            entered[:count].set(staged[:count], stream=transfers.upload)
-        self._uploaded.record(transfers.upload)
+            entered[:count].set(staged[:count], stream=streams.upload)
+        self._uploaded.record(streams.upload)
         worker.stream.wait_event(self._uploaded)
         worker.compute([entered[:count] for entered in self._entered], valid, self._flow[:count])
         self._computed.record(worker.stream)
-        transfers.download.wait_event(self._computed)
-        self._flow[:count].get(stream=transfers.download, out=self._fetched[:count], blocking=False)
-        self._downloaded.record(transfers.download)
+        streams.download.wait_event(self._computed)
+        self._flow[:count].get(stream=streams.download, out=self._fetched[:count], blocking=False)
+        self._downloaded.record(streams.download)
         self._chunk = chunk
 
     def collect(self, result: npt.NDArray[np.float32]) -> None:
