@@ -83,11 +83,12 @@ def publish_hashed(
             return folder / pattern.format(hashed.result()[:12])
 
         with _staged(folder / pattern, content, path) as temporary:
-            if path().exists() and path().read_bytes() != content:
-                quarantine(path())
-            _linked(temporary, path())
-    _keep_name(path())
-    return {"name": path().name, "bytes": len(content), "sha256": hashed.result()}
+            final = path()
+            if final.exists() and final.read_bytes() != content:
+                quarantine(final)
+            _linked(temporary, final)
+    _keep_name(final)
+    return {"name": final.name, "bytes": len(content), "sha256": hashed.result()}
 
 
 def _linked(temporary: Path, path: Path) -> bool:
