@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -14,20 +14,20 @@ import numpy.typing as npt
 
 from flowkit.config import AlignConfig
 from flowkit.errors import ClipError, FailureCode
+from flowkit.face.anchor import Anchor
 from flowkit.face.contrast import Signal
-from flowkit.face.crops import canonical_crop, check_regions, crop_scale, face_crop, shown, whole_frame
+from flowkit.face.crops import crop_scale, face_crop
 from flowkit.face.face_finder import FaceFinder, check_finder, no_face
 from flowkit.face.head_shape import HeadShape
 from flowkit.face.head_tracking import COARSE, MARGIN, HeadTrack, follow, pose_between, rescaled, scaling, turned
 from flowkit.face.landmarks import Landmarks
 from flowkit.face.neighbours import NOTHING_BESIDE, Beside, average_each
 from flowkit.face.picture_steps import Record, View, applied, at_rest, steps_of
-from flowkit.face.regions import fit_samples, regions
-from flowkit.face.registration import LOST_BELOW, Image, RegistrationTarget, is_blank, lost
+from flowkit.face.registration import LOST_BELOW, Image, is_blank, lost
 from flowkit.face.transforms import Transform, compose, invert, mapped
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Frames
-from flowkit.storage.schema import DEPTH_MODES, FACE, RIGID
+from flowkit.storage.schema import DEPTH_MODES, FACE
 
 LANDMARKS_BELOW = 0.95
 """Quality of a registration below which the frame's own landmarks are looked for: a detection costs as much as all the rest."""
@@ -98,49 +98,6 @@ class Face:
         return bool(valid[0] and onset and apex), bool(valid[1] and apex and offset)
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """The onset on the canonical grid: what every other frame of the clip is carried onto.
-
-    Attributes
-    ----------
-    frame : (H, W) float32
-        The onset itself.
-    onset : (N, N) float32
-        Crop of the onset.
-    regions, transform, landmarks, n_faces
-        As in `Face`.
-    """
-
-    frame: Image
-    onset: npt.NDArray[np.float32]
-    regions: npt.NDArray[np.uint8]
-    transform: npt.NDArray[np.float64]
-    landmarks: npt.NDArray[np.float32]
-    n_faces: int
-
-    @cached_property
-    def target(self) -> RegistrationTarget:
-        """The onset's rigid part, for other frames to be registered on."""
-        return RegistrationTarget.of(self.onset, (self.regions & RIGID) > 0)
-
-    @cached_property
-    def shape(self) -> HeadShape:
-        """The face as a surface over the crop."""
-        return HeadShape.of(self.landmarks, self.transform, len(self.onset))
-
-    @cached_property
-    def samples(self) -> npt.NDArray[np.bool_]:
-        """Where head motion and expression are fitted: see `head_motion.sampled`."""
-        return fit_samples(self.regions, self.landmarks, self.transform)
-
-    def seen_as(self, frame: Image) -> Anchor:
-        """Return the same with another picture of the onset."""
-        if frame is self.frame:
-            return self
-        return replace(self, frame=frame, onset=face_crop(frame, self.transform, len(self.onset)))
-
-
 class _Start(NamedTuple):
     """Where a frame lies, found from its grey values and, if need be, its landmarks.
 
@@ -186,6 +143,11 @@ class Aligner:
     ----------
     config : AlignConfig
 
+    Attributes
+    ----------
+    config : AlignConfig
+    finder : FaceFinder
+
     Raises
     ------
     EnvironmentMissing
@@ -200,7 +162,7 @@ class Aligner:
         self.config = config
         steps = steps_of(config)
         self._steps, self._at_rest = [step for step in steps if step.is_on(config)], at_rest(steps)
-        self._finder = FaceFinder(config)
+        self.finder = FaceFinder(config)
 
     def __enter__(self) -> Self:
         return self
@@ -212,7 +174,7 @@ class Aligner:
 
     def close(self) -> None:
         """Release the landmark model."""
-        self._finder.close()
+        self.finder.close()
 
     def align(self, frames: Frames) -> Face:
         """The three frames on one canonical grid, with the head's motion and the change of light taken out.
@@ -255,13 +217,9 @@ class Aligner:
         ClipError
             SIZE_MISMATCH, FACE_NOT_FOUND, LANDMARKS_MISSING or IMAGE_TOO_SMALL.
         """
-        size = size or self.config.size
-        landmarks, n_faces = self._finder.locate(clip, onset_rgb)
+        landmarks, n_faces = self.finder.locate(clip, onset_rgb)
         cropped = self.config.method == "none"
-        transform = whole_frame(clip, onset, size) if cropped else canonical_crop(clip, onset, landmarks, size)
-        areas = regions(landmarks, transform, size) * shown(onset, transform, size)
-        check_regions(clip, areas)
-        return Anchor(onset, face_crop(onset, transform, size), areas, transform, landmarks, n_faces)
+        return Anchor.at(clip, onset, landmarks, n_faces, size or self.config.size, cropped=cropped)
 
     def carry(
         self,
@@ -337,8 +295,8 @@ class Aligner:
         finest = 1 if self.config.stabilise in ("register", "similarity", "affine") else 4
         transform, quality = anchor.target.register(crop, where, finest=finest)
         start = _Start(transform, np.zeros(2), is_blank=bool(np.isnan(quality)))
-        if self._finder.detects and not quality >= LANDMARKS_BELOW:
-            faces = self._finder.nearest(grey, anchor.landmarks)
+        if self.finder.detects and not quality >= LANDMARKS_BELOW:
+            faces = self.finder.nearest(grey, anchor.landmarks)
             if not faces and not quality >= LOST_BELOW:
                 raise no_face(where, quality)
             for points in faces:

@@ -59,6 +59,19 @@ class FaceFinder:
         if self._landmarker is not None:
             self._landmarker.close()
 
+    def faces(self, rgb: npt.NDArray[np.uint8], *, thorough: bool = True) -> list[Landmarks]:
+        """Return the points of every face in a picture, the largest first; none where the method finds none in pictures.
+
+        Parameters
+        ----------
+        rgb : (H, W, 3) uint8
+        thorough : bool
+            Whether small faces are looked for, too, where there is no other: see `FaceLandmarker.search`.
+        """
+        if self._landmarker is None:
+            return []
+        return self._landmarker.search(rgb) if thorough else self._landmarker.detect(rgb)
+
     def locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:
         """Return the points of the onset, and how many faces were found; 0 if none was looked for.
 
@@ -68,7 +81,7 @@ class FaceFinder:
             FACE_NOT_FOUND or LANDMARKS_MISSING.
         """
         if self._landmarker is not None:
-            faces = self._landmarker.detect(onset_rgb)
+            faces = self._landmarker.search(onset_rgb)
             if not faces:
                 height, width = onset_rgb.shape[:2]
                 raise ClipError(

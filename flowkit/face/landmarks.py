@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -60,6 +61,8 @@ LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17,
 Landmarks = npt.NDArray[np.float32]
 """(478, 2) of a frame, px (x, y); NaN where a point is not given."""
 MAX_FACES = 4
+_TILES = 3
+"""Per side; each overlaps the next by half."""
 MODEL = resources.files("flowkit.assets") / "face_landmarker.task"
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 
@@ -126,6 +129,28 @@ class FaceLandmarker:
         found = self._landmarker.detect(image).face_landmarks
         faces = [np.array([[p.x for p in face], [p.y for p in face]], np.float32).T.copy() * size for face in found]
         return sorted(faces, key=lambda points: -float(np.prod(np.ptp(points, axis=0))))
+
+    def search(self, rgb: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Find faces as `detect` does and, where the whole picture shows none, in overlapping tiles of half its sides.
+
+        MediaPipe looks at a picture of 128 x 128 px, in which faces of less than about a tenth of the width are lost. In a tile they
+        are twice as large.
+        """
+        if found := self.detect(rgb):
+            return found
+        height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
+        for down, right in itertools.product(range(_TILES), range(_TILES)):
+            top, left = down * height // (_TILES - 1), right * width // (_TILES - 1)
+            tile = self.detect(rgb[top : top + height, left : left + width])
+            new = [points + np.array([left, top], np.float32) for points in tile]
+            found += [points for points in new if not any(_same_face(points, other) for other in found)]
+        return sorted(found, key=lambda points: -float(np.prod(np.ptp(points, axis=0))))
+
+
+def _same_face(points: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
+    """Whether the middle of a face lies inside another: tiles overlap."""
+    middle = points.mean(axis=0)
+    return bool((other.min(axis=0) < middle).all() and (middle < other.max(axis=0)).all())
 
 
 def check_landmarker(model: str = "") -> None:

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.face.align import Anchor
+from flowkit.face.anchor import Anchor
 from flowkit.face.contrast import ROUNDING
 from flowkit.face.head_motion import HUNDREDTHS, POSE, head_fields
 from flowkit.face.head_shape import NOMINAL_PX

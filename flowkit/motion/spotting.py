@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.config import AlignConfig, FrameConfig
-from flowkit.face.align import Aligner, Anchor, Face
+from flowkit.face.align import Aligner, Face
+from flowkit.face.anchor import Anchor
 from flowkit.face.crops import face_crop
 from flowkit.face.head_motion import similarity_of
 from flowkit.face.head_shape import HeadShape

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 import portrait
-from flowkit.face.align import Aligner, Anchor, Face
+from flowkit.face.align import Aligner, Face
+from flowkit.face.anchor import Anchor
 from flowkit.face.face_mesh import CONTROL_POINTS, cage
 from flowkit.face.head_motion import head_fields
 from flowkit.face.head_shape import NOMINAL_PX, HeadShape

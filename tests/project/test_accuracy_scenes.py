@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from flowkit.config import AlignConfig
-from flowkit.face.align import Aligner, Anchor
+from flowkit.face.align import Aligner
+from flowkit.face.anchor import Anchor
 from flowkit.face.contrast import Signal
 from flowkit.storage.schema import FACE
 from flowkit.synthetic.face_scenes import FaceScene
