@@ -18,7 +18,6 @@ usual, faint      peaks of 0.5 to 2 and of 0.1 to 0.5 px
 uneven            the usual clips with rise and fall early or late on their way: time runs by a power between 0.6 and 1.6. Head and
                   light go with it
 none              only the head and the light move; "none, blinking": and the eyes close in every clip
-long              100 still frames before the onset and as many behind the offset, everything to be found
 
 Area under the ROC curve: how often a clip with a movement has a higher confidence than one without, of one head motion and noise;
 intervals by bootstrap over clips (95 %). Milliseconds are those of the processor, on one thread, with every frame carried into the
@@ -59,7 +58,6 @@ NOISE, NOISE_NONE = (1.0, 2.0, 3.0, 6.0), (1.0, 2.0, 6.0)
 """Of clips with a movement, and of those without."""
 JUDGED = 2.0
 """Noise at which the bars are."""
-LONG_NOISE = 1.0
 UNEVEN = (0.6, 1.6)
 METHODS = ("spotting", "midpoint", "difference", "true motion")
 SAMPLES = 2000
@@ -88,11 +86,11 @@ def tasks(people: str, faces: dict[str, str]) -> Iterator[Task]:
     groups = tuple(found["groups"])
     moving, slight = groups[1:], groups[1:2]
     plan = [("usual", groups, NOISE), ("none", groups, NOISE_NONE), ("faint", slight, (JUDGED,))]
-    plan += [("uneven", moving[1:], (JUDGED,)), ("none, blinking", slight, (JUDGED,)), ("long", slight, (LONG_NOISE,))]
+    plan += [("uneven", moving[1:], (JUDGED,)), ("none, blinking", slight, (JUDGED,))]
     for face, path in faces.items():
         chosen = plan if face == "ours" else [(kind, moving, (JUDGED,)) for kind in ("usual", "none")]
         for kind, chosen_groups, noises in chosen:
-            count = found["people"]["long_subjects" if kind == "long" else "subjects"]
+            count = found["people"]["subjects"]
             for group in chosen_groups:
                 table = {**found["common"], **found["groups"][group], **found["kinds"][kind]}
                 config = scene_sets.settings(table, seed=found["people"][f"{people}_seed"], face3d=path)
@@ -112,23 +110,18 @@ def work(task: Task) -> list[Record]:
 def measured(task: Task, scene: Any, aligner: Aligner) -> Iterator[Record]:
     """One record for each noise of a clip."""
     clean = render(scene, task.kind == "uneven")
-    onset = task.config.rest_frames
-    truth = {"onset": onset, "apex": onset + scene.draw.apex, "offset": onset + scene.draw.offset}
     furthest = largest_motion(scene)
     for noise in task.noises:
         frames = noisy(clean, noise, scene.draw.noise_seed)
         clip = as_clip(scene, frames)
         start = time.process_time()
-        found = spot_sequence(clip, sequence(frames), aligner, ends=task.kind == "long")
+        found = spot_sequence(clip, sequence(frames), aligner)
         seconds = time.process_time() - start
         record = {"face": task.face, "group": task.group, "kind": task.kind, "noise": noise, "clip": scene.clip_id}
         record |= {"confidence": found.confidence, "seconds": seconds}
-        if task.kind == "long":
-            yield record | {"errors": {name: abs((getattr(found, name) or 0) - true) for name, true in truth.items()}}
-        else:
-            guesses = found.apex, scene.draw.offset // 2, largest_difference(frames, aligner, clip), furthest
-            errors = [abs(guess - truth["apex"]) for guess in guesses]
-            yield record | {"errors": dict(zip(METHODS, errors, strict=True))}
+        guesses = found.apex, scene.draw.offset // 2, largest_difference(frames, aligner, clip), furthest
+        errors = [abs(guess - scene.draw.apex) for guess in guesses]
+        yield record | {"errors": dict(zip(METHODS, errors, strict=True))}
 
 
 def write_landmarks(clips: list[Any], file: Path) -> Path:
@@ -142,16 +135,14 @@ def write_landmarks(clips: list[Any], file: Path) -> Path:
 
 
 def render(scene: Any, uneven: bool = False) -> list[Frame]:
-    """Every frame of a clip, without noise; at rest they are all alike."""
+    """Every frame of a clip, without noise."""
     times = np.arange(scene.draw.offset + 1, dtype=np.float64)
     if uneven:
         rise, fall = np.random.default_rng(scene.draw.noise_seed).uniform(*UNEVEN, 2)
         apex, length = scene.draw.apex, scene.draw.offset - scene.draw.apex
         up, down = np.minimum(times / apex, 1), np.maximum(times - apex, 0) / length
         times = apex * up**rise + length * down**fall
-    moving = [np.clip(np.rint(scene.clean(t)), 0, 255).astype(np.uint8) for t in times]
-    rest = scene.config.rest_frames
-    return [moving[0]] * rest + moving + [moving[-1]] * rest
+    return [np.clip(np.rint(scene.clean(t)), 0, 255).astype(np.uint8) for t in times]
 
 
 def noisy(clean: list[Frame], noise: float, seed: int) -> list[Grey]:

@@ -50,7 +50,7 @@ def demo_command(out: Path, overwrite: bool, as_json: bool) -> None:
 
 @command(
     "extract",
-    short_help="Clips to shards of flow and MM-COF; goes on where it was stopped.",
+    short_help="Clips to shards of flow and MM-COF; resumable.",
     epilog="flowkit extract clips.csv --out out --missing-apex spot\n"
     "flowkit extract clips.csv --out as-0.1 --stabilise similarity --set align.match_contrast=false",
 )

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import click
@@ -15,7 +14,7 @@ import click
 from flowkit.cli.common import FOLDER, command, progress, say, signals, with_options
 from flowkit.cli.dataset_help import ListsDataSets, complete_dataset
 from flowkit.cli.options import ALIGN_SETTINGS, AS_JSON, FILE, FRAME_SETTINGS, MANIFEST_ROOT, READ_SETTINGS, SETTINGS
-from flowkit.cli.printing import show_check, show_completion, show_events, show_reading
+from flowkit.cli.printing import show_check, show_completion, show_events, show_reading, show_searched
 from flowkit.config import load_config
 from flowkit.errors import ConfigError
 
@@ -76,7 +75,8 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
     {data sets}
 
     megc2019 takes --root casme2=DIR --root samm=DIR --root smic-hs=DIR in place of ROOT (--workbook and --frames likewise:
-    SET=...). Of videos, onset, apex and offset of the strongest movement in each are found, labels are not. Data sets of your own
+    SET=...). Of videos, onset, apex and offset of the surest expression in each are found, labels are not; spot-intervals finds
+    all of them. Data sets of your own
     come from the folders that the environment variable FLOWKIT_DATASETS names (docs/datasets).
 
     Known errors are corrected, each only where the file still has it. Corrections, rows that cannot be used, and columns that
@@ -168,12 +168,6 @@ def check_command(
 @click.argument("manifest", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The completed manifest, a new file.")
 @MANIFEST_ROOT
-@click.option(
-    "--onset-offset",
-    "ends",
-    is_flag=True,
-    help="The clips are longer than their expression: find onset and offset too, between those given.",
-)
 @click.option("--overwrite", is_flag=True, help="Replace the file --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with each clip's curve.")
 @with_options(SETTINGS)
@@ -182,10 +176,11 @@ def check_command(
     "--timeout", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Longest time for a clip."
 )
 @with_options([*READ_SETTINGS, *ALIGN_SETTINGS])
-def spot_command(manifest: Path, out: Path, ends: bool, as_json: bool, **given: Any) -> None:
+def spot_command(manifest: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Find the apex of each clip of MANIFEST whose apex is empty, and write the completed manifest to --out.
 
-    The apex is where the rise of the action units ends and their fall begins, the head's own motion taken out. MANIFEST itself is
+    For clips that begin and end with their expression; spot-intervals searches longer ones. The apex is where the rise of the
+    action units ends and their fall begins, the head's own motion taken out. MANIFEST itself is
     not touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found. The confidence
     is from 0 to 1: low where nothing but the head, the light or the lids moved, high where the face did.
 
@@ -202,7 +197,7 @@ def spot_command(manifest: Path, out: Path, ends: bool, as_json: bool, **given: 
     config = load_config(given.pop("config_file"), given.pop("assignments"), **given)
     stop = Stop("spot")
     with progress() as reporter, signals(stop):
-        done = complete(manifest, out, config.frames, config.align, options, ends=ends, reporter=reporter, stop=stop)
+        done = complete(manifest, out, config.frames, config.align, options, reporter=reporter, stop=stop)
         root = options.root or manifest.parent
         if root.resolve() != out.absolute().parent.resolve():
             reporter.note(f"Warning: paths in {out} are relative to {root}: pass --root {root} to extract.")
@@ -216,13 +211,13 @@ def spot_command(manifest: Path, out: Path, ends: bool, as_json: bool, **given: 
 def _manifest_of_videos(
     root: Path | None, out: Path, as_json: bool, overwrite: bool, given: Mapping[str, Any]
 ) -> NoReturn:
-    """List the recordings under a folder, and spot the strongest movement of each."""
+    """List the recordings under a folder, and find the surest expression of each."""
     from flowkit.datasets.next_steps import check_out, next_commands
     from flowkit.datasets.own_recordings import NAME, list_videos
     from flowkit.execution.stop import Stop
     from flowkit.extraction.options import RunOptions
-    from flowkit.extraction.spot_manifest import complete
-    from flowkit.inputs.manifest import write_manifest
+    from flowkit.spotting.found_files import found_summary, write_strongest
+    from flowkit.spotting.run import SpotOptions, discard_parts, spot_all
 
     follow = given["follow_symlinks"]
     if root is None or any(value for name, value in given.items() if name not in ("fixes", "follow_symlinks")):
@@ -231,21 +226,23 @@ def _manifest_of_videos(
         )
     check_out(out, [root], overwrite=overwrite)
     clips, events = list_videos(root, follow_symlinks=follow)
-    config, stop = load_config(frames__follow_symlinks=follow), Stop("manifest")
-    with TemporaryDirectory() as folder, progress() as reporter, signals(stop):
-        listing = Path(folder) / "videos.csv"
-        write_manifest(listing, clips)
-        options = RunOptions(root=root, overwrite=overwrite)
-        done = complete(listing, out, config.frames, config.align, options, ends=True, reporter=reporter, stop=stop)
+    show_events(events)
+    config, options, stop = (
+        load_config(frames__follow_symlinks=follow),
+        RunOptions(overwrite=overwrite),
+        Stop("manifest"),
+    )
+    with progress("frames") as reporter, signals(stop):
+        searched = spot_all(clips, root, out, config, options, SpotOptions(), reporter, stop)
+        write_strongest(out, clips, searched)
+    discard_parts(out)
     commands = next_commands(out, root, without_apex=False, follow_symlinks=follow)
     if as_json:
-        document = {**done.to_dict(), "events": [dataclasses.asdict(event) for event in events], "next": commands}
-        click.echo(json.dumps(document, indent=1))
+        found = found_summary(searched, out, commands)
+        click.echo(json.dumps({**found, "events": [dataclasses.asdict(event) for event in events]}, indent=1))
     else:
-        show_events(events)
-        show_completion(done)
-        click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
-    sys.exit(1 if done.failed or events else 0)
+        show_searched(searched, [out], commands)
+    sys.exit(1 if events or any(not one.expressions or one.problems for one in searched) else 0)
 
 
 def _folders_of(dataset: str, root: Path | None, roots: Sequence[str]) -> dict[str, Path]:

@@ -15,6 +15,8 @@ from flowkit.listing import listed, word_counts
 
 MAX_LISTED = 20
 """Notes printed for people before the rest is only counted."""
+MAX_SPANS = 5
+"""Stretches of a recording likewise."""
 
 
 def show_events(events: Sequence[Any]) -> None:
@@ -213,6 +215,60 @@ def show_completion(done: Any) -> None:
         rows = [(str(clip.line), clip.clip_id, str(error.code), error.message) for clip, error in done.failed]
         show_rows("", ("line", "clip", "code", "what"), rows)
     click.echo(done.out)
+
+
+def show_searched(searched: Sequence[Any], files: Sequence[Path], commands: Sequence[str]) -> None:
+    """What was found in each recording, and what comes next."""
+    rows = []
+    for one in searched:
+        kinds = Counter(interval.kind for interval in one.intervals)
+        unused = f"{100 * (1 - one.used / one.frames):.1f} %" if one.frames else "-"
+        counts = (str(kinds[kind]) for kind in ("micro", "macro", "blink"))
+        rows.append((one.path, f"{one.seconds:.1f}", *counts, unused, "; ".join(code for code, _ in one.problems)))
+    show_rows("", ("recording", "s", "micro", "macro", "blinks", "frames not used", "problem"), rows)
+    for one in searched:
+        for note in one.notes:
+            click.echo(f"{one.path}: {note}.", err=True)
+        for span in one.unused[:MAX_SPANS]:
+            click.echo(f"{one.path}: {_clock(span.first_s)} to {_clock(span.last_s)}: {span.why}.", err=True)
+        if len(one.unused) > MAX_SPANS:
+            click.echo(f"{one.path}: ... and {len(one.unused) - MAX_SPANS} more stretches; --json has them.", err=True)
+        if one.cuts:
+            times = listed([_clock(seconds) for _, seconds in one.cuts], MAX_SPANS)
+            click.echo(f"{one.path}: cuts at {times}.", err=True)
+    click.echo("\n".join(map(str, files)))
+    if any(one.expressions for one in searched):
+        click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
+
+
+def _clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds."""
+    whole, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(whole), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}"
+
+
+def show_spot_scores(scores: Any) -> None:
+    """The table of a spotting score."""
+    rows = [
+        (
+            kind,
+            *map(str, (one.true, one.found, one.hits)),
+            *(f"{value:.3f}" for value in (one.precision, one.recall)),
+            _with_interval(one.f1, one.f1_interval),
+        )
+        for kind, one in scores.kinds.items()
+    ]
+    show_rows("", ("kind", "true", "found", "hits", "precision", "recall", f"F1 (IoU {scores.iou:g})"), rows)
+    if scores.strs == scores.strs:
+        click.echo(f"STRS {_with_interval(scores.strs, scores.strs_interval)}; F1 of the classes {scores.class_f1:.3f}")
+    else:
+        click.echo("STRS: both tables must have labels; got none in one of them.")
+    click.echo(f"{scores.videos} videos")
+
+
+def _with_interval(value: float, bounds: tuple[float, float]) -> str:
+    return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds[0] == bounds[0] else f"{value:.3f}"
 
 
 def show_unfinished(result: Mapping[str, Any], as_json: bool) -> None:

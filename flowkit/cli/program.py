@@ -15,6 +15,7 @@ from flowkit.cli.extraction import demo_command, extract_command, settings_comma
 from flowkit.cli.machine import bench_command, doctor_command
 from flowkit.cli.manifests import check_command, manifest_command, spot_command
 from flowkit.cli.shards import export_command, import_group, inspect_command, report_command, verify_command
+from flowkit.cli.spotting import spot_intervals_command, spot_score_command
 from flowkit.cli.synthesis import synth_command
 
 
@@ -37,6 +38,8 @@ for _command in (  # in the order in which a user needs them
     extract_command,
     check_command,
     spot_command,
+    spot_intervals_command,
+    spot_score_command,
     inspect_command,
     verify_command,
     report_command,

@@ -71,8 +71,8 @@ class SupervisedPool:
         Picklable; see `Handler`.
     workers : int
         Number of processes.
-    timeout_s : float
-        Longest time for one item; a worker that takes longer is killed.
+    timeout_s : float, or callable
+        Longest time for one item, or a function of the item that gives it; a worker that takes longer is killed.
     progress : callable, optional
         Gives a value that changes as long as work goes on; each change gives the items in flight the whole time once more.
     window : int
@@ -93,7 +93,7 @@ class SupervisedPool:
         handler: Handler,
         *,
         workers: int,
-        timeout_s: float,
+        timeout_s: float | Callable[[Any], float],
         window: int,
         attempts: int = ATTEMPTS,
         parents: bool = False,
@@ -103,7 +103,7 @@ class SupervisedPool:
     ) -> None:
         self._handler = handler
         self._count = workers
-        self._timeout_s = timeout_s
+        self._allowed = timeout_s if callable(timeout_s) else lambda _: timeout_s
         self._window = max(window, workers)
         self._attempts = attempts
         self._parents = parents
@@ -244,7 +244,7 @@ class SupervisedPool:
                 job = self._queue.popleft()
                 if not retry:
                     self._unconsumed += 1
-            worker.job, worker.deadline = job, time.monotonic() + self._timeout_s
+            worker.job, worker.deadline = job, time.monotonic() + self._allowed(job.item)
             try:
                 send(worker.pipe, job.item)
             except OSError:  # it died idle: the job was never begun
@@ -304,14 +304,15 @@ class SupervisedPool:
         now = time.monotonic()
         before, self._seen = self._seen, self._progress()
         if self._seen != before:
-            for worker in [w for w in self._workers if w.job is not None]:
-                worker.deadline = now + self._timeout_s
+            for worker in self._workers:
+                if worker.job is not None:
+                    worker.deadline = now + self._allowed(worker.job.item)
         for worker in [w for w in self._workers if w.deadline <= now]:
             if worker.job is None:
                 raise WorkerStartError(f"a worker process was not ready after {START_TIMEOUT_S:.0f} s")
             self._stop(worker)
             self._workers.remove(worker)
-            self._blame(worker.job, Outcome("timeout", detail=f"no answer in {self._timeout_s:g} s"))
+            self._blame(worker.job, Outcome("timeout", detail=f"no answer in {self._allowed(worker.job.item):g} s"))
 
     def _blame(self, job: _Job, outcome: Outcome[Any]) -> None:
         if job.attempt >= self._attempts or job.cancelled:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.config import AlignConfig, FrameConfig
-from flowkit.errors import ClipError, ConfigError, EnvironmentMissing, Interrupted, ManifestError
+from flowkit.errors import ClipError, ConfigError, EnvironmentMissing, FailureCode, Interrupted, ManifestError
 from flowkit.execution.memory import check_address_space
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.standard_streams import open_closed
@@ -22,7 +22,7 @@ from flowkit.execution.worker_process import WorkerStartError
 from flowkit.extraction.options import RunOptions
 from flowkit.extraction.read_and_align import clip_error
 from flowkit.face.align import check_needs
-from flowkit.inputs.clip import APEX_SOURCE, Clip
+from flowkit.inputs.clip import APEX_CONFIDENCE, APEX_SOURCE, Clip
 from flowkit.inputs.manifest import read_manifest
 from flowkit.motion.spotting import Spotted, spotter
 from flowkit.provenance import refuse_windows
@@ -30,7 +30,8 @@ from flowkit.storage import durable_files
 from flowkit.storage.out_file import check_out_file
 from flowkit_kernels import warm_up
 
-APEX_CONFIDENCE = "apex_confidence"
+LEAST_CONFIDENCE = 0.005
+"""Whatever is less sure would stand in the manifest as 0.00."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,6 @@ def complete(
     align: AlignConfig,
     options: RunOptions,
     *,
-    ends: bool = False,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> Completion:
@@ -92,8 +92,6 @@ def complete(
         See `spotting.spot`.
     options : RunOptions
         `root`, `workers`, `timeout_s` and `overwrite` (of a file at `out`) matter.
-    ends : bool
-        See `spotting.spot`: onset and offset of these rows are replaced by those found.
     reporter, stop
         As of `pipeline.extract`.
 
@@ -127,7 +125,9 @@ def complete(
     spotted: dict[str, Spotted] = {}
     failed: list[tuple[Clip, ClipError]] = []
     try:
-        for clip, found in _spot_all(wanted, partial(spotter, root, frames, align, ends), options, stop):
+        for clip, found in _spot_all(wanted, partial(spotter, root, frames, align), options, stop):
+            if not isinstance(found, ClipError) and found.confidence < LEAST_CONFIDENCE:
+                found = _nothing_moves(clip, found)
             if isinstance(found, ClipError):
                 failed.append((clip, found))
             else:
@@ -153,6 +153,15 @@ def _spot_all(
             raise EnvironmentMissing(
                 f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
             ) from error
+
+
+def _nothing_moves(clip: Clip, found: Spotted) -> ClipError:
+    return ClipError(
+        FailureCode.APEX_MISSING,
+        f"{clip.where}: clip must show a movement for an apex to be found; nothing in it rises and falls (confidence "
+        f"{found.confidence:.2f}). Look at it, or annotate the apex.",
+        clip.path,
+    )
 
 
 def _store(out: Path, content: bytes, overwrite: bool) -> None:
@@ -181,9 +190,7 @@ def _completed(manifest: Path, spotted: Mapping[str, Spotted]) -> bytes:
 
 def _found_cells(found: Spotted) -> dict[str, object]:
     return {
-        "onset": found.onset,
         "apex": found.apex,
-        "offset": "" if found.offset is None else found.offset,
         APEX_SOURCE: "spotted",
         APEX_CONFIDENCE: f"{found.confidence:.4f}",
     }

@@ -14,6 +14,11 @@ from flowkit.face.landmarks_file import read_landmarks_file
 from flowkit.face.registration import Image
 from flowkit.inputs.clip import Clip
 
+_SMALL = 0.15
+"""Width of a face, relative to the picture's, below which MediaPipe may miss it in the whole picture."""
+_AROUND = 1.5
+"""Half the sides of a small face's surroundings, relative to its own."""
+
 
 def check_finder(config: AlignConfig) -> None:
     """Check that a `FaceFinder` could start here, at little cost.
@@ -59,7 +64,9 @@ class FaceFinder:
         if self._landmarker is not None:
             self._landmarker.close()
 
-    def faces(self, rgb: npt.NDArray[np.uint8], *, thorough: bool = True) -> list[Landmarks]:
+    def faces(
+        self, rgb: npt.NDArray[np.uint8], *, thorough: bool = True, near: Landmarks | None = None
+    ) -> list[Landmarks]:
         """Return the points of every face in a picture, the largest first; none where the method finds none in pictures.
 
         Parameters
@@ -67,9 +74,18 @@ class FaceFinder:
         rgb : (H, W, 3) uint8
         thorough : bool
             Whether small faces are looked for, too, where there is no other: see `FaceLandmarker.search`.
+        near : (478, 2) float32, optional
+            A face that was there a moment ago: a small one is looked for in its surroundings first.
         """
         if self._landmarker is None:
             return []
+        if near is not None and float(np.ptp(near[:, 0])) < _SMALL * rgb.shape[1]:
+            left, top = np.maximum(near.mean(axis=0) - _AROUND * np.ptp(near, axis=0), 0).astype(int)
+            right, bottom = (near.mean(axis=0) + _AROUND * np.ptp(near, axis=0)).astype(int)
+            if left < rgb.shape[1] and top < rgb.shape[0] and right > left and bottom > top:
+                found = self._landmarker.detect(rgb[top:bottom, left:right])
+                if found:
+                    return [points + np.array([left, top], np.float32) for points in found]
         return self._landmarker.search(rgb) if thorough else self._landmarker.detect(rgb)
 
     def locate(self, clip: Clip, onset_rgb: npt.NDArray[np.uint8]) -> tuple[Landmarks, int]:

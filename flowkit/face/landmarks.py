@@ -133,8 +133,8 @@ class FaceLandmarker:
     def search(self, rgb: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         """Find faces as `detect` does and, where the whole picture shows none, in overlapping tiles of half its sides.
 
-        MediaPipe looks at a picture of 128 x 128 px, in which faces of less than about a tenth of the width are lost. In a tile they
-        are twice as large.
+        MediaPipe looks at a picture of 128 x 128 px, in which faces of less than about a tenth of the width are lost. In a tile
+        they are twice as large.
         """
         if found := self.detect(rgb):
             return found

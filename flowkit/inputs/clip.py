@@ -13,6 +13,11 @@ ApexSource = Literal["annotated", "midpoint", "offset", "spotted"]
 APEX_SOURCE = "apex_source"
 """Further column in which a manifest may say so where an apex was not annotated: `flowkit spot` writes it."""
 
+APEX_CONFIDENCE = "apex_confidence"
+"""And how sure spotting is, from 0 to 1."""
+SPOT_PROBLEM = "spot_problem"
+"""Further column that says why a recording has no apex: `flowkit manifest videos` writes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs.clip import APEX_SOURCE, ApexSource, Clip
+from flowkit.inputs.clip import APEX_SOURCE, SPOT_PROBLEM, ApexSource, Clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,13 @@ def key_frames(
     ClipError
         ANNOTATION_RANGE, APEX_MISSING, OFFSET_MISSING or PHASE_INVALID.
     """
+    reason = dict(clip.extra).get(SPOT_PROBLEM, "")
+    if clip.apex is None and reason:
+        raise ClipError(
+            FailureCode.APEX_MISSING,
+            f"{clip.where}: nothing was spotted in this recording: {reason} Leave the row out, or write onset, apex and offset "
+            f"into it and empty {SPOT_PROBLEM}.",
+        )
     if clip.offset is None and missing_offset == "fail":
         raise ClipError(
             FailureCode.OFFSET_MISSING,

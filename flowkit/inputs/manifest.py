@@ -43,13 +43,15 @@ _PROTOCOL = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")  # and drive letters
 _PATTERN = re.compile("%[0-9]*d")
 
 
-def read_manifest(path: str | Path) -> list[Clip]:
+def read_manifest(path: str | Path, *, allow_empty: bool = False) -> list[Clip]:
     """All clips of a manifest, sorted by clip id, so that the order of its rows never matters.
 
     Parameters
     ----------
     path : str or Path
         A CSV file in UTF-8 (a byte-order mark is fine) with a header.
+    allow_empty : bool
+        Whether a header alone will do.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
         raise ManifestError(
             f"{path.name}:{_undecodable_line(path)}: manifest must be UTF-8; got {error.reason}. Save it as UTF-8."
         ) from error
-    if not clips and not problems.count:
+    if not clips and not problems.count and not allow_empty:
         problems.add(f"{path.name}: manifest must name at least one clip; got none. Add rows.")
     problems.refuse()
     return [clips[name] for name in sorted(clips)]
@@ -105,27 +107,46 @@ def write_manifest(path: str | Path, clips: Sequence[Clip], *, overwrite: bool =
     DiskFull
     """
     path = Path(path)
-    further = sorted({name for clip in clips for name, _ in clip.extra})
-    columns = [*REQUIRED, *OPTIONAL, *further]
-    rows = [dict.fromkeys(columns, "") | _cells(clip) for clip in clips]
-    problems = _Problems()
-    for row in rows:
-        problems.add(*_row_problems(row, f"{path.name} ({row['clip_id']})"))
-    twice = [name for name, count in Counter(row["clip_id"] for row in rows).items() if count > 1]
-    problems.add(*(f"{path.name}: clip_id must be unique; got {name!r} again. Rename one." for name in twice))
-    if not rows:
-        problems.add(f"{path.name}: manifest must name at least one clip; got none. Add clips.")
-    problems.refuse()
-    columns = [name for name in columns if name not in OPTIONAL or any(row[name] for row in rows)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    content = text.getvalue().encode()
+    content = manifest_bytes(clips, path.name)
     if overwrite:
         replace_file(path, content)
     elif not publish_file(path, content):
         raise ManifestError(f"{path}: file must not exist yet; got one. Choose another name, or pass --overwrite.")
+
+
+def manifest_bytes(clips: Sequence[Clip], name: str, *, allow_empty: bool = False) -> bytes:
+    """Return what `write_manifest` writes.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+    name : str
+        What messages call the file.
+    allow_empty : bool
+        Whether a header alone will do, where there are no clips.
+
+    Raises
+    ------
+    ManifestError
+        A clip could not be read back: every problem is listed.
+    """
+    further = sorted({column for clip in clips for column, _ in clip.extra})
+    columns = [*REQUIRED, *OPTIONAL, *further]
+    rows = [dict.fromkeys(columns, "") | _cells(clip) for clip in clips]
+    problems = _Problems()
+    for row in rows:
+        problems.add(*_row_problems(row, f"{name} ({row['clip_id']})"))
+    twice = [clip_id for clip_id, count in Counter(row["clip_id"] for row in rows).items() if count > 1]
+    problems.add(*(f"{name}: clip_id must be unique; got {clip_id!r} again. Rename one." for clip_id in twice))
+    if not rows and not allow_empty:
+        problems.add(f"{name}: manifest must name at least one clip; got none. Add clips.")
+    problems.refuse()
+    columns = [column for column in columns if column not in OPTIONAL or any(row[column] for row in rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _cells(clip: Clip) -> dict[str, str]:

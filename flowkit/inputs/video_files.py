@@ -11,16 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs.images import MAX_PIXELS, Picture, check_size, upright
+from flowkit.inputs.images import MAX_PIXELS, Picture, check_size, grey, upright
 from flowkit.inputs.mp4_headers import header_problem
 
 if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
+_LUMA_FIRST = ("yuv4", "yuvj4", "yuva4", "nv12", "gray")
+"""Names of pixel formats whose first plane is luma begin so."""
+_FULL_RANGE = 2
+"""FFmpeg's number for samples that use all values."""
+_FULL_8 = 255
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _ORIENTATIONS = {  # signs of the display matrix (a, b, c, d) -> the EXIF orientation that means the same
     (1, 0, 0, 1): 1,
@@ -88,9 +95,11 @@ def _format_of(path: Path, name: str) -> str:
         return "matroska"
     if head.startswith(b"RIFF") and head[8:] == b"AVI ":
         return "avi"
+    if head.startswith(b"GIF8"):
+        return "gif"
     raise ClipError(
         FailureCode.VIDEO_FORMAT_REFUSED,
-        f"{name}: video must be MP4, MOV, Matroska, WebM or AVI; got a file that begins with {head!r}. Convert it, or pass a "
+        f"{name}: video must be MP4, MOV, Matroska, WebM, AVI or GIF; got a file that begins with {head!r}. Convert it, or pass a "
         "folder of frames.",
         name,
     )
@@ -146,6 +155,25 @@ def picture_of(frame: av.VideoFrame, name: str) -> Picture:
     check_size(frame.width, frame.height, name)
     orientation = _orientation(frame, name)
     return Picture(upright(frame.to_ndarray(format="rgb24"), orientation), orientation != 1)
+
+
+def luma_of(frame: av.VideoFrame, name: str) -> npt.NDArray[np.float32]:
+    """Return the luma of a frame, upright, (H, W) float32 in [0, 1]; raises as `picture_of`.
+
+    Taken from the plane that has it, where there is one: a tenth of the time that conversion to RGB takes.
+    """
+    planar = frame.format.name.startswith(_LUMA_FIRST) and frame.format.components[0].bits in (8, 10, 12, 16)
+    if not planar:
+        return grey(picture_of(frame, name), _FULL_8)
+    check_size(frame.width, frame.height, name)
+    plane, bits = frame.planes[0], frame.format.components[0].bits
+    samples = np.frombuffer(memoryview(plane), np.uint8 if bits == 8 else "<u2")
+    samples = samples.reshape(plane.height, -1)[: frame.height, : frame.width]
+    full = frame.color_range == _FULL_RANGE or frame.format.name.startswith(("yuvj", "gray"))
+    values = np.arange(1 << bits, dtype=np.float32) / np.float32(2 ** (bits - 8))
+    table = np.clip(values / 255 if full else (values - 16) / 219, 0, 1)
+    luma = cv2.LUT(samples, table) if bits == 8 else table[np.minimum(samples, len(table) - 1)]
+    return np.ascontiguousarray(upright(luma, _orientation(frame, name)))
 
 
 def _orientation(frame: av.VideoFrame, name: str) -> int:

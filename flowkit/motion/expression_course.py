@@ -131,11 +131,18 @@ class ExpressionFit:
         change = _band((picture - self.onset) * np.float32(_GREY), len(picture))[self.region]
         return np.asarray(np.einsum("kn,n->k", self.columns, change.astype(np.float64)))
 
-    def head(self, reading: Array) -> Array:
+    def strengths(self, reading: Array) -> Array:
+        """All unknowns of a picture, (L + K,), the last two of the first L the lids; action units in cm."""
+        return np.asarray(np.linalg.solve(self._equations, reading / self._scale) / self._scale)
+
+    @staticmethod
+    def pose(strengths: Array) -> Array:
         """The motion of the head that a picture still shows, (6,): see `head_motion.POSE`; px of a crop of `NOMINAL_PX`."""
-        return np.asarray(
-            np.linalg.solve(self._equations, reading / self._scale)[:POSE] / self._scale[:POSE] / HUNDREDTHS
-        )
+        return np.asarray(strengths[:POSE] / HUNDREDTHS)
+
+    def head(self, reading: Array) -> Array:
+        """The same, of a reading."""
+        return self.pose(self.strengths(reading))
 
     def course(self, readings: Mapping[int, Array]) -> ExpressionCourse:
         """Strengths in all frames that were read, by their numbers; the onset among them has zeros."""

@@ -28,14 +28,6 @@ SHAPES = (1.0, 2 / 3, 3 / 2)
 between uneven ones was found 3 to 6 frames off (benchmarks/spotting.py)."""
 EVEN = 0.01
 """Each uneven shape has to leave so much less unexplained than an even one."""
-_LEAST = 2
-"""Bins of the shortest rise and fall in a long clip."""
-_GROWTH = 1.4
-"""Each length of rise and fall that is tried is so much longer than the one before."""
-_STAYING = 0.02
-"""How much a change that stays counts beside one that goes back: next to nothing, but where nothing else moves it is found."""
-_REST = 0.25
-"""Rest before and behind a movement that is looked at with it, as a share of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,104 +135,6 @@ def changes(values: Array, times: Sequence[int], peak: Peak) -> Array:
     return np.asarray(np.linalg.lstsq(columns, values, rcond=None)[0][1:])
 
 
-def find_movement(course: Array, times: Sequence[int], shortest: int, longest: int) -> tuple[int, int]:
-    """Find the beginning and the end of the strongest movement of a long clip: of what comes and goes.
-
-    Parameters
-    ----------
-    course, times
-        As of `find_peak`.
-    shortest, longest : int
-        Frames. What lasts longer counts as a new rest, such as a head that has turned.
-
-    Returns
-    -------
-    onset, offset : int
-        Places among the times, two or more apart where there are three frames or more.
-    """
-    last = len(times) - 1
-    if last < 2:
-        return 0, last
-    width = max(1, shortest // 4)
-    starts = np.arange(0, len(times), width)
-    counts = np.diff(starts, append=len(times))
-    binned = np.add.reduceat(course, starts, axis=0) / counts[:, None]
-    onset, apex, offset = (min(place * width, last) for place in _strongest(binned, max(longest // width, 2 * _LEAST)))
-    moments = _apart((onset, apex, offset), last)
-    rest = max(1, round(_REST * (offset - onset)))
-    begin, end = max(0, onset - rest), min(last, offset + rest)
-    part, at = course[begin : end + 1], np.asarray(times[begin : end + 1], np.float64)
-    found = _climbed(part, at, tuple(place - begin for place in moments), max(1, width))
-    return begin + found[0], begin + found[2]
-
-
-def _strongest(course: Array, longest: int) -> tuple[int, int, int]:
-    """Onset, apex and offset, in samples, of the movement that comes and goes furthest, of all lengths and places."""
-    lengths = _lengths(longest - _LEAST)
-    reach = max(1, round(_REST * longest))
-    padded = np.pad(course, ((reach, reach), (0, 0)), mode="edge")
-    best, found = -1.0, (0, min(1, len(course) - 1), len(course) - 1)
-    for rise, fall in itertools.product(lengths, lengths):
-        if rise + fall > min(longest, len(course) - 1):
-            continue
-        kernels, weight = _kernels(rise, fall, rest := max(1, round(_REST * (rise + fall))))
-        places = len(course) - (rise + fall)
-        near = padded[reach - rest : reach - rest + places + kernels.shape[1] - 1]
-        up, down = (
-            np.stack([np.correlate(measure, kernel, "valid") for measure in near.T], axis=1) for kernel in kernels
-        )
-        value = weight * _come_and_gone(up, down)
-        onset = int(np.argmax(value))
-        if value[onset] > best:
-            best, found = float(value[onset]), (onset, onset + rise, onset + rise + fall)
-    return found
-
-
-def _lengths(longest: int) -> list[int]:
-    lengths = [_LEAST]
-    while (longer := max(lengths[-1] + 1, round(_GROWTH * lengths[-1]))) <= longest:
-        lengths.append(longer)
-    return lengths
-
-
-def _come_and_gone(up: Array, down: Array) -> Array:
-    """How much of rises (n, K) their falls (n, K) undo, squared, (n,); of a head that turns for good the fall undoes nothing."""
-    back = np.maximum(-(up * down).sum(axis=1), 0)
-    larger = np.maximum(np.square(up).sum(axis=1), np.square(down).sum(axis=1))
-    stays = np.square(up - down).sum(axis=1) / 4
-    return np.asarray(back**2 / np.maximum(larger, 1e-12) + _STAYING * stays)
-
-
-def _kernels(rise: int, fall: int, rest: int) -> tuple[Array, float]:
-    """What a course is correlated with for its change in rise and fall, (2, n), and the energy of a rise that the fall undoes."""
-    at = np.arange(-rest, rise + fall + rest + 1, dtype=np.float64)
-    moved = rise_and_fall(at, 0, rise, rise + fall)
-    hill = moved[:, 0] - moved[:, 1]
-    kernels = np.linalg.pinv(np.column_stack([np.ones_like(at), moved]))[1:]
-    return kernels, float(np.square(hill - hill.mean()).sum())
-
-
-def _climbed(course: Array, times: Array, start: tuple[int, ...], step: int) -> tuple[int, ...]:
-    """Places of onset, apex and offset near those given that explain most of a course: climbed to in ever smaller steps."""
-
-    def explained(places: tuple[int, ...]) -> float:
-        onset, apex, offset = places
-        if not 0 <= onset < apex < offset < len(times):
-            return -1.0
-        return _explained(course, times, times[onset], times[apex], times[offset])
-
-    best, value = start, explained(start)
-    while step:
-        tried = [(*best[:i], best[i] + way, *best[i + 1 :]) for i in range(3) for way in (-step, step)]
-        values = [explained(places) for places in tried]
-        if max(values) > value:
-            value = max(values)
-            best = tried[values.index(value)]
-        else:
-            step //= 2
-    return best
-
-
 def _explained(
     course: Array, times: Array, onset: float, apex: float, offset: float, shape: tuple[float, float] = (1.0, 1.0)
 ) -> float:
@@ -248,10 +142,3 @@ def _explained(
     columns = np.column_stack([np.ones_like(times), rise_and_fall(times, onset, apex, offset, shape)])
     basis = np.linalg.qr(columns)[0][:, 1:]
     return float(np.square(np.einsum("ti,tk->ik", basis, course)).sum())
-
-
-def _apart(places: tuple[int, int, int], last: int) -> tuple[int, int, int]:
-    """Onset, apex and offset at least a frame apart from each other, within the clip."""
-    onset = min(places[0], last - 2)
-    apex = min(max(places[1], onset + 1), last - 1)
-    return onset, apex, max(places[2], apex + 1)

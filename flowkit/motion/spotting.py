@@ -1,4 +1,4 @@
-"""The apex of a clip that has none, and the movement in a clip that is longer than its expression.
+"""The apex of a clip that has none, which begins and ends with its expression; `spotting/` searches longer recordings.
 
 All frames are aligned as extraction does: one crop by the onset's landmarks, the head's motion undone, light matched. The head is
 looked for in a frame every `KEY_S`; in the frames between, a few Gauss-Newton steps find its pose from those next to them. Then
@@ -37,7 +37,7 @@ from flowkit.inputs.clip import Clip
 from flowkit.inputs.frames import Sequence, nothing_to_search, open_sequence
 from flowkit.inputs.videos import Recordings
 from flowkit.motion.expression_course import ExpressionCourse, ExpressionFit
-from flowkit.motion.peak_search import changes, find_movement, find_peak
+from flowkit.motion.peak_search import changes, find_peak
 
 SIZE = 128
 """Side of the crop, px."""
@@ -49,8 +49,6 @@ and that looks like motion: the error of the apex doubles."""
 _WIDE = np.array([[FINER, 0.0, FINER * (MARGIN + 0.5) - 0.5], [0.0, FINER, FINER * (MARGIN + 0.5) - 0.5]])
 KEY_S = 0.05
 """Time between the frames in which the head is looked for."""
-SHORTEST_S, LONGEST_S = 0.1, 2.0
-"""What is shorter or longer is no expression that is looked for in a long clip."""
 USUAL_FPS = 30.0
 """Assumed where the frame rate is unknown: a low one costs time and misses nothing."""
 STILL_PX = 0.04
@@ -73,14 +71,13 @@ class Spotted:
     Attributes
     ----------
     onset, apex, offset : int
-        Frame numbers: onset and offset are the clip's, unless they were looked for; then `offset` is never None.
+        Frame numbers: onset and offset are the clip's.
     confidence : float
         0 to 1: low where nothing moved, high where the face moved and the apex is well seen; see the module.
     frames : tuple of int
         Some frames, in order: all of a short clip, at most about `MOST_VALUES` of a long one.
     curve : tuple of float
-        Motion there: root mean square over the skin of the face, px of a crop of `SIZE`; against the onset or, where that was
-        looked for, the first frame of the clip.
+        Motion there against the onset: root mean square over the skin of the face, px of a crop of `SIZE`.
     """
 
     onset: int
@@ -101,7 +98,6 @@ def spot(
     frames: FrameConfig,
     aligner: Aligner,
     *,
-    ends: bool = False,
     recordings: Recordings | None = None,
 ) -> Spotted:
     """Find the frame of a clip in which the face has moved most: where its rise ends.
@@ -116,9 +112,6 @@ def spot(
     aligner : Aligner
         Its method, light and steps are those used; its size is not. Whatever its stabilisation is, the head's motion counts for
         none of the face's.
-    ends : bool
-        Whether the clip is longer than its expression: onset and offset, too, are looked for between those given. The first frame
-        should show a face at rest.
     recordings : Recordings, optional
         Keeps a video open between clips.
 
@@ -142,30 +135,24 @@ def spot(
     (59, 0.71)
     """
     with open_sequence(clip, root, frames, recordings) as sequence:
-        return spot_sequence(clip, sequence, aligner, ends=ends)
+        return spot_sequence(clip, sequence, aligner)
 
 
-def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: bool = False) -> Spotted:
+def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner) -> Spotted:
     """As `spot`, of frames that are open already."""
     frames = _Frames(aligner, clip, sequence)
     if len(frames.numbers) < 2:
         raise nothing_to_search(clip)
     fps = USUAL_FPS if math.isnan(sequence.fps) else sequence.fps
-    in_frames = {seconds: max(1, round(seconds * fps)) for seconds in (KEY_S, SHORTEST_S, LONGEST_S)}
-    course = frames.course(in_frames[KEY_S])
-    onset, offset, begin, end = clip.onset, clip.offset, 0, len(course.numbers) - 1
-    if ends:
-        begin, end = find_movement(course.weighted, course.numbers, in_frames[SHORTEST_S], in_frames[LONGEST_S])
-        onset, offset = course.numbers[begin], course.numbers[end]
-    part, numbers = slice(begin, end + 1), course.numbers[begin : end + 1]
-    peak = find_peak(course.weighted[part], numbers)
-    rise_px = float(course.motion_px(changes(course.strength_cm[part], numbers, peak)[0]))
-    apex = begin + peak.place
-    shown = sorted({*range(0, len(course.numbers), math.ceil(len(course.numbers) / MOST_VALUES)), begin, apex, end})
+    course = frames.course(max(1, round(KEY_S * fps)))
+    peak = find_peak(course.weighted, course.numbers)
+    rise_px = float(course.motion_px(changes(course.strength_cm, course.numbers, peak)[0]))
+    last = len(course.numbers) - 1
+    shown = sorted({*range(0, last + 1, math.ceil((last + 1) / MOST_VALUES)), peak.place, last})
     return Spotted(
-        onset=onset,
-        apex=course.numbers[apex],
-        offset=offset,
+        onset=clip.onset,
+        apex=course.numbers[peak.place],
+        offset=clip.offset,
         confidence=round(peak.explained * rise_px**2 / (rise_px**2 + STILL_PX**2), 4),
         frames=tuple(course.numbers[place] for place in shown),
         curve=tuple(np.round(course.motion_px(course.strength_cm[shown]), 4).tolist()),
@@ -173,7 +160,7 @@ def spot_sequence(clip: Clip, sequence: Sequence, aligner: Aligner, *, ends: boo
 
 
 @contextmanager
-def spotter(root: Path, frames: FrameConfig, align: AlignConfig, ends: bool) -> Iterator[Callable[[Clip], Spotted]]:
+def spotter(root: Path, frames: FrameConfig, align: AlignConfig) -> Iterator[Callable[[Clip], Spotted]]:
     """Set a worker process up and give the function that spots one clip; arguments as of `spot`.
 
     Raises
@@ -183,7 +170,7 @@ def spotter(root: Path, frames: FrameConfig, align: AlignConfig, ends: bool) -> 
     """
     cv2.setNumThreads(1)  # parallel over clips, not inside one
     with Aligner(align) as aligner, closing(Recordings()) as recordings:
-        yield lambda clip: spot(clip, root, frames, aligner, ends=ends, recordings=recordings)
+        yield lambda clip: spot(clip, root, frames, aligner, recordings=recordings)
 
 
 class _Frames:

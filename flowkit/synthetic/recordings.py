@@ -20,6 +20,8 @@ import numpy.typing as npt
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.stop import Stop
 from flowkit.face.face_mesh import Array
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.manifest import manifest_bytes
 from flowkit.storage import durable_files
 from flowkit.synthetic.camera import (
     FaceSubject,
@@ -31,7 +33,7 @@ from flowkit.synthetic.camera import (
     picture,
     px_per_displacement,
 )
-from flowkit.synthetic.dataset import filling, write_video
+from flowkit.synthetic.dataset import DATASET, filling, write_video
 from flowkit.synthetic.head import SKIN
 from flowkit.synthetic.people import Grey
 from flowkit.synthetic.recording_script import Event, RecordingConfig, Script, draw_script
@@ -172,7 +174,7 @@ def record(
     ----------
     out : Path
         A folder that is empty or does not exist, or that an interrupted run with the same settings has begun: it is resumed. It
-        gets README.txt, s01.mp4 or s01.mkv and so on, and, last, events.csv. A video has its name once it is whole.
+        gets README.txt, s01.mp4 or s01.mkv and so on, manifest.csv, and, last, events.csv. A video has its name once it is whole.
     config : RecordingConfig, optional
     reporter : Reporter, optional
         Told of each recording; silent by default.
@@ -196,11 +198,13 @@ def record(
     try:
         with filling(out, _readme(config), "events.csv"):
             reporter.start(config.subjects)
-            rows = []
+            rows, clips = [], list[Clip]()
             for recording in recordings(config):
                 _write(out / f"{recording.name}.{config.format}", recording, stop)
                 rows += _rows(recording)
+                clips += _clips(recording)
                 reporter.advance(1, 0)
+            durable_files.replace_file(out / "manifest.csv", manifest_bytes(clips, "manifest.csv", allow_empty=True))
             durable_files.publish_file(out / "events.csv", _table(rows))
     finally:
         reporter.finish()
@@ -237,6 +241,22 @@ def _rows(recording: Recording) -> list[tuple[object, ...]]:
     ]
 
 
+def _clips(recording: Recording) -> list[Clip]:
+    """The expressions of one recording, as rows of a manifest."""
+    file, name = f"{recording.name}.{recording.config.format}", recording.name
+    found = []
+    for event in recording.events:
+        if event.kind in ("micro", "macro"):
+            onset, apex, offset = (recording.frame(seconds) for seconds in (event.onset, event.apex, event.offset))
+            extra = (("kind", event.kind), ("peak_px", f"{event.peak_px:.3f}"))
+            clip_id = f"{DATASET}/{name}/{onset}-{offset}"
+            clip = Clip(
+                clip_id, file, onset, apex, offset, name, DATASET, event.label, recording.config.fps, extra=extra
+            )
+            found.append(clip)
+    return found
+
+
 def _table(rows: list[tuple[object, ...]]) -> bytes:
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
@@ -251,6 +271,7 @@ def _readme(config: RecordingConfig) -> str:
 public-domain photograph (NASA).
 
 s01.{config.format} ...      one video per person, {config.frames} frames
+manifest.csv     the expressions, for flowkit extract and flowkit spot-score
 events.csv       all that happens in them, by onset; frames count from 0
                  kind          micro, macro: expressions of at most half a second, and longer ones; blink; talking;
                                turn: the head turns or shifts, and comes back; light: brightness changes, and stays

@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
+import av
 import made_up
 import pytest
 
@@ -14,37 +15,30 @@ from flowkit.datasets.own_recordings import list_videos
 from flowkit.errors import ManifestError
 from flowkit.inputs.manifest import read_manifest
 from flowkit.labels.class_maps import UNLABELLED
-from flowkit.synthetic.dataset import SynthConfig, synthesise
+from flowkit.synthetic.recordings import RecordingConfig, record
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two recordings of an expression between still frames, one of no face, and something that is none."""
+    """A person as a video and as images, a wall, and something that is no recording."""
     folder = tmp_path_factory.mktemp("own")
-    for form in ("mkv", "png"):
-        config = SynthConfig(
-            motion="bumps",
-            subjects=1,
-            classes=("surprise",),
-            format=form,
-            rest_frames=12,
-            phase_frames=(8, 12),
-            peak_px=(2.0, 2.5),
-            seed=4,
-        )
-        synthesise(folder / form, config)
+    config = RecordingConfig(subjects=1, seconds=9.0, width=160, height=160, noise=1.0, seed=3)
+    video = record(folder / "synth", config).with_name("s01.mp4")
     root = folder / "recordings"
     (root / "anna").mkdir(parents=True)
-    next((folder / "mkv").rglob("*.mkv")).rename(root / "anna" / "first take.mkv")
-    next(path for path in (folder / "png" / "frames").rglob("*") if any(path.glob("*.png"))).rename(root / "ben")
-    made_up.frames(root / "wall", range(1, 9), "{}.png", empty=False)
+    video.rename(root / "anna" / "first take.mp4")
+    (root / "ben").mkdir()
+    with av.open(str(root / "anna" / "first take.mp4")) as container:
+        for number, frame in enumerate(container.decode(video=0), start=1):
+            frame.to_image().save(root / "ben" / f"{number}.png")
+    made_up.frames(root / "wall", range(1, 30), "{}.png", empty=False)
     (root / "notes.txt").write_text("not a recording")
     return root
 
 
 def test_every_recording_is_a_row_without_a_label(recordings: Path) -> None:
     clips, events = list_videos(recordings)
-    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mkv", "videos/ben", "videos/wall"]
+    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mp4", "videos/ben", "videos/wall"]
     assert [clip.subject for clip in clips] == ["anna", "ben", "wall"]
     assert {(clip.dataset, clip.label, clip.apex, clip.offset) for clip in clips} == {
         ("videos", UNLABELLED, None, None)
@@ -54,23 +48,28 @@ def test_every_recording_is_a_row_without_a_label(recordings: Path) -> None:
     assert events == []
 
 
-def test_the_strongest_movement_of_each_is_found(recordings: Path, tmp_path: Path) -> None:
+def test_the_surest_expression_of_each_is_found(recordings: Path, tmp_path: Path) -> None:
     before, out = made_up.tree(recordings), tmp_path / "own.csv"
     done = flowkit("manifest", "videos", recordings, "--out", out)
     assert done.code == 1  # a wall has no face
-    assert "3 clips: 0 had an apex, 2 spotted, 1 failed." in done.out
     video, folder, wall = read_manifest(out)
     for clip in (video, folder):
         assert clip.apex is not None
         assert clip.offset is not None
-        assert clip.onset < clip.apex < clip.offset
-        assert dict(clip.extra)["apex_source"] == "spotted"
-        assert 0 < float(dict(clip.extra)["apex_confidence"]) <= 1
-    assert video.onset - 0 == pytest.approx(12, abs=8)  # the still frames before the movement
-    assert wall.apex is None
+        assert clip.onset + 1 < clip.apex < clip.offset
+        extra = dict(clip.extra)
+        assert (extra["apex_source"], extra["spot_problem"]) == ("spotted", "")
+        assert 0.4 <= float(extra["apex_confidence"]) <= 1
+    assert abs(folder.onset - 1 - video.onset) <= 2  # images count from 1
+    assert (wall.apex, dict(wall.extra)["apex_source"]) == (None, "")
+    assert dict(wall.extra)["spot_problem"].startswith("FACE_NOT_FOUND: wall: recording must show a face; got none")
     check = shlex.split(done.out.splitlines()[-2])
-    assert flowkit(*check[1:]).code == 1  # the wall's row, still empty
+    checked = flowkit(*check[1:])
+    assert checked.code == 1
+    assert "nothing was spotted in this recording: FACE_NOT_FOUND" in checked.out
+    assert "Fill it in" not in checked.out
     assert made_up.tree(recordings) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv"], "what was kept for resuming is gone"
 
 
 def test_what_does_not_belong_to_it_is_refused(recordings: Path, tmp_path: Path) -> None:
@@ -82,19 +81,31 @@ def test_what_does_not_belong_to_it_is_refused(recordings: Path, tmp_path: Path)
     assert (inside.code, "must lie outside the data set" in inside.err) == (2, True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ManifestError, match=r"must hold videos \(.mp4, .avi, .mov, .mkv\) or folders of numbered images"
+        ManifestError,
+        match=r"must hold videos \(.mp4, .m4v, .mov, .3gp, .avi, .mkv, .webm, .gif\) or folders of numbered images",
     ):
         list_videos(tmp_path / "empty")
 
 
-def test_json_has_the_curves_and_the_next_commands(recordings: Path, tmp_path: Path) -> None:
+def test_json_has_every_interval_and_the_next_commands(recordings: Path, tmp_path: Path) -> None:
     done = flowkit("manifest", "videos", recordings / "anna", "--out", tmp_path / "own.csv", "--json")
     found = json.loads(done.out)
     assert done.code == 0
-    ((name, spotted),) = found["spotted"].items()
-    assert name == "videos/first take.mkv"
-    assert len(spotted["frames"]) == len(spotted["curve"])
+    (recording,) = found["recordings"]
+    assert (recording["path"], recording["frames"]) == ("first take.mp4", 270)
+    assert any(one["kind"] in ("micro", "macro") for one in recording["intervals"])
     assert found["next"][1].startswith("flowkit extract ")
+
+
+def test_videos_that_are_not_read_are_named(recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "one.wmv").write_bytes(b"...")
+    with pytest.raises(ManifestError, match=r"one.wmv: .wmv is not read. Convert it: ffmpeg"):
+        list_videos(tmp_path / "clips")
+    (tmp_path / "clips" / "anna.mp4").symlink_to(recordings / "anna" / "first take.mp4")
+    clips, events = list_videos(tmp_path / "clips")
+    assert [clip.path for clip in clips] == ["anna.mp4"]
+    assert [(event.kind, event.clip) for event in events] == [("left out", "one.wmv")]
 
 
 def test_linked_folders_are_listed_if_asked_and_named_if_not(recordings: Path, tmp_path: Path) -> None:
@@ -104,4 +115,4 @@ def test_linked_folders_are_listed_if_asked_and_named_if_not(recordings: Path, t
     ):
         list_videos(tmp_path)
     clips, _ = list_videos(tmp_path, follow_symlinks=True)
-    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mkv"]
+    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mp4"]

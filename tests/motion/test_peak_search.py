@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowkit.motion.peak_search import SHAPES, changes, find_movement, find_peak, rise_and_fall
+from flowkit.motion.peak_search import SHAPES, changes, find_peak, rise_and_fall
 
 Array = npt.NDArray[np.float64]
 WAYS = np.array([[3.0, 0.0, 1.0, -2.0], [-1.0, 2.5, -1.0, 0.0]])
@@ -101,37 +101,3 @@ def test_any_course_gives_a_frame_that_is_there_and_not_the_last(numbers: list[i
     assert numbers[peak.place] in (numbers[1:-1] or numbers[1:])
     assert 0 <= peak.explained <= 1
     assert np.isfinite(changes(values, numbers, peak)).all()
-    onset, offset = find_movement(values, numbers, 5, 60)
-    assert 0 <= onset < offset < len(numbers)
-    assert offset - onset >= min(2, len(numbers) - 1)
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.3])
-@pytest.mark.parametrize(
-    ("before", "rise", "fall", "after"), [(0, 20, 30, 0), (100, 12, 60, 200), (300, 50, 15, 40), (7, 30, 30, 7)]
-)
-def test_the_ends_of_a_movement_are_found_in_a_long_clip(
-    before: int, rise: int, fall: int, after: int, noise: float
-) -> None:
-    onset, offset = before, before + rise + fall
-    times = range(offset + after + 1)
-    found = find_movement(course(times, onset, before + rise, offset, noise=noise), times, shortest=20, longest=400)
-    assert abs(found[0] - onset) <= 4
-    assert abs(found[1] - offset) <= 8
-
-
-def test_what_comes_and_stays_is_no_movement() -> None:
-    """A head that has turned for good is a new rest, however large; the movement beside it is found."""
-    times = np.arange(1500.0)
-    turned = rise_and_fall(times, 150, 190, 191) @ np.array([[12.0, 8.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    values = turned + course(times, 700, 730, 780, np.array([[0.0, 3.0, 4.0, 1.0], [0.0, -3.0, -4.0, -1.0]]), noise=0.1)
-    found = find_movement(values, range(1500), shortest=20, longest=200)
-    assert abs(found[0] - 700) <= 4
-    assert abs(found[1] - 780) <= 6
-
-
-def test_ends_are_places_where_frames_are_missing() -> None:
-    times = [number for number in range(400) if number % 3]
-    onset, offset = find_movement(course(times, 150, 180, 240, noise=0.05), times, shortest=20, longest=300)
-    assert abs(times[onset] - 150) <= 4
-    assert abs(times[offset] - 240) <= 6

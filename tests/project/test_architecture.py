@@ -35,6 +35,7 @@ LAYERS = (
     "flowkit.synthetic",
     "flowkit.reports",
     "flowkit.extraction",
+    "flowkit.spotting",
     "flowkit.interop",
     "flowkit.bench",
     "flowkit.demo",

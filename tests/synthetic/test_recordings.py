@@ -177,7 +177,7 @@ def test_a_run_that_is_stopped_leaves_no_half_video_and_is_resumed(tmp_path: Pat
     record(out, TINY)
     assert (out / "s01.mkv").stat() == first
     record(tmp_path / "again", TINY)
-    for name in ("s01.mkv", "s02.mkv", "events.csv", "README.txt"):
+    for name in ("s01.mkv", "s02.mkv", "events.csv", "manifest.csv", "README.txt"):
         assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     with pytest.raises(ConfigError, match="empty folder"):
         record(out, TINY)
@@ -215,7 +215,12 @@ def test_the_command_writes_recordings_and_refuses_what_is_for_clips(tmp_path: P
     )
     done = flowkit("synth", "--out", tmp_path / "out", *small)
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "out" / "events.csv"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.txt", "events.csv", "s01.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.txt",
+        "events.csv",
+        "manifest.csv",
+        "s01.mp4",
+    ]
     done = flowkit("synth", "--out", tmp_path / "other", *small, "--clips", "2")
     assert done.code == 2
     assert "--clips: not an option of --level recordings" in done.err

@@ -1,0 +1,246 @@
+"""A face followed through the frames of a recording, in constant memory: the strength of each action unit, frame by frame.
+
+Each frame is compared with an *anchor*, an earlier frame of the same face. The pose of the head is taken from the frame before and
+corrected by Gauss-Newton steps of the linear fit of `motion.expression_course`, which tells head, light and action units apart.
+When the head has turned, or some seconds have gone by, the frame becomes the next anchor: its landmarks are found, and strengths go
+on from those it had. So strengths drift slowly where the head turns, and what lasts a second or less is seen undisturbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from flowkit.errors import ClipError, FailureCode
+from flowkit.face.align import Aligner
+from flowkit.face.anchor import Anchor
+from flowkit.face.head_motion import similarity_of
+from flowkit.face.landmarks import Landmarks
+from flowkit.face.registration import LOST_BELOW, Image
+from flowkit.face.transforms import Transform, compose
+from flowkit.inputs.clip import Clip
+from flowkit.inputs.recording_frames import Frame
+from flowkit.motion.expression_course import ExpressionFit
+from flowkit.spotting.course import LIDS, UNITS, Course, Use
+
+SIZE = 128
+"""Side of the crop, px."""
+MOST_TURN, ANCHOR_S = np.radians(4.0), 3.0
+MOST_GROWTH = 0.1
+"""A face that has become so much larger or smaller, relatively, gets a new anchor, too."""
+WORN_BELOW = 0.93
+"""So does one that matches its anchor less well: a broad expression shows what the anchor does not."""
+MOST_STEPS, NEAR_PX = 3, 0.15
+"""Gauss-Newton steps of the pose in each frame, and the motion, px of the crop, below which the rest is left to the fit."""
+FACE_PX = 50.0
+"""Radius of a face, px of the crop."""
+NOISE = 2.0
+"""Noise of a frame, grey levels: what the fit weighs its prior with."""
+LOOK_S, LOOK_THOROUGHLY_S = 0.1, 1.0
+"""How often a face is looked for where there is none, and in tiles, too."""
+MOST_AWAY = 40.0
+"""Yaw or pitch of a face, degrees, beyond which half of it is hidden."""
+SCENE = 24, 16
+"""Size, px, of the small picture by which cuts are told."""
+SAME_SCENE = 0.6
+"""Correlation of these pictures of two frames below which there is a cut between them."""
+
+Numbers = npt.NDArray[np.float64]
+Row = tuple[Any, ...]
+Strengths = tuple[Numbers, Numbers, Numbers]
+"""Of the action units and the lids, cm, and yaw and pitch of the head, radians, since the beginning of a run."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """The anchor, and what strengths and turn were in it."""
+
+    anchor: Anchor
+    fit: ExpressionFit
+    since: float
+    lids: Numbers
+    units: Numbers
+    turn: Numbers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """A frame compared with the anchor: the pose of the head, strengths, and how well it matches."""
+
+    similarity: Transform
+    turn: Numbers
+    lids: Numbers
+    units: Numbers
+    match: float
+
+
+class FaceTrack:
+    """Follows one face; `read` takes frames one after the other.
+
+    Parameters
+    ----------
+    aligner : Aligner
+        Finds faces, and undoes the head's motion in pictures.
+    where : str
+        What messages call the recording.
+    fps : float
+    """
+
+    def __init__(self, aligner: Aligner, where: str, fps: float) -> None:
+        self._aligner = aligner
+        self._clip = Clip(where, where, 0, None, None, "", "", "")
+        self.fps = fps
+        self.cuts: list[int] = []
+        self.interlaced = 0
+        self._held: _Held | None = None
+        self._pose: tuple[Transform, Numbers] = np.eye(2, 3), np.zeros(2)
+        self._strengths: Strengths = _at_rest()
+        self._run = -1
+        self._last: Landmarks | None = None
+        self._scene: Image | None = None
+        self._faces = 0
+        self._why = Use.NO_FACE
+        self._looked = self._looked_thoroughly = -np.inf
+
+    def course(self, frames: Iterable[Frame]) -> tuple[Course, ClipError | None]:
+        """Return the course of some frames, and what ended them before their end, if anything did."""
+        rows, error = list[Row](), None
+        try:
+            for row in self.read(frames):
+                rows.append(row)
+        except ClipError as problem:
+            error = problem
+        return Course.of(self.fps, rows, self.cuts, self.interlaced), error
+
+    def read(self, frames: Iterable[Frame]) -> Iterator[Row]:
+        """Yield what each frame shows, in the order of `course.FRAME`."""
+        for frame in frames:
+            self.interlaced += frame.interlaced
+            try:
+                grey = frame.grey()
+            except ClipError:
+                self._let_go(Use.UNREADABLE)
+                yield self._unused(frame)
+                continue
+            if self._is_cut(grey):
+                self.cuts.append(frame.number)
+                self._let_go(Use.NO_FACE)
+                self._last, self._looked = None, -np.inf
+            yield self._reading(frame, grey)
+
+    def _is_cut(self, grey: Image) -> bool:
+        """Whether a frame shows another scene than the one before."""
+        small = cv2.resize(grey, SCENE, interpolation=cv2.INTER_AREA)
+        before, self._scene = self._scene, small
+        if before is None:
+            return False
+        apart = small - small.mean(), before - before.mean()
+        scale = float(np.sqrt((apart[0] ** 2).sum() * (apart[1] ** 2).sum()))
+        blank = scale < 1e-3 * small.size  # black frames match nothing and are no scene
+        return not blank and float((apart[0] * apart[1]).sum()) < SAME_SCENE * scale
+
+    def _reading(self, frame: Frame, grey: Image) -> Row:
+        held, before = self._held, self._strengths
+        if held is not None:
+            seen = self._compared(grey, held)
+            if seen.match >= LOST_BELOW:
+                self._pose = seen.similarity, seen.turn
+                self._strengths = held.units + seen.units, held.lids + seen.lids, held.turn + seen.turn
+                if self._is_worn(frame.seconds, seen, held):
+                    self._look(frame, grey, self._strengths)
+                return self._used(frame)
+            self._let_go(Use.HIDDEN)
+            self._looked = -np.inf
+        # Where the face is there, it was only lost from this frame to the last: what it showed then is near to what it shows now.
+        if self._look(frame, grey, before if held is not None else None):
+            return self._used(frame)
+        return self._unused(frame)
+
+    def _unused(self, frame: Frame) -> Row:
+        return frame.number, frame.seconds, -1, self._why, self._faces, *_at_rest()
+
+    def _used(self, frame: Frame) -> Row:
+        units, lids, turn = self._strengths
+        return frame.number, frame.seconds, self._run, Use.USED, self._faces, units, lids, np.degrees(turn)
+
+    def _compared(self, grey: Image, held: _Held) -> _Seen:
+        """Compare a frame with the anchor, from the pose of the frame before."""
+        similarity, turn = self._pose
+        for _ in range(MOST_STEPS):
+            picture, _ = self._aligner.place(held.anchor, held.anchor.shape, grey, (similarity, turn), self._clip.where)
+            strengths = held.fit.strengths(held.fit.reading(picture))
+            motion = held.fit.pose(strengths)
+            if np.abs(motion[:2]).max() + FACE_PX * np.abs(motion[2:]).max() < NEAR_PX:
+                break
+            similarity = compose(similarity, np.eye(2, 3) + similarity_of(motion, held.anchor.shape, SIZE))
+            turn = turn + motion[4:]
+        here, there = (part[held.fit.region] for part in (held.anchor.onset, picture))
+        apart = here - here.mean(), there - there.mean()
+        scale = float(np.sqrt((apart[0] ** 2).sum() * (apart[1] ** 2).sum()))
+        match = float((apart[0] * apart[1]).sum()) / scale if scale > 0 else np.nan
+        first = held.fit.nuisances - len(LIDS)
+        return _Seen(similarity, turn, strengths[first : held.fit.nuisances], strengths[held.fit.nuisances :], match)
+
+    def _is_worn(self, seconds: float, seen: _Seen, held: _Held) -> bool:
+        """Whether the anchor is to be replaced: it is old, or the head has turned or come nearer."""
+        growth = abs(np.log(np.hypot(seen.similarity[0, 0], seen.similarity[1, 0])))
+        differs = np.abs(seen.turn).max() > MOST_TURN or growth > MOST_GROWTH or seen.match < WORN_BELOW
+        return bool(differs or seconds - held.since > ANCHOR_S) and seconds - self._looked >= LOOK_S
+
+    def _look(self, frame: Frame, grey: Image, on: Strengths | None) -> bool:
+        """Find the face in a frame and make it the anchor; `on` has the strengths and the turn that go on, if any do."""
+        if frame.seconds - self._looked < LOOK_S:
+            return False
+        self._looked = frame.seconds
+        thorough = on is None and frame.seconds - self._looked_thoroughly >= LOOK_THOROUGHLY_S
+        if thorough:
+            self._looked_thoroughly = frame.seconds
+        faces = self._aligner.finder.faces(frame.rgb(), thorough=thorough, near=self._last)
+        self._faces = len(faces)
+        points = _nearest(faces, self._last)
+        try:
+            anchor = None if points is None else Anchor.at(self._clip, grey, points, len(faces), SIZE)
+            self._why = Use.NO_FACE if self._last is None else Use.HIDDEN
+        except ClipError as error:
+            anchor, self._why = None, _why(error)
+        if anchor is not None and _away(anchor) > MOST_AWAY:
+            anchor, self._why = None, Use.TURNED_AWAY
+        if anchor is None:
+            if on is not None and points is not None:  # it is there, and cannot be measured
+                self._let_go(self._why)
+            return False
+        if on is None:
+            self._run += 1
+            on = _at_rest()
+        self._strengths = units, lids, turn = on
+        self._held = _Held(anchor, ExpressionFit.of(anchor, anchor.onset, NOISE), frame.seconds, lids, units, turn)
+        self._pose, self._last = (np.eye(2, 3), np.zeros(2)), points
+        return True
+
+    def _let_go(self, why: Use) -> None:
+        self._held, self._why = None, why
+
+
+def _at_rest() -> Strengths:
+    return np.zeros(len(UNITS)), np.zeros(len(LIDS)), np.zeros(2)
+
+
+def _nearest(faces: list[Landmarks], last: Landmarks | None) -> Landmarks | None:
+    """Return the face nearest to where one was; the largest, where none was."""
+    if not faces or last is None:
+        return faces[0] if faces else None
+    return min(faces, key=lambda points: float(np.linalg.norm(points.mean(axis=0) - last.mean(axis=0))))
+
+
+def _away(anchor: Anchor) -> float:
+    """How far a face is turned away from the camera, degrees."""
+    return float(np.degrees(np.arccos(np.clip(anchor.shape.rotation[2, 2], -1, 1))))
+
+
+def _why(error: ClipError) -> Use:
+    return Use.TOO_SMALL if error.code == FailureCode.IMAGE_TOO_SMALL else Use.NO_FACE
