@@ -48,7 +48,14 @@ def rendered(folder: Path, group: str, people: str, subjects: int = 0) -> Path:
     """The manifest of the true expressions of a group, whose videos are rendered unless they are there."""
     more = {"subjects": subjects} if subjects else {}
     config = scene_sets.recording_settings(group, people, **more)
-    return record(folder / f"{people}-{group.replace(' ', '-')}", config).with_name("manifest.csv")
+    return _recorded(folder / f"{people}-{group.replace(' ', '-')}", config) / "manifest.csv"
+
+
+def _recorded(folder: Path, config: RecordingConfig) -> Path:
+    """A folder of recordings: that of an earlier run, if it was finished."""
+    if not (folder / "events.csv").is_file():
+        record(folder, config)
+    return folder
 
 
 def spotted(videos: Path, out: Path) -> float:
@@ -155,7 +162,7 @@ def _rounded(score: Record) -> Record:
 def speed(folder: Path) -> Record:
     """Time of two recordings of 640 x 480 px at 30 frames per second."""
     config = RecordingConfig(subjects=2, seconds=60.0, width=640, height=480, fps=30.0, seed=7, noise=2.0)
-    videos = record(folder / "640x480", config).parent
+    videos = _recorded(folder / "640x480", config)
     with tempfile.TemporaryDirectory() as place:
         seconds = min(spotted(videos, Path(place) / f"{k}.csv") for k in range(3))
     length = config.subjects * config.seconds

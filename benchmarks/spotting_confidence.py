@@ -73,10 +73,10 @@ def work(task: tuple[str, Path]) -> list[Sample]:
     """Follow the face through one recording, and measure its movements."""
     group, video = task
     course = course_of(video)
-    units, lids = (course.frames[name].astype(np.float64) for name in ("units", "lids"))
+    units, lids, turn = (course.frames[name].astype(np.float64) for name in ("units", "lids", "turn"))
     skin = without_blinks(units, lids, course.fps)
     movements = find_movements(skin, course.fps)
-    measures = np.array([measured(one, skin, lids, course.fps).measures for one in movements])
+    measures = np.array([measured(one, skin, lids, turn, course.fps).measures for one in movements])
     truth = [one for one in read_expressions(video.with_name("manifest.csv")) if one.video == video.name]
     return [Sample(group, video.stem, course.fps, movements, measures, truth)]
 
@@ -88,12 +88,10 @@ def course_of(video: Path) -> Course:
     with Aligner(AlignConfig()) as aligner:
         for part in recording.parts:
             track = FaceTrack(aligner, video.name, recording.fps)
-            found, error = track.course(frames_of(recording, part, video.parent, FrameConfig()))
-            if error is not None:
-                raise error
+            found = track.course(frames_of(recording, part, video.parent, FrameConfig()))
             course = found if course is None else course.followed_by(found)
-    if course is None or course.frames["run"].any():
-        raise SystemExit(f"{video}: the face was lost")
+    if course is None or course.problems or course.frames["run"].any():
+        raise SystemExit(f"{video}: the face was lost, or the video cannot be read")
     return course
 
 

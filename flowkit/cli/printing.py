@@ -237,7 +237,7 @@ def show_searched(searched: Sequence[Any], files: Sequence[Path], commands: Sequ
             times = listed([_clock(seconds) for _, seconds in one.cuts], MAX_SPANS)
             click.echo(f"{one.path}: cuts at {times}.", err=True)
     click.echo("\n".join(map(str, files)))
-    if any(one.expressions for one in searched):
+    if commands:
         click.echo("\n".join(["Next:", *(f"  {command}" for command in commands)]))
 
 
@@ -263,7 +263,7 @@ def show_spot_scores(scores: Any) -> None:
     if scores.strs == scores.strs:
         click.echo(f"STRS {_with_interval(scores.strs, scores.strs_interval)}; F1 of the classes {scores.class_f1:.3f}")
     else:
-        click.echo("STRS: both tables must have labels; got none in one of them.")
+        click.echo("STRS: both tables must have micro-expressions with labels; got none in one of them.")
     click.echo(f"{scores.videos} videos")
 
 

@@ -95,7 +95,10 @@ def spot_intervals_command(
         searched = spot_all(clips, root, out, config, options, spot, reporter, stop)
         write_found(out, clips, searched)
     discard_parts(out)
-    commands = next_commands(out, root, without_apex=False, follow_symlinks=config.frames.follow_symlinks)[1:]
+    follow, base = config.frames.follow_symlinks, config.frames.index_base
+    commands = next_commands(out, root, without_apex=False, follow_symlinks=follow, index_base=base)[1:]
+    if not any(one.expressions for one in searched):
+        commands = []
     if as_json:
         click.echo(json.dumps(found_summary(searched, out, commands), indent=1))
     else:
@@ -130,13 +133,17 @@ def spot_score_command(truth: Path, found: Path, iou: float, classes: str, fps: 
     and misses over all videos. STRS, spot then recognise, also wants the right class of micro-expressions: both tables need labels.
     In brackets: 95 % bootstrap intervals over videos.
 
+    A row without an offset ends with its apex; rows of the kind blink are left out.
+
     Exit codes: 0 all done; 2 usage, or a table cannot be used.
     """
     from flowkit.errors import ConfigError
+    from flowkit.spotting.run import SpotOptions
     from flowkit.spotting.scores import read_expressions, score_spotting
 
     if not 0 < iou <= 1:
         raise ConfigError(f"--iou: must lie above 0 and be at most 1; got {iou:g}. Correct it.")
+    SpotOptions(fps)  # refuses what is no rate
     tables = [read_expressions(path, fps=fps, classes=classes) for path in (truth, found)]
     scores = score_spotting(*tables, iou=iou)
     if as_json:

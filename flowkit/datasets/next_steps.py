@@ -27,11 +27,18 @@ def check_out(out: Path, roots: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def next_commands(
-    out: Path, folder: Path, *, without_apex: bool, nearest: bool = False, follow_symlinks: bool = False
+    out: Path,
+    folder: Path,
+    *,
+    without_apex: bool,
+    nearest: bool = False,
+    follow_symlinks: bool = False,
+    index_base: int = 0,
 ) -> list[str]:
     """`flowkit check` and `flowkit extract` for a manifest whose paths start from a folder, ready to be typed."""
     flags = ["--missing-apex", "spot"] if without_apex else []
     flags += ["--nearest"] * nearest + ["--follow-symlinks"] * follow_symlinks
+    flags += ["--index-base", str(index_base)] if index_base else []
     root = ["--root", str(folder)]
     shards = out.with_name(f"{out.stem}_flow")
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from flowkit.datasets.folders import FolderIndex, links_not_followed
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frame_numbers import numbered_images
-from flowkit.inputs.manifest import path_problem
-from flowkit.inputs.source_files import suffix_of
+from flowkit.inputs.manifest import manifest_bytes, path_problem
+from flowkit.inputs.source_files import shown_name, suffix_of
 from flowkit.labels.class_maps import UNLABELLED
 
 NAME: Final = "videos"
@@ -55,8 +56,8 @@ def list_videos(root: str | Path, *, follow_symlinks: bool = False) -> tuple[lis
     for path, first in sorted(found):
         if suffix_of(path) in OTHER_SUFFIXES:
             events.append(Event("left out", path, f"{suffix_of(path)} is not read. {_CONVERT}"))
-        elif problem := path_problem(path):
-            events.append(Event("left out", path, f"path must be plain; got {problem}. Rename it."))
+        elif problem := _name_problem(path):
+            events.append(Event("left out", shown_name(path), f"path must be plain; got {problem}. Rename it."))
         else:
             clips.append(recording_clip(path, first))
     if not clips:
@@ -118,13 +119,24 @@ def find_recordings(
         events += left_out
         for clip in found:
             path = str(below / clip.path) if is_whole else str(below)
-            if problem := path_problem(path):
-                events.append(Event("left out", path, f"path must be plain; got {problem}. Rename it."))
+            if problem := _name_problem(path):
+                events.append(Event("left out", shown_name(path), f"path must be plain; got {problem}. Rename it."))
             else:
                 clips.setdefault(path, recording_clip(path, clip.onset))
     if not clips:
         raise ManifestError("\n".join(f"{event.clip}: {event.message}" for event in events))
     return root, list(clips.values()), events
+
+
+def _name_problem(path: str) -> str:
+    """Why a recording of that name can have no row in a manifest, or an empty string."""
+    try:
+        manifest_bytes([dataclasses.replace(recording_clip(path, 0), clip_id=f"{NAME}/{path}/{'9' * 20}")], path)
+    except UnicodeEncodeError:
+        return "bytes that are no UTF-8"
+    except ManifestError:
+        return path_problem(path) or "control characters, or more than 480 bytes"
+    return ""
 
 
 def recording_clip(path: str, first: int) -> Clip:

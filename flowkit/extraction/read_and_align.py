@@ -94,7 +94,7 @@ def clip_error(clip: Clip, outcome: Outcome[Any]) -> ClipError:
         return ClipError(
             FailureCode.TIMEOUT,
             f"{clip.where}: clip must be done in time; got {outcome.detail}, twice. Look at its files, or "
-            "allow more time: --timeout of flowkit extract and flowkit spot.",
+            "allow more time: --timeout of flowkit extract, flowkit spot and flowkit spot-intervals.",
             clip.path,
         )
     if error is not None and hasattr(error, "exit_code"):

@@ -24,6 +24,7 @@ def header_problem(path: Path) -> str:
     """
     length = path.stat().st_size
     samples = edits = held = 0
+    kinds = set[bytes]()
     with path.open("rb") as file:
         while len(head := file.read(8)) == 8:
             size, kind = int.from_bytes(head[:4], "big"), head[4:]
@@ -31,6 +32,7 @@ def header_problem(path: Path) -> str:
             if size == 1:
                 size = int.from_bytes(file.read(8), "big")
             end = begin + size if size else length
+            kinds.add(kind)
             if end < file.tell():
                 break  # FFmpeg reads no further either
             if kind != b"mdat":
@@ -44,6 +46,8 @@ def header_problem(path: Path) -> str:
                 samples += sum(_counts(header, b"stsz", b"stz2", b"trun"))
                 edits += sum(_counts(header, b"elst"))
             file.seek(min(end, length))
+    if not kinds & {b"moov", b"moof"}:
+        return "no list of its frames (moov), which comes last in most files: it is incomplete"
     declared = samples * max(1, edits)
     return f"headers that declare {declared} samples in {length} bytes" if declared > length else ""
 

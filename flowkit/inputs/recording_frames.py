@@ -41,9 +41,9 @@ PART_S, PART_FRAMES = 60.0, 4000
 """Length of a part: about so many seconds, or so many frames, whichever is less."""
 USUAL_FPS = 30.0
 """Assumed where the frame rate is unknown."""
-UNEVEN = 1.5
-"""Frames count as uneven in time where a twentieth of the distances is so many times the usual one."""
 
+_PAUSES = 0.2
+"""A usual rate that differs by so much from the average is taken in its place."""
 Grey = npt.NDArray[np.float32]
 
 
@@ -74,26 +74,31 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """A stretch of a recording.
+    """A stretch of a recording; all arrays are empty where nobody knows its frames before they are decoded.
 
     Attributes
     ----------
-    first : int
-        Number of its first frame, from 0; of a folder, its place among the numbers.
-    times : (n,) int64
-        Presentation time stamps of its frames, of a video whose index is trusted; else empty.
     numbers : (n,) int64
-        Frame numbers, of a folder; else empty.
+        Of its frames, as in a manifest.
+    seconds : (n,) float64
+        Their times since the first frame of the recording.
+    times : (n,) int64
+        Their presentation time stamps; empty for images.
     """
 
-    first: int
-    times: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     numbers: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    seconds: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
+    times: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def frames(self) -> int:
-        """How many frames there are; 0 where nobody knows before they are decoded."""
-        return max(len(self.times), len(self.numbers))
+        """How many frames there are; 0 where nobody knows."""
+        return len(self.numbers)
+
+    @property
+    def first(self) -> int:
+        """Number of the first frame; 0 where nobody knows."""
+        return int(self.numbers[0]) if len(self.numbers) else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +117,8 @@ class Recording:
         In order, at least one.
     size, modified : int
         Bytes and time of modification (ns) of a video; of a folder, the number of images and 0.
-    start : int
-        Time stamp, or frame number, from which seconds count.
+    stated, stated_s : int, float
+        Frames and seconds that the file says it has; 0 where it does not.
     notes : tuple of str
         What a user should know of it.
     """
@@ -124,7 +129,8 @@ class Recording:
     parts: tuple[Part, ...]
     size: int
     modified: int
-    start: int = 0
+    stated: int = 0
+    stated_s: float = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -149,7 +155,7 @@ def survey(path: str, root: Path, config: FrameConfig, fps: float = math.nan) ->
     if stat.S_ISDIR(status_of(place, path, FailureCode.IMAGE_UNREADABLE).st_mode):
         return _folder(path, place, fps)
     with unchanged(place, path, FailureCode.VIDEO_UNREADABLE) as (size, modified):
-        return _video(path, place, fps, size, modified)
+        return _video(path, place, fps, config.index_base, size, modified)
 
 
 def frames_of(recording: Recording, part: Part, root: Path, config: FrameConfig) -> Iterator[Frame]:
@@ -162,7 +168,7 @@ def frames_of(recording: Recording, part: Part, root: Path, config: FrameConfig)
         image that cannot be read says so when its pixels are asked for.
     """
     place = resolve_below(on_disk(root, recording.path), recording.path, root, config, path_problem(recording.path))
-    if len(part.numbers):
+    if len(part.numbers) and not len(part.times):
         yield from _images(recording, part, place, root, config)
         return
     with unchanged(place, recording.path, FailureCode.VIDEO_UNREADABLE) as status:
@@ -187,10 +193,10 @@ def _folder(path: str, folder: Path, fps: float) -> Recording:
         fps = USUAL_FPS
     if missing := int(numbers[-1] - numbers[0]) + 1 - len(numbers):
         notes.append(f"{missing} frame numbers between {numbers[0]} and {numbers[-1]} are missing")
-    step = _part_frames(fps)
-    bounds = [*range(0, max(len(numbers) - 1, 1), step)]
-    parts = [Part(begin, numbers=numbers[begin : begin + step + 1]) for begin in bounds]
-    return Recording(path, fps, len(numbers), tuple(parts), len(numbers), 0, int(numbers[0]), tuple(notes))
+    step, seconds = _part_frames(fps), (numbers - numbers[0]) / fps
+    begins = range(0, max(len(numbers) - 1, 1), step)
+    parts = [Part(numbers[begin : begin + step + 1], seconds[begin : begin + step + 1]) for begin in begins]
+    return Recording(path, fps, len(numbers), tuple(parts), len(numbers), 0, notes=tuple(notes))
 
 
 class _Image(Frame):
@@ -222,50 +228,52 @@ def _images(recording: Recording, part: Part, folder: Path, root: Path, config: 
         picture = decode_image(content, name)
         return picture, full_scale([picture], config.bit_depth, name)
 
-    for number in part.numbers.tolist():
-        yield _Image(number, (number - recording.start) / recording.fps, functools.partial(read, number))
+    for number, seconds in zip(part.numbers.tolist(), part.seconds.tolist(), strict=True):
+        yield _Image(number, seconds, functools.partial(read, number))
 
 
 # --- videos
 
 
-def _video(path: str, place: Path, fps: float, size: int, modified: int) -> Recording:
+def _video(path: str, place: Path, fps: float, base: int, size: int, modified: int) -> Recording:
     with open_container(place, path) as container:
         stream = video_stream(container, path, strict=True)
         with readable(path):
             index = index_of(container, stream)
-        rate = float(stream.average_rate or 0) or math.nan
-        unit = float(stream.time_base or 0)
-        told = stream.frames or round(float(container.duration or 0) / 1e6 * (0 if math.isnan(rate) else rate))
+        rate, unit = float(stream.average_rate or 0) or math.nan, float(stream.time_base or 0)
+        alone = len(container.streams) == 1  # otherwise the length may be that of a sound track
+        stated = stream.frames, (container.duration or 0) / 1e6 if alone else 0.0
     notes = []
+    times = index.times.astype(np.float64) * unit
     if math.isnan(fps):
-        fps = rate
-    if len(index.times) > 1 and unit:
-        distances = np.diff(index.times) * unit
-        usual, long = float(np.median(distances)), float(np.quantile(distances, 0.95))
-        if long > UNEVEN * usual:
-            notes.append(
-                f"its frame rate varies: frames are {1000 * usual:.0f} to {1000 * long:.0f} ms apart. Short movements may be "
-                "missed where they are far apart"
-            )
+        fps = _usual_rate(times, rate)
     if math.isnan(fps):
         notes.append(f"frames per second are unknown; {USUAL_FPS:g} are assumed")
         fps = USUAL_FPS
     if index.problem:
         notes.append(f"where its frames lie is not certain ({index.problem}), so one process searches all of it")
-        return Recording(path, fps, told, (Part(0),), size, modified, notes=tuple(notes))
-    start = int(index.times[0])
-    return Recording(path, fps, len(index.times), _cut(index, fps), size, modified, start, tuple(notes))
+        frames = stated[0] or round(stated[1] * fps)
+        return Recording(path, fps, frames, (Part(),), size, modified, *stated, tuple(notes))
+    numbers = np.arange(len(times)) + base
+    parts = [
+        Part(numbers[begin:end], times[begin:end] - times[0], index.times[begin:end]) for begin, end in _cut(index, fps)
+    ]
+    return Recording(path, fps, len(times), tuple(parts), size, modified, *stated, tuple(notes))
 
 
-def _cut(index: VideoIndex, fps: float) -> tuple[Part, ...]:
-    """Parts that begin where decoding can start."""
+def _usual_rate(times: npt.NDArray[np.float64], average: float) -> float:
+    """Frames per second: the average, or where pauses make it another, that of most frames."""
+    usual = float(np.median(np.diff(times))) if len(times) > 2 else 0.0
+    return 1 / usual if usual and not abs(usual * average - 1) < _PAUSES else average
+
+
+def _cut(index: VideoIndex, fps: float) -> list[tuple[int, int]]:
+    """First frame of each part, where decoding can start, and the one behind its last."""
     step, bounds, last = _part_frames(fps), [0], len(index.times) - 1
     for start in index.starts:
         if start.number - bounds[-1] >= step and last - start.number >= step // 2:
             bounds.append(start.number)
-    ends = [*bounds[1:], last]
-    return tuple(Part(begin, times=index.times[begin : end + 1]) for begin, end in zip(bounds, ends, strict=True))
+    return [(begin, end + 1) for begin, end in zip(bounds, [*bounds[1:], last], strict=True)]
 
 
 def _part_frames(fps: float) -> int:
@@ -287,32 +295,37 @@ class _Decoded(Frame):
 
 
 def _decoded(recording: Recording, part: Part, place: Path, config: FrameConfig) -> Iterator[Frame]:
+    import av  # here: folders of images need none of it
+
     name = recording.path
     with open_container(place, name) as container:
         stream = video_stream(container, name, strict=bool(len(part.times)))
         unit = float(stream.time_base or 0)
         if not len(part.times):
+            first = 0
             for number, decoded in enumerate(all_frames(container, stream, name)):
-                seconds = number / recording.fps if decoded.pts is None else decoded.pts * unit
+                first = first if number else decoded.pts or 0
+                seconds = number / recording.fps if decoded.pts is None else (decoded.pts - first) * unit
                 yield _Decoded(number + config.index_base, seconds, decoded, name)
             return
-        frames = _from(container, stream, int(part.times[0]), name)
-        for place_, time in enumerate(part.times.tolist()):
-            number = part.first + place_
-            frame = next(frames, None)
+        frames = _from(container, stream, int(part.times[0]))
+        for number, seconds, time in zip(
+            part.numbers.tolist(), part.seconds.tolist(), part.times.tolist(), strict=True
+        ):
+            try:
+                frame = next(frames, None)
+            except av.FFmpegError:
+                frame = None
             if frame is None or frame.is_corrupt or frame.pts != time:
-                unreadable(name, "undamaged to its end", f"damage at frame {number}")
-            yield _Decoded(number + config.index_base, (time - recording.start) * unit, frame, name)
+                unreadable(name, "undamaged to its end", f"damage at frame {number}, {seconds:.1f} s")
+            yield _Decoded(number, seconds, frame, name)
 
 
-def _from(
-    container: av.container.InputContainer, stream: av.VideoStream, time: int, name: str
-) -> Iterator[av.VideoFrame]:
+def _from(container: av.container.InputContainer, stream: av.VideoStream, time: int) -> Iterator[av.VideoFrame]:
     """Decode from the key frame with a time stamp on, without its leading pictures."""
     container.seek(time, stream=stream, backward=True)
     began = False
-    with readable(name):
-        for packet in container.demux(stream):
-            began = began or packet.pts == time
-            if began:
-                yield from (frame for frame in packet.decode() if frame.pts is None or frame.pts >= time)
+    for packet in container.demux(stream):
+        began = began or packet.pts == time
+        if began:
+            yield from (frame for frame in packet.decode() if frame.pts is None or frame.pts >= time)

@@ -1,4 +1,4 @@
-"""How probable it is that a movement is an expression: a logistic regression on nine measures of it.
+"""How probable it is that a movement is an expression: a logistic regression on ten measures of it.
 
 The weights are in assets/expression_confidence.csv. `benchmarks/spotting_confidence.py` fitted them to synthetic people who talk,
 blink, turn their heads and show expressions; docs/spotting.md says how well they hold on others. On real faces they are a ranking,
@@ -31,6 +31,7 @@ MEASURES: Final = (
     "shape",  # share of its curve that is one rise and one fall
     "pull",  # share of the motion by action units that pull: none pushes
     "lids",  # closing of the eyes meanwhile, cm
+    "turned",  # logarithm of 1 and by how much the head turns and comes back meanwhile, degrees
     "mouth",  # share of the motion that is the mouth's
     "mouth_background",  # that, times the background: speech
     "unreturned",  # logarithm of what is left at its end, relative to its peak
@@ -75,7 +76,7 @@ class Measured:
     measures: Array
 
 
-def measured(movement: Movement, units: Array, lids: Array, fps: float) -> Measured:
+def measured(movement: Movement, units: Array, lids: Array, turn: Array, fps: float) -> Measured:
     """Measure a movement of a run.
 
     Parameters
@@ -84,6 +85,8 @@ def measured(movement: Movement, units: Array, lids: Array, fps: float) -> Measu
     units : (T, K) float64
         Strengths, less what blinks leave in them.
     lids : (T, L) float64
+    turn : (T, 2) float64
+        Yaw and pitch of the head, degrees.
     fps : float
     """
     change, left = _at_apex(units, movement)
@@ -100,6 +103,7 @@ def measured(movement: Movement, units: Array, lids: Array, fps: float) -> Measu
         "shape": _shape(movement),
         "pull": pulled / whole,
         "lids": closing,
+        "turned": math.log1p(float(np.hypot(*_at_apex(turn, movement)[0]))),
         "mouth": mouth,
         "mouth_background": mouth * background,
         "unreturned": math.log(length_px(left) / max(motion, 1e-6) + 0.05),

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from flowkit.inputs.recording_frames import Part
 from flowkit.storage.schema import ACTION_UNITS
 
 LIDS: Final = ("45L", "45R")
@@ -41,6 +42,7 @@ class Use(IntEnum):
     TOO_SMALL = 3
     HIDDEN = 4
     UNREADABLE = 5
+    OUTSIDE = 6
 
     @property
     def meaning(self) -> str:
@@ -55,6 +57,7 @@ _MEANINGS = {
     Use.TOO_SMALL: "the face is too small",
     Use.HIDDEN: "the face could not be followed: something hides it, or it moved too fast",
     Use.UNREADABLE: "the frame cannot be read",
+    Use.OUTSIDE: "the face is partly outside the picture",
 }
 
 
@@ -70,20 +73,41 @@ class Course:
         Numbers of the first frames of another scene.
     interlaced : int
         Frames whose lines are of two moments.
+    problems : tuple of (str, str)
+        Failure code and message of what could not be read.
     """
 
     fps: float
     frames: npt.NDArray[Any]
     cuts: npt.NDArray[np.int64]
     interlaced: int = 0
+    problems: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of(cls, fps: float, frames: Sequence[tuple[Any, ...]], cuts: Sequence[int], interlaced: int = 0) -> Self:
+    def of(
+        cls,
+        fps: float,
+        frames: Sequence[tuple[Any, ...]] = (),
+        cuts: Sequence[int] = (),
+        interlaced: int = 0,
+        problems: Sequence[tuple[str, str]] = (),
+    ) -> Self:
         """Gather frames, each a tuple in the order of `FRAME`."""
-        return cls(fps, np.array(frames, FRAME), np.array(cuts, np.int64), interlaced)
+        return cls(fps, np.array(list(frames), FRAME), np.array(cuts, np.int64), interlaced, tuple(problems))
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def filled(self, part: Part) -> Self:
+        """Return the same with a frame that was not used in place of each one of the part that could not be read."""
+        missing = part.frames - len(self)
+        if missing <= 0:
+            return self
+        rest = np.zeros(missing, FRAME)
+        rest["number"], rest["seconds"] = part.numbers[len(self) :], part.seconds[len(self) :]
+        rest["run"], rest["use"] = -1, Use.UNREADABLE
+        frames = np.concatenate([self.frames, rest])
+        return type(self)(self.fps, frames, self.cuts, self.interlaced, self.problems)
 
     def part(self, begin: int, end: int) -> Self:
         """Return the frames at some places."""

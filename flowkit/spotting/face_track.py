@@ -20,9 +20,10 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Aligner
 from flowkit.face.anchor import Anchor
 from flowkit.face.head_motion import similarity_of
-from flowkit.face.landmarks import Landmarks
+from flowkit.face.head_shape import NOMINAL_PX
+from flowkit.face.landmarks import FACE_OVAL, Landmarks
 from flowkit.face.registration import LOST_BELOW, Image
-from flowkit.face.transforms import Transform, compose
+from flowkit.face.transforms import Transform, compose, invert
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.recording_frames import Frame
 from flowkit.motion.expression_course import ExpressionFit
@@ -45,10 +46,18 @@ LOOK_S, LOOK_THOROUGHLY_S = 0.1, 1.0
 """How often a face is looked for where there is none, and in tiles, too."""
 MOST_AWAY = 40.0
 """Yaw or pitch of a face, degrees, beyond which half of it is hidden."""
+HIDDEN_BELOW, SAME_PLACE, HIDDEN_S = 0.7, 0.1, 0.5
+"""A face that matches its anchor less, has moved by less of its width, and for less time, has something before it."""
+MOST_OUTSIDE = 0.1
+"""Share of the outline of a face that may lie outside the picture."""
+PAUSE_S, PAUSE_FRAMES = 0.25, 2.5
+"""What follows a pause of so many seconds, and frames, is another scene."""
 SCENE = 24, 16
 """Size, px, of the small picture by which cuts are told."""
-SAME_SCENE = 0.6
+SAME_SCENE = 0.7
 """Correlation of these pictures of two frames below which there is a cut between them."""
+SAME_FACE = 0.5
+"""A face that is lost, and found in the same frame so many of its widths away, is another one: that is a cut, too."""
 
 Numbers = npt.NDArray[np.float64]
 Row = tuple[Any, ...]
@@ -97,6 +106,8 @@ class FaceTrack:
         self.fps = fps
         self.cuts: list[int] = []
         self.interlaced = 0
+        self.problems: dict[tuple[str, str], None] = {}
+        self._seconds = self._hidden_from = np.inf
         self._held: _Held | None = None
         self._pose: tuple[Transform, Numbers] = np.eye(2, 3), np.zeros(2)
         self._strengths: Strengths = _at_rest()
@@ -107,15 +118,15 @@ class FaceTrack:
         self._why = Use.NO_FACE
         self._looked = self._looked_thoroughly = -np.inf
 
-    def course(self, frames: Iterable[Frame]) -> tuple[Course, ClipError | None]:
-        """Return the course of some frames, and what ended them before their end, if anything did."""
-        rows, error = list[Row](), None
+    def course(self, frames: Iterable[Frame]) -> Course:
+        """Return the course of some frames, as far as they can be read."""
+        rows = list[Row]()
         try:
             for row in self.read(frames):
                 rows.append(row)
-        except ClipError as problem:
-            error = problem
-        return Course.of(self.fps, rows, self.cuts, self.interlaced), error
+        except ClipError as error:
+            self._failed(error)
+        return Course.of(self.fps, rows, self.cuts, self.interlaced, list(self.problems))
 
     def read(self, frames: Iterable[Frame]) -> Iterator[Row]:
         """Yield what each frame shows, in the order of `course.FRAME`."""
@@ -123,15 +134,22 @@ class FaceTrack:
             self.interlaced += frame.interlaced
             try:
                 grey = frame.grey()
-            except ClipError:
+            except ClipError as error:
+                self._failed(error)
                 self._let_go(Use.UNREADABLE)
                 yield self._unused(frame)
                 continue
-            if self._is_cut(grey):
+            if self._is_cut(grey) or frame.seconds - self._seconds > max(PAUSE_S, PAUSE_FRAMES / self.fps):
                 self.cuts.append(frame.number)
                 self._let_go(Use.NO_FACE)
                 self._last, self._looked = None, -np.inf
+            self._seconds = frame.seconds
             yield self._reading(frame, grey)
+
+    def _failed(self, error: ClipError) -> None:
+        """Remember what could not be read, the first of each kind."""
+        if not any(code == str(error.code) for code, _ in self.problems):
+            self.problems[str(error.code), error.message] = None
 
     def _is_cut(self, grey: Image) -> bool:
         """Whether a frame shows another scene than the one before."""
@@ -149,17 +167,29 @@ class FaceTrack:
         if held is not None:
             seen = self._compared(grey, held)
             if seen.match >= LOST_BELOW:
-                self._pose = seen.similarity, seen.turn
+                self._pose, self._hidden_from = (seen.similarity, seen.turn), np.inf
+                self._last = held.anchor.landmarks + _shift(held.anchor, seen.similarity)
                 self._strengths = held.units + seen.units, held.lids + seen.lids, held.turn + seen.turn
+                if _outside(self._last, grey) > MOST_OUTSIDE:
+                    self._let_go(Use.OUTSIDE)
+                    return self._unused(frame)
                 if self._is_worn(frame.seconds, seen, held):
                     self._look(frame, grey, self._strengths)
                 return self._used(frame)
+            points = self._found(frame)
+            if self._is_hidden(frame.seconds, seen, points):
+                return self._unused(frame)
             self._let_go(Use.HIDDEN)
-            self._looked = -np.inf
-        # Where the face is there, it was only lost from this frame to the last: what it showed then is near to what it shows now.
-        if self._look(frame, grey, before if held is not None else None):
-            return self._used(frame)
-        return self._unused(frame)
+            # The face was only lost from the last frame to this one: what it showed then is near to what it shows now.
+            return self._used(frame) if self._anchored(frame, grey, points, before) else self._unused(frame)
+        return self._used(frame) if self._look(frame, grey, None) else self._unused(frame)
+
+    def _is_hidden(self, seconds: float, seen: _Seen, points: Landmarks | None) -> bool:
+        """Whether something passes in front of the face: it is where it was, and looks quite unlike itself, for a short while."""
+        if not seen.match < HIDDEN_BELOW or points is None or _moved(points, self._last) > SAME_PLACE:
+            return False
+        self._hidden_from, self._why = min(self._hidden_from, seconds), Use.HIDDEN
+        return seconds - self._hidden_from < HIDDEN_S
 
     def _unused(self, frame: Frame) -> Row:
         return frame.number, frame.seconds, -1, self._why, self._faces, *_at_rest()
@@ -193,27 +223,39 @@ class FaceTrack:
         return bool(differs or seconds - held.since > ANCHOR_S) and seconds - self._looked >= LOOK_S
 
     def _look(self, frame: Frame, grey: Image, on: Strengths | None) -> bool:
-        """Find the face in a frame and make it the anchor; `on` has the strengths and the turn that go on, if any do."""
+        """Find the face in a frame and make it the anchor, unless it was looked for just now; `on` as of `_anchored`."""
         if frame.seconds - self._looked < LOOK_S:
             return False
-        self._looked = frame.seconds
         thorough = on is None and frame.seconds - self._looked_thoroughly >= LOOK_THOROUGHLY_S
         if thorough:
             self._looked_thoroughly = frame.seconds
+        return self._anchored(frame, grey, self._found(frame, thorough), on)
+
+    def _found(self, frame: Frame, thorough: bool = False) -> Landmarks | None:
+        """Return the points of the face in a frame."""
+        self._looked = frame.seconds
         faces = self._aligner.finder.faces(frame.rgb(), thorough=thorough, near=self._last)
         self._faces = len(faces)
-        points = _nearest(faces, self._last)
+        return _nearest(faces, self._last)
+
+    def _anchored(self, frame: Frame, grey: Image, points: Landmarks | None, on: Strengths | None) -> bool:
+        """Make the face in a frame the anchor; `on` has the strengths and the turn that go on, if any do."""
         try:
-            anchor = None if points is None else Anchor.at(self._clip, grey, points, len(faces), SIZE)
+            anchor = None if points is None else Anchor.at(self._clip, grey, points, self._faces, SIZE)
             self._why = Use.NO_FACE if self._last is None else Use.HIDDEN
         except ClipError as error:
             anchor, self._why = None, _why(error)
         if anchor is not None and _away(anchor) > MOST_AWAY:
             anchor, self._why = None, Use.TURNED_AWAY
+        if anchor is not None and _outside(anchor.landmarks, grey) > MOST_OUTSIDE:
+            anchor, self._why = None, Use.OUTSIDE
         if anchor is None:
             if on is not None and points is not None:  # it is there, and cannot be measured
                 self._let_go(self._why)
             return False
+        if on is not None and _moved(points, self._last) > SAME_FACE:
+            self.cuts.append(frame.number)
+            on = None
         if on is None:
             self._run += 1
             on = _at_rest()
@@ -237,9 +279,30 @@ def _nearest(faces: list[Landmarks], last: Landmarks | None) -> Landmarks | None
     return min(faces, key=lambda points: float(np.linalg.norm(points.mean(axis=0) - last.mean(axis=0))))
 
 
+def _shift(anchor: Anchor, similarity: Transform) -> npt.NDArray[np.float32]:
+    """How far a face has gone from where it was in the anchor, frame px, (2,)."""
+    middle = np.append(anchor.shape.centre * (SIZE / NOMINAL_PX), 1.0)
+    there = compose(invert(anchor.transform), similarity) @ middle
+    here = invert(anchor.transform) @ middle
+    return np.asarray(there - here, np.float32)
+
+
+def _moved(points: Landmarks | None, last: Landmarks | None) -> float:
+    """How far a face is from where one was, in widths of that one."""
+    if points is None or last is None:
+        return 0.0
+    return float(np.linalg.norm(points.mean(axis=0) - last.mean(axis=0)) / np.ptp(last[:, 0]))
+
+
 def _away(anchor: Anchor) -> float:
     """How far a face is turned away from the camera, degrees."""
     return float(np.degrees(np.arccos(np.clip(anchor.shape.rotation[2, 2], -1, 1))))
+
+
+def _outside(points: Landmarks, grey: Image) -> float:
+    """Share of the outline of a face that lies outside a frame."""
+    outline = points[list(FACE_OVAL)]
+    return float(np.mean(((outline < 0) | (outline > np.array(grey.shape[::-1]))).any(axis=1)))
 
 
 def _why(error: ClipError) -> Use:

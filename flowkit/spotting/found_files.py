@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +20,9 @@ from flowkit.storage.out_file import check_out_file
 
 SCHEMA: Final = 1
 """Of the JSON file."""
-LONGEST_REASON: Final = 400
-"""Characters of a reason in a manifest."""
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+LONGEST_REASON: Final = 500
+"""Bytes of a reason in a manifest."""
 
 
 def curves_file(out: Path) -> Path:
@@ -35,12 +37,12 @@ def check_places(out: Path, *, overwrite: bool) -> None:
     ------
     ConfigError
     """
+    check_out_file(out, overwrite=overwrite)
     if out.suffix.casefold() == ".json":
         raise ConfigError(
             f"{out}: --out must name a manifest, a CSV file; got .json, which is written beside it. Rename it."
         )
-    for file in (out, curves_file(out)):
-        check_out_file(file, overwrite=overwrite)
+    check_out_file(curves_file(out), overwrite=overwrite)
 
 
 def write_found(out: Path, clips: Sequence[Clip], searched: Sequence[Searched]) -> None:
@@ -64,9 +66,10 @@ def write_found(out: Path, clips: Sequence[Clip], searched: Sequence[Searched]) 
         for clip, one in zip(clips, searched, strict=True)
         for interval in one.expressions
     ]
+    manifest = manifest_bytes(rows, out.name, allow_empty=True)
     content = {"schema": SCHEMA, "flowkit": __version__, "recordings": [one.to_dict() for one in searched]}
     replace_file(curves_file(out), json.dumps(content, allow_nan=False).encode())
-    replace_file(out, manifest_bytes(rows, out.name, allow_empty=True))
+    replace_file(out, manifest)
 
 
 def found_summary(searched: Sequence[Searched], out: Path, commands: Sequence[str]) -> dict[str, Any]:
@@ -88,7 +91,8 @@ def write_strongest(out: Path, clips: Sequence[Clip], searched: Sequence[Searche
     for clip, one in zip(clips, searched, strict=True):
         best = strongest(one)
         if best is None:
-            extra = {APEX_SOURCE: "", SPOT_PROBLEM: nothing_found(one)[:LONGEST_REASON]}
+            reason = _CONTROL.sub(" ", nothing_found(one)).encode()[:LONGEST_REASON].decode(errors="ignore")
+            extra = {APEX_SOURCE: "", SPOT_PROBLEM: reason}
             rows.append(dataclasses.replace(clip, extra=tuple(sorted(extra.items()))))
         else:
             rows.append(dataclasses.replace(interval_clip(clip, one.fps, best), clip_id=clip.clip_id))

@@ -11,13 +11,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flowkit.errors import ClipError, FailureCode
-from flowkit.inputs.recording_frames import Recording
+from flowkit.errors import FailureCode
+from flowkit.inputs.recording_frames import Part, Recording
 from flowkit.spotting.course import Course, Use
 from flowkit.spotting.intervals import LEAST_CONFIDENCE, SHORTEST_RUN_S, Found, Interval, IntervalSearch
 
 CURVE_HZ: Final = 30.0
 """Values of the curve per second that are kept, at most: each is the largest of some frames."""
+UNEVEN: Final = 1.5
+"""A frame rate counts as uneven where a twentieth of the distances between frames are so many times the usual one."""
+LEAST_STATED: Final = 0.97
+"""Share of the stated length that must be there."""
 SEVERAL: Final = "several faces: the largest at first, then the one nearest to it, is followed"
 
 
@@ -96,7 +100,7 @@ class Searched:
         curve = [None if math.isnan(value) else round(value, 4) for value in self.curve.tolist()]
         return {
             "path": self.path,
-            "fps": self.fps,
+            "fps": None if math.isnan(self.fps) else self.fps,
             "frames": self.frames,
             "used_frames": self.used,
             "seconds": round(self.seconds, 3),
@@ -129,25 +133,26 @@ class Gathering:
         self._unused: list[Span] = []
         self._several: list[Span] = []
         self._cuts: dict[int, float] = {}
-        self._problems: list[tuple[str, str]] = []
+        self._problems: dict[tuple[str, str], None] = {}
         self._frames = self._used = self._interlaced = 0
+        self._distances: list[npt.NDArray[np.float32]] = []
         self._last: int | None = None
         self._end_s = 0.0
 
-    def add(self, course: Course, error: ClipError | None = None) -> None:
-        """Take the next part, and what ended it before its end, if anything did."""
-        if error is not None:
-            self._problems.append((str(error.code), error.message))
+    def add(self, course: Course, part: Part | None = None) -> None:
+        """Take the next part; `part` says which frames it should have."""
+        self._problems |= dict.fromkeys(course.problems)
+        course = course if part is None else course.filled(part)
         if not len(course):
             return
+        self._distances.append(np.diff(course.frames["seconds"]).astype(np.float32))
         new = course.frames[int(course.frames["number"][0] == self._last) :]
         self._last = int(course.frames["number"][-1])
         self._frames += len(new)
         self._used += int(np.count_nonzero(new["run"] >= 0))
         self._interlaced += course.interlaced
         self._end_s = float(course.frames["seconds"][-1])
-        why = [Use(use).meaning if use else "" for use in new["use"].tolist()]
-        _merge(self._unused, new, why)
+        _merge(self._unused, new, [Use(use).meaning if use else "" for use in new["use"].tolist()])
         _merge(self._several, new, [SEVERAL if faces > 1 else "" for faces in new["faces"].tolist()])
         times = dict(zip(course.frames["number"].tolist(), course.frames["seconds"].tolist(), strict=True))
         self._cuts |= {cut: round(times[cut], 3) for cut in course.cuts.tolist()}
@@ -166,12 +171,12 @@ class Gathering:
             frames=self._frames,
             used=self._used,
             seconds=seconds,
-            intervals=tuple(self._intervals),
+            intervals=tuple(sorted(self._intervals, key=lambda one: (one.onset, one.kind))),
             unused=tuple(self._unused),
             several_faces=tuple(self._several),
             cuts=tuple(sorted(self._cuts.items())),
             notes=(*recording.notes, *self._further_notes()),
-            problems=(*self._problems, *self._nothing_to_search()),
+            problems=(*self._problems, *self._further_problems()),
             every=self._every,
             curve=np.concatenate([np.zeros(0, np.float32), *self._curve]),
         )
@@ -185,31 +190,50 @@ class Gathering:
             self._curve.append(_largest(values[:whole].reshape(-1, self._every)))
 
     def _further_notes(self) -> Iterator[str]:
+        distances = np.concatenate([np.zeros(0, np.float32), *self._distances])
+        usual, long = np.quantile(distances, [0.5, 0.95]).tolist() if len(distances) else (0.0, 0.0)
+        if long > UNEVEN * usual:
+            yield (
+                f"its frame rate varies: frames are {1000 * usual:.0f} to {1000 * long:.0f} ms apart. Short movements may be "
+                "missed where they are far apart"
+            )
         if self._interlaced:
             yield (
-                f"{self._interlaced} of {self._frames} frames are interlaced: their lines are of two moments, which looks like "
-                "motion. Deinterlace it first: ffmpeg -i IN -vf bwdif OUT"
+                f"{min(self._interlaced, self._frames)} of {self._frames} frames are interlaced: their lines are of two moments, "
+                "which looks like motion. Deinterlace it first: ffmpeg -i IN -vf bwdif OUT"
             )
         if self._cuts:
-            yield f"{len(self._cuts)} cuts: each scene is searched by itself"
+            yield f"{len(self._cuts)} cuts or pauses: what lies between is searched by itself"
         if self._several:
             yield SEVERAL
 
-    def _nothing_to_search(self) -> Iterator[tuple[str, str]]:
-        """Why nothing can have been found."""
-        path, shortest = self._recording.path, math.ceil(SHORTEST_RUN_S * self._recording.fps)
-        if not self._frames and not self._problems:
+    def _further_problems(self) -> Iterator[tuple[str, str]]:
+        """Why nothing can have been found, or not everything."""
+        path, stated, stated_s = self._recording.path, self._recording.stated, self._recording.stated_s
+        shortest = math.ceil(SHORTEST_RUN_S * self._recording.fps)
+        if self._problems:
+            return
+        if self._frames < stated - 1:
             yield (
                 str(FailureCode.VIDEO_UNREADABLE),
-                f"{path}: recording must have frames; got none. Copy the file again.",
+                f"{path}: video must have the {stated} frames that it states; got {self._frames}. The rest is missing, or damaged: "
+                "copy the file again.",
             )
-        elif self._frames and self._frames < shortest:
+        elif self._end_s < LEAST_STATED * stated_s - 0.5:
+            yield (
+                str(FailureCode.VIDEO_UNREADABLE),
+                f"{path}: video must last the {stated_s:.1f} s that it states; got {self._end_s:.1f} s. The rest is missing: copy "
+                "the file again.",
+            )
+        elif not self._frames:
+            yield str(FailureCode.VIDEO_UNREADABLE), f"{path}: video must have frames; got none. Copy the file again."
+        elif self._frames < shortest:
             yield (
                 str(FailureCode.APEX_MISSING),
                 f"{path}: recording must last at least half a second, {shortest} frames; got {self._frames}. For clips that "
                 "were cut already, write a manifest and use flowkit spot.",
             )
-        elif self._frames and not self._used:
+        elif not self._used:
             yield (
                 str(FailureCode.FACE_NOT_FOUND),
                 f"{path}: recording must show a face; got none that could be used in {self._frames} frames: "
@@ -225,9 +249,11 @@ def _largest(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _merge(spans: list[Span], frames: npt.NDArray[Any], why: Sequence[str]) -> None:
     """Add stretches of frames that have a reason to those of earlier parts."""
+    if not len(frames):
+        return
     bounds = np.flatnonzero(np.array([True, *(a != b for a, b in zip(why[1:], why[:-1], strict=True))]))
     for begin, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(why)], strict=True):
-        if not why[begin] or not len(frames):
+        if not why[begin]:
             continue
         first, last = frames[begin], frames[end - 1]
         span = Span(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -24,6 +25,10 @@ Array = npt.NDArray[np.float64]
 
 MICRO_S: Final = 0.5
 """Longest micro-expression."""
+TOLERANCE_S: Final = 0.003
+"""Time stamps of videos are rounded, to milliseconds in some."""
+LEAST_MOTION_PX: Final = 0.04
+"""What moves the face by less, root mean square, is what alignment leaves: see `motion.spotting.STILL_PX`."""
 LEAST_CONFIDENCE: Final = 0.4
 """What is less sure is no interval, unless a user asks for it."""
 MOST_OVERLAP: Final = 0.2
@@ -39,7 +44,9 @@ CONTEXT_S: Final = 20.0
 """What is looked at before and behind a block: a change is measured against its surroundings."""
 REST_S: Final = 4.0
 """The curve is relative to the mean over so many seconds on either side."""
-_BLINK_CM, _BLINK_S = 0.12, (0.06, 0.6)
+_BLINK_NOISE = 5.0
+"""And its least size relative to the median step from frame to frame: in noisy pictures lids seem to flutter."""
+_BLINK_CM, _BLINK_S = 0.2, (0.06, 0.6)
 """Least closing of the eyes, and shortest and longest blink."""
 _SHOWN = 4
 """Action units that are named, at most."""
@@ -116,7 +123,7 @@ class IntervalSearch:
     def __init__(self, fps: float, least_confidence: float = LEAST_CONFIDENCE) -> None:
         self._least = least_confidence
         self._block, self._context = max(1, round(BLOCK_S * fps)), max(1, round(CONTEXT_S * fps))
-        self._course = Course.of(fps, [], [])
+        self._course = Course.of(fps)
         self._begin = 0  # where the next block begins in the course that is kept
         self._last: dict[bool, Interval] = {}
 
@@ -196,12 +203,13 @@ def _in_run(run: Course, begin: int, end: int, least: float) -> list[Interval]:
     begin, end = max(begin, 0), min(end, len(run))
     if begin >= end:
         return []
-    units, lids = (run.frames[name].astype(np.float64) for name in ("units", "lids"))
+    units, lids, turn = (run.frames[name].astype(np.float64) for name in ("units", "lids", "turn"))
     blinks = list(_blinks(run, lids))
     skin = without_blinks(units, lids, run.fps)
     movements = find_movements(skin, run.fps)
-    measures = [measured(movement, skin, lids, run.fps) for movement in movements]
+    measures = [measured(movement, skin, lids, turn, run.fps) for movement in movements]
     sure = confidence(np.array([one.measures for one in measures])) if measures else np.zeros(0)
+    sure = np.where([one.motion_px >= LEAST_MOTION_PX for one in measures], sure, 0.0)
     found = [
         _expression(run, movements[i], measures[i], float(sure[i]), blinks) for i in resolved(movements, sure, least)
     ]
@@ -232,10 +240,10 @@ def _expression(run: Course, movement: Movement, found: Measured, sure: float, b
     offset = min(max(round(movement.offset), onset + LEAST_FRAMES), last)
     apex = min(max(round(movement.apex), onset + LEAST_RISE), offset - 1)
     moments = _moments(run, onset, apex, offset)
-    lasts = moments.offset_s - moments.onset_s
+    lasts = float(run.frames["seconds"][offset] - run.frames["seconds"][onset])
     return Interval(
         **moments._asdict(),
-        kind="micro" if lasts <= MICRO_S + 0.5 / run.fps else "macro",
+        kind="micro" if lasts <= MICRO_S + TOLERANCE_S else "macro",
         confidence=round(sure, 4),
         region=region_of(found.units),
         action_units=_named(found.units),
@@ -272,12 +280,18 @@ def _blinks(run: Course, lids: Array) -> Iterator[Interval]:
     closing = lids.mean(axis=1)
     shortest, longest = (seconds * run.fps for seconds in _BLINK_S)
     smooth = _mean_around(closing, max(0, int(shortest / 4)))
+    steps = np.abs(np.diff(smooth))
+    least = max(_BLINK_CM, _BLINK_NOISE * float(np.median(steps)) if len(steps) else 0.0)
     window = max(3, int(2 * longest) | 1)
-    peaks, found = find_peaks(smooth, prominence=_BLINK_CM, width=(shortest / 2, longest), rel_height=0.85, wlen=window)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peaks without prominence
+        peaks, found = find_peaks(smooth, prominence=least, width=(shortest / 2, longest), rel_height=0.85, wlen=window)
     for place, left, right, closed in zip(
         peaks.tolist(), found["left_ips"], found["right_ips"], found["prominences"], strict=True
     ):
-        moments = _moments(run, max(round(left), 0), place, min(max(round(right), place + 1), len(run) - 1))
+        moments = _moments(
+            run, min(max(round(left), 0), place - 1), place, min(max(round(right), place + 1), len(run) - 1)
+        )
         yield Interval(
             **moments._asdict(),
             kind="blink",

@@ -44,8 +44,14 @@ _FEWEST_BLINKS = 10
 """Frames of blinks that are needed for it."""
 _STILL = 0.7
 """Share of the frames that are taken to show noise alone."""
-_NO_NOISE = 1e-4
-"""Least noise of a strength, cm: pictures without any would make everything significant."""
+_NO_NOISE = 0.003
+"""Least noise of a strength, cm: pictures without any would make everything significant. At noise 2 it is 0.015."""
+_USUAL_NOISE = 0.01
+"""The same of short runs."""
+_FEWEST_STEPS = 4
+"""Frames per action unit from which on the covariance of noise is estimated."""
+_MAD = 1.4826
+"""Standard deviation relative to the median absolute value, of a normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,8 +134,9 @@ def whitening(units: Array) -> Array:
     """Return the matrix (K, K) by which strengths are multiplied to have independent noise of 1 in every column."""
     steps = np.diff(units, axis=0) / np.sqrt(2)
     floor = _NO_NOISE**2 * np.eye(units.shape[1])
-    if len(steps) <= units.shape[1]:
-        return np.diag(1 / np.sqrt(np.maximum(steps.var(axis=0), 0.02**2)))
+    if len(steps) < _FEWEST_STEPS * units.shape[1]:  # too few to tell how noise goes together
+        spread = _MAD * np.median(np.abs(steps), axis=0) if len(steps) else np.zeros(units.shape[1])
+        return np.diag(1 / np.maximum(spread, _USUAL_NOISE))
     still, distance = np.ones(len(steps), np.bool_), np.ones(len(steps))
     for _ in range(4):  # steps that are more than noise do not count
         spread = np.cov(steps[still].T) + floor
@@ -147,12 +154,12 @@ def _of_length(course: Array, length_s: float, fps: float) -> Iterator[Movement]
     length = length_s * fps
     bin_ = max(1, int(length / _SAMPLES))
     count = len(course) // bin_
-    binned = course[: count * bin_].reshape(count, bin_, -1).mean(axis=1) * np.sqrt(bin_)
     rate = fps / bin_
     samples = max(4, round(length_s * rate))
     hill = _hill(samples)
     if count < len(hill):
         return
+    binned = course[: count * bin_].reshape(count, bin_, -1).mean(axis=1) * np.sqrt(bin_)
     change = _changes(binned, hill)
     around = int(max(AROUND_S, AROUND_TIMES * length_s) * rate)
     guard = max(int(max(GUARD_S, length_s) * rate), samples)

@@ -170,8 +170,8 @@ def _parts_of(out: Path) -> Path:
 
 def _gathered(recording: Recording, courses: Iterator[Any], spot: SpotOptions) -> Searched:
     gathering = Gathering(recording, spot.least_confidence)
-    for _ in recording.parts:
-        gathering.add(*next(courses))
+    for part in recording.parts:
+        gathering.add(next(courses), part)
     return gathering.finish()
 
 
@@ -195,7 +195,7 @@ def _courses(
     options: RunOptions,
     reporter: Reporter,
     stop: Stop,
-) -> Iterator[tuple[Course, ClipError | None]]:
+) -> Iterator[Course]:
     """The course of every part of every recording, in order."""
     stored = {
         (i, j) for i, recording in enumerate(recordings) for j in range(len(recording.parts)) if folder.load(i, j)
@@ -215,18 +215,18 @@ def _courses(
         outcomes = pool.submit(tasks).outcomes(stop.check)
         for i, j in places:
             stop.check()
-            course, error = folder.load(i, j), None
+            course = folder.load(i, j)
             if course is None:
-                course, error = _outcome(outcomes, recordings[i])
-                if error is None:
+                course = _outcome(outcomes, recordings[i])
+                if not course.problems:
                     folder.store(i, j, course)
             reporter.advance(
-                len(course) - (j > 0) if len(course) else recordings[i].parts[j].frames, int(error is not None)
+                len(course) - (j > 0) if len(course) else recordings[i].parts[j].frames, int(bool(course.problems))
             )
-            yield course, error
+            yield course
 
 
-def _outcome(outcomes: Iterator[tuple[Task, Outcome[Any]]], recording: Recording) -> tuple[Course, ClipError | None]:
+def _outcome(outcomes: Iterator[tuple[Task, Outcome[Any]]], recording: Recording) -> Course:
     try:
         task, outcome = next(outcomes)
     except WorkerStartError as error:
@@ -234,11 +234,12 @@ def _outcome(outcomes: Iterator[tuple[Task, Outcome[Any]]], recording: Recording
             f"workers: a worker process must be able to start; got: {error}. Run flowkit doctor."
         ) from error
     if outcome.value is not None:
-        found: tuple[Course, ClipError | None] = outcome.value
+        found: Course = outcome.value
         return found
     where = f"{recording.path}, from frame {task.part.first} on"
     clip = Clip(where, recording.path, 0, None, None, "", "", "")
-    return Course.of(recording.fps, [], []), clip_error(clip, outcome)
+    failed = clip_error(clip, outcome)
+    return Course.of(recording.fps, problems=[(str(failed.code), failed.message)])
 
 
 def _allowed(timeout_s: float, task: Task) -> float:
@@ -259,7 +260,7 @@ def part_reader(root: Path, frames: FrameConfig, align: AlignConfig) -> Iterator
     cv2.setNumThreads(1)  # parallel over parts, not inside one
     with Aligner(align) as aligner:
 
-        def read(task: Task) -> tuple[Course, ClipError | None]:
+        def read(task: Task) -> Course:
             track = FaceTrack(aligner, task.recording.path, task.recording.fps)
             return track.course(frames_of(task.recording, task.part, root, frames))
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ from flowkit.inputs.manifest import read_manifest
 from flowkit.labels.class_maps import RAW, UNLABELLED
 from flowkit.labels.groupings import grouping
 from flowkit.listing import problem_lines
-from flowkit.spotting.intervals import MICRO_S, overlap
+from flowkit.spotting.intervals import MICRO_S, TOLERANCE_S, overlap
 
 IOU: Final = 0.5
 """Least intersection over union of a hit."""
@@ -152,6 +153,8 @@ def read_expressions(path: str | Path, *, fps: float = math.nan, classes: str = 
                 f"{where}: kind or fps must be known, to tell micro- from macro-expressions; got neither. Add a column kind, or "
                 "pass --fps."
             )
+        elif kind not in (*KINDS, "blink"):
+            problems.append(f"{where}: kind must be micro, macro or blink; got {kind!r}. Correct the cell.")
         elif kind in KINDS:
             found.append(Expression(clip.path, clip.onset, end, kind, _class_of(clip, groups)))
     if problems:
@@ -218,14 +221,39 @@ def matched(truth: Sequence[Expression], found: Sequence[Expression], iou: float
     >>> matched([Expression("a", 0, 9, "micro")], [Expression("a", 30, 39, "micro"), Expression("a", 0, 19, "micro")])
     [(0, 1)]
     """
-    from scipy.optimize import linear_sum_assignment  # here: few commands need it
+    pairs = sorted(_overlapping(truth, found, iou), key=lambda pair: (-pair[2], pair[0], pair[1]))
+    of_truth, of_found = dict[int, int](), dict[int, int]()
+    for i, j, _ in pairs:  # the best first
+        if i not in of_truth and j not in of_found:
+            of_truth[i], of_found[j] = j, i
+    if len(of_truth) < min(len({i for i, _, _ in pairs}), len({j for _, j, _ in pairs})):
+        return _most(pairs, len(truth), len(found))
+    return sorted(of_truth.items())
 
-    shares = np.array([[overlap((t.onset, t.offset), (f.onset, f.offset)) for f in found] for t in truth])
-    if not shares.size:
-        return []
-    hit = shares >= iou - 1e-12
-    rows, columns = linear_sum_assignment(np.where(hit, 1 + shares / (1 + len(shares)), 0), maximize=True)
-    return [(i, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if hit[i, j]]
+
+def _overlapping(
+    truth: Sequence[Expression], found: Sequence[Expression], iou: float
+) -> Iterator[tuple[int, int, float]]:
+    """Places of every true and found interval that overlap enough, and by how much."""
+    order = sorted(range(len(found)), key=lambda j: found[j].onset)
+    onsets = [found[j].onset for j in order]
+    longest = max((one.offset - one.onset for one in found), default=0)
+    for i, one in enumerate(truth):
+        first, last = bisect_left(onsets, one.onset - longest), bisect_right(onsets, one.offset)
+        for j in order[first:last]:
+            share = overlap((one.onset, one.offset), (found[j].onset, found[j].offset))
+            if share >= iou - 1e-12:
+                yield i, j, share
+
+
+def _most(pairs: Sequence[tuple[int, int, float]], true: int, found: int) -> list[tuple[int, int]]:
+    """As many pairs as possible, each place once."""
+    from scipy.sparse import csr_array  # here: hardly ever needed
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    rows, columns, shares = zip(*pairs, strict=True)
+    graph = csr_array((np.ones(len(shares), np.int8), (rows, columns)), shape=(true, found))
+    return [(i, j) for i, j in enumerate(maximum_bipartite_matching(graph, "column").tolist()) if j >= 0]
 
 
 def _scores(counts: Counts, labels: Counts | None, iou: float, draws: int) -> SpotScores:
@@ -286,7 +314,7 @@ def _kind(clip: Clip, fps: float) -> str:
     end = clip.apex if clip.offset is None else clip.offset
     if math.isnan(rate) or end is None:
         return ""
-    return "micro" if (end - clip.onset) / rate <= MICRO_S else "macro"
+    return "micro" if (end - clip.onset) / rate <= MICRO_S + TOLERANCE_S else "macro"
 
 
 def _class_of(clip: Clip, groups: Any) -> str:

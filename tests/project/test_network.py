@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL
+from flowkit.synthetic.recordings import RecordingConfig, record
 
 SHIM = r"""
 #include <cerrno>
@@ -156,8 +157,11 @@ def test_the_watch_sees_what_would_leave_the_machine_and_nothing_else(watch: Wat
 
 
 def test_an_extraction_with_mediapipe_opens_no_connection(watch: Watch, uncropped: Path, tmp_path: Path) -> None:
+    config = RecordingConfig(subjects=1, seconds=2.0, width=120, height=120)
+    video = record(tmp_path / "recording", config).with_name("s01.mp4")
     run(
         watch,
+        ("flowkit", "spot-intervals", video, "--out", tmp_path / "found.csv", "--workers", "1"),
         ("flowkit", "extract", uncropped, "--out", tmp_path / "out", "--size", "96", "--workers", "1"),
         ("flowkit", "spot", uncropped, "--out", tmp_path / "spotted.csv", "--workers", "1"),
     )
