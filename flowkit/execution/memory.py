@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import re
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowkit.errors import EnvironmentMissing
+
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 17
+"""glibc's number for the size from which on a block is the system's own, and that size."""
 
 NEEDED_BYTES = 5 * 2**28
 """Address space of a process that extracts. With 1 GiB it crashed, hung or ran out of threads; with 1.2 GB it ran."""
@@ -96,3 +100,21 @@ def _group_limits(membership: Path = Path("/proc/self/cgroup"), groups: Path = P
             text = (folder / name).read_text(encoding="utf-8").strip() if (folder / name).is_file() else "max"
             if text.isdecimal():
                 yield int(text)
+
+
+def give_back_large_blocks() -> None:
+    """Have the C library return each large block to the system when it is freed, where it can.
+
+    By itself it learns from the first pictures that are freed to keep such blocks, and what comes between leaves them in pieces: a
+    process that decodes for an hour grew by 100 MB.
+    """
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)
+    if choose is not None:
+        choose(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

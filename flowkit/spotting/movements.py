@@ -177,13 +177,27 @@ def _surroundings(change: Array, around: int, guard: int) -> tuple[Array, Array]
     """Return how much happens around each sample, (T,), and changes divided by their covariance there, (T, K)."""
     count, units = change.shape
     products = np.einsum("ti,tj->tij", change, change)
-    (wide, of_wide), (near, of_near) = _running_sum(products, around), _running_sum(products, guard)
-    chosen = slice(0, None, _STRIDE)
-    covariance = (wide - near)[chosen] / np.maximum(of_wide - of_near, 1)[chosen, None, None]
-    inverse = np.linalg.inv(covariance + np.eye(units))
+    sums = np.concatenate([np.zeros((1, units, units)), np.cumsum(products, axis=0, out=products)])
+    del products  # hundreds of megabytes of a recording at 200 frames per second
+    at = np.arange(0, count, _STRIDE)
+    wide, near = (_ends(at, half, count) for half in (around, guard))
+    covariance = sums[wide[1]] - sums[wide[0]]
+    covariance -= sums[near[1]]
+    covariance += sums[near[0]]
+    samples = (wide[1] - wide[0]) - (near[1] - near[0])
+    covariance /= np.maximum(samples, 1)[:, None, None]
     background = np.trace(covariance, axis1=1, axis2=2) / units
-    background, inverse = (np.repeat(values, _STRIDE, axis=0)[:count] for values in (background, inverse))
-    return background, np.einsum("tij,tj->ti", inverse, change)
+    inverse = np.linalg.inv(covariance + np.eye(units))
+    direction = np.empty_like(change)
+    for first in range(_STRIDE):
+        here = change[first::_STRIDE]
+        direction[first::_STRIDE] = np.einsum("tij,tj->ti", inverse[: len(here)], here)
+    return np.repeat(background, _STRIDE)[:count], direction
+
+
+def _ends(at: npt.NDArray[np.int64], half: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First sample up to so many before each place, and the one behind the last up to so many behind."""
+    return np.maximum(at - half, 0), np.minimum(at + half + 1, count)
 
 
 def _bounded(
@@ -225,11 +239,3 @@ def _changes(values: Array, hill: Array) -> Array:
     before = len(hill) // 2
     padded = np.pad(values, ((before, len(hill) - 1 - before), (0, 0)), mode="edge")
     return np.stack([np.correlate(column, hill, "valid") for column in padded.T], axis=1)
-
-
-def _running_sum(values: Array, half: int) -> tuple[Array, Array]:
-    """Sum of all values up to so many samples before and behind each one, and how many these are."""
-    sums = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
-    at = np.arange(len(values))
-    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
-    return sums[high] - sums[low], high - low

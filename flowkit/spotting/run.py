@@ -20,7 +20,7 @@ import cv2
 
 from flowkit.config import AlignConfig, ExtractConfig, FrameConfig
 from flowkit.errors import ClipError, ConfigError, EnvironmentMissing, ManifestError
-from flowkit.execution.memory import check_address_space
+from flowkit.execution.memory import check_address_space, give_back, give_back_large_blocks
 from flowkit.execution.progress import Reporter, Silent
 from flowkit.execution.standard_streams import open_closed
 from flowkit.execution.stop import Stop
@@ -258,11 +258,14 @@ def part_reader(root: Path, frames: FrameConfig, align: AlignConfig) -> Iterator
         As `Aligner`.
     """
     cv2.setNumThreads(1)  # parallel over parts, not inside one
+    give_back_large_blocks()
     with Aligner(align) as aligner:
 
         def read(task: Task) -> Course:
             track = FaceTrack(aligner, task.recording.path, task.recording.fps)
-            return track.course(frames_of(task.recording, task.part, root, frames))
+            course = track.course(frames_of(task.recording, task.part, root, frames))
+            give_back()
+            return course
 
         yield read
 
