@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import os
 import re
@@ -106,7 +107,7 @@ def give_back_large_blocks() -> None:
     """Have the C library return each large block to the system when it is freed, where it can.
 
     By itself it learns from the first pictures that are freed to keep such blocks, and what comes between leaves them in pieces: a
-    process that decodes for an hour grew by 100 MB.
+    process that decodes takes 60 MB more.
     """
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
     if choose is not None:
@@ -114,7 +115,11 @@ def give_back_large_blocks() -> None:
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library can."""
+    """Return freed memory to the system, where the C library can.
+
+    PyAV's containers and streams hold each other, with all the memory of a decoder, until such circles are looked for.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.config import AlignConfig, FrameConfig
+from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Aligner, Face
 from flowkit.face.anchor import Anchor
 from flowkit.face.crops import face_crop
@@ -58,6 +59,8 @@ MOST_STEPS, NEAR_PX = 3, 0.1
 which is linear."""
 FACE_PX = 50.0
 """Radius of a face, px of the crop."""
+MOST_FRAMES = 2000
+"""Of a clip: those of a video are kept in memory, 166 kB each."""
 MOST_VALUES = 100
 """Of the curve that is kept."""
 
@@ -185,8 +188,14 @@ class _Frames:
         self._aligner = aligner
         self._where = clip.where
 
+        count = 0
+
         def kept(grey: Image) -> npt.NDArray[np.float16]:
             """In 16 bits: a frame of 8 bits is kept to an eighth of a grey level."""
+            nonlocal count
+            count += 1
+            if count > MOST_FRAMES:
+                raise _no_clip(clip)
             return face_crop(grey, wide, round(FINER * (SIZE + 2 * MARGIN))).astype(np.float16)
 
         # The onset takes the same way as the other frames: what is the same stays the same.
@@ -244,6 +253,15 @@ class _Frames:
 
     def _named(self, number: int) -> str:
         return f"{self._where}, frame {number}"
+
+
+def _no_clip(clip: Clip) -> ClipError:
+    return ClipError(
+        FailureCode.ANNOTATION_RANGE,
+        f"{clip.where}: clip must have at most {MOST_FRAMES} frames for an apex to be found; got more. Search a recording with flowkit "
+        "spot-intervals, or correct onset and offset.",
+        clip.path,
+    )
 
 
 def _pose(face: Face) -> Numbers:

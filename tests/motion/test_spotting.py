@@ -22,6 +22,7 @@ from flowkit.errors import ClipError, FailureCode
 from flowkit.face.align import Aligner
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.manifest import read_manifest, write_manifest
+from flowkit.motion import spotting
 from flowkit.motion.spotting import Spotted, spot
 from flowkit.storage.folder import ShardFolder
 from flowkit.synthetic.dataset import SynthConfig, synthesise
@@ -182,6 +183,20 @@ def test_a_damaged_frame_that_is_looked_at_fails_the_clip_and_removing_it_helps(
     assert failure(tmp_path / "clips.csv", clip) == FailureCode.IMAGE_TRUNCATED
     frame.unlink()
     assert abs(found_in(tmp_path / "clips.csv", NONE, clip).apex - clip.apex) <= 2
+
+
+def test_a_recording_is_no_clip_and_takes_no_memory(
+    cropped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = synthesise(tmp_path / "video", dataclasses.replace(CROPPED, format="mkv", classes=("smile",)))
+    (clip,) = read_manifest(manifest)
+    monkeypatch.setattr(spotting, "MOST_FRAMES", 10)
+    for source, one in ((manifest, clip), (cropped, read_manifest(cropped)[0])):
+        with pytest.raises(
+            ClipError, match="at most 10 frames .* Search a recording with flowkit spot-intervals"
+        ) as raised:
+            found_in(source, NONE, one)
+        assert raised.value.code == FailureCode.ANNOTATION_RANGE
 
 
 def test_a_cut_video_fails(tmp_path: Path) -> None:

@@ -122,7 +122,9 @@ def test_what_windows_does_not_do_says_so_in_one_line(
     cropped: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     out = tmp_path / "out"
-    done = flowkit(*(text.format(manifest=cropped, folder=cropped.parent, out=out) for text in arguments), **on("win32"))
+    done = flowkit(
+        *(text.format(manifest=cropped, folder=cropped.parent, out=out) for text in arguments), **on("win32")
+    )
     assert (done.code, done.out) == (3, "")
     assert done.err.splitlines() == [
         f"Error: {arguments[0]}: this command needs Linux or macOS; this is Windows. Run it there or in WSL. Shards can be read, "

@@ -23,7 +23,7 @@ from flowkit.inputs import recording_frames
 from flowkit.inputs.manifest import read_manifest
 from flowkit.spotting.course import Course
 from flowkit.storage.folder import ShardFolder
-from flowkit.synthetic.recordings import RecordingConfig, record
+from flowkit.synthetic.recordings import RecordingConfig, record, recordings
 
 Frames = list[npt.NDArray[np.uint8]]
 
@@ -244,6 +244,17 @@ def test_something_before_the_face_hides_it_for_that_long(person: Frames, tmp_pa
     assert abs(span["first"] - 40) <= 1
     assert abs(span["last"] - 49) <= 3
     assert span["why"] == "the face could not be followed: something hides it, or it moved too fast"
+
+
+def test_a_face_that_is_turned_away_is_said(tmp_path: Path) -> None:
+    config = RecordingConfig(subjects=1, seconds=2.0, width=200, height=200, pose_deg=90.0, turn_deg=0.0, seed=5)
+    video = next(one for one in recordings(config))
+    assert np.abs(video.pose(0)[:2]).max() > 45
+    frames = [np.repeat(video.render(t)[..., None], 3, axis=2) for t in range(20)]
+    code, (one,), _ = searched(write(tmp_path / "profile.mkv", frames), out=tmp_path / "found.csv")
+    assert code == 1
+    assert one["problems"][0]["code"] == "FACE_NOT_FOUND"
+    assert {span["why"] for span in one["unused"]} <= {"the face is turned away too far", "no face was found"}
 
 
 @pytest.mark.parametrize("count", [1, 5, 14])
