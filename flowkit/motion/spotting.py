@@ -258,8 +258,8 @@ class _Frames:
 def _no_clip(clip: Clip) -> ClipError:
     return ClipError(
         FailureCode.ANNOTATION_RANGE,
-        f"{clip.where}: clip must have at most {MOST_FRAMES} frames for an apex to be found; got more. Search a recording with flowkit "
-        "spot-intervals, or correct onset and offset.",
+        f"{clip.where}: clip must have at most {MOST_FRAMES} frames for an apex to be found; got more. Search a recording with "
+        "flowkit spot-intervals, or correct onset and offset.",
         clip.path,
     )
 

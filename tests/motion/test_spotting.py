@@ -193,7 +193,7 @@ def test_a_recording_is_no_clip_and_takes_no_memory(
     monkeypatch.setattr(spotting, "MOST_FRAMES", 10)
     for source, one in ((manifest, clip), (cropped, read_manifest(cropped)[0])):
         with pytest.raises(
-            ClipError, match="at most 10 frames .* Search a recording with flowkit spot-intervals"
+            ClipError, match=r"at most 10 frames .* Search a recording with flowkit spot-intervals"
         ) as raised:
             found_in(source, NONE, one)
         assert raised.value.code == FailureCode.ANNOTATION_RANGE
