@@ -325,8 +325,3 @@ def _class_of(clip: Clip, groups: Any) -> str:
     if groups.name == RAW or label in groups.classes:
         return label.casefold()
     return str(groups.of(clip.dataset, label) or "")
-
-
-def false_alarms(scores: SpotScores, minutes: float) -> dict[str, float]:
-    """Return false alarms per minute of each kind."""
-    return {kind: (one.found - one.hits) / minutes for kind, one in scores.kinds.items()}

@@ -18,7 +18,6 @@ from flowkit.spotting.scores import (
     IOU,
     Expression,
     SpotScores,
-    false_alarms,
     matched,
     read_expressions,
     score_spotting,
@@ -233,12 +232,6 @@ def test_scores_are_plain_values_for_json() -> None:
     read = json.loads(json.dumps(plain, allow_nan=False))
     assert read["kinds"]["micro"]["f1"] == 1
     assert read["kinds"]["micro"]["f1_interval"] == [None, None]
-
-
-def test_false_alarms_are_what_was_found_and_no_hit_per_minute() -> None:
-    truth = [micro("a", 0, 9), macro("a", 100, 199)]
-    found = [micro("a", 0, 9), micro("a", 20, 29), micro("a", 40, 49), macro("a", 500, 599)]
-    assert false_alarms(score_spotting(truth, found), 4.0) == {"micro": 0.5, "macro": 0.25, "all": 0.75}
 
 
 INTERVALS = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda ends: micro("a", min(ends), max(ends)))
