@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ _PAUSES = 0.2
 Grey = npt.NDArray[np.float32]
 
 
-class Frame:
+class Frame(ABC):
     """One frame of a recording; its pixels are made when they are asked for.
 
     Attributes
@@ -63,13 +64,13 @@ class Frame:
     def __init__(self, number: int, seconds: float, interlaced: bool = False) -> None:
         self.number, self.seconds, self.interlaced = number, seconds, interlaced
 
+    @abstractmethod
     def grey(self) -> Grey:
         """Luma, (H, W) float32 in [0, 1]; raises `ClipError` where this frame cannot be used."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rgb(self) -> npt.NDArray[np.uint8]:
         """What a face detector looks at, (H, W, 3) uint8."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -54,6 +54,8 @@ PAUSE_S, PAUSE_FRAMES = 0.25, 2.5
 """What follows a pause of so many seconds, and frames, is another scene."""
 SCENE = 24, 16
 """Size, px, of the small picture by which cuts are told."""
+BLANK = 1e-3
+"""Product of the standard deviations of two such pictures below which one of them shows nothing."""
 SAME_SCENE = 0.7
 """Correlation of these pictures of two frames below which there is a cut between them."""
 SAME_FACE = 0.5
@@ -157,10 +159,8 @@ class FaceTrack:
         before, self._scene = self._scene, small
         if before is None:
             return False
-        apart = small - small.mean(), before - before.mean()
-        scale = float(np.sqrt((apart[0] ** 2).sum() * (apart[1] ** 2).sum()))
-        blank = scale < 1e-3 * small.size  # black frames match nothing and are no scene
-        return not blank and float((apart[0] * apart[1]).sum()) < SAME_SCENE * scale
+        blank = small.std() * before.std() < BLANK  # black frames match nothing and are no scene
+        return not blank and _correlation(small, before) < SAME_SCENE
 
     def _reading(self, frame: Frame, grey: Image) -> Row:
         held, before = self._held, self._strengths
@@ -209,10 +209,7 @@ class FaceTrack:
                 break
             similarity = compose(similarity, np.eye(2, 3) + similarity_of(motion, held.anchor.shape, SIZE))
             turn = turn + motion[4:]
-        here, there = (part[held.fit.region] for part in (held.anchor.onset, picture))
-        apart = here - here.mean(), there - there.mean()
-        scale = float(np.sqrt((apart[0] ** 2).sum() * (apart[1] ** 2).sum()))
-        match = float((apart[0] * apart[1]).sum()) / scale if scale > 0 else np.nan
+        match = _correlation(*(part[held.fit.region] for part in (held.anchor.onset, picture)))
         first = held.fit.nuisances - len(LIDS)
         return _Seen(similarity, turn, strengths[first : held.fit.nuisances], strengths[held.fit.nuisances :], match)
 
@@ -266,6 +263,13 @@ class FaceTrack:
 
     def _let_go(self, why: Use) -> None:
         self._held, self._why = None, why
+
+
+def _correlation(one: Image, other: Image) -> float:
+    """Correlation of the values of two pictures; NaN where one has a single value."""
+    one, other = one - one.mean(), other - other.mean()
+    scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum()) / scale if scale > 0 else np.nan
 
 
 def _at_rest() -> Strengths:

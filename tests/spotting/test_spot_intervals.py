@@ -115,11 +115,12 @@ def test_images_give_what_their_video_gives(recording: Path, found: Path, tmp_pa
         Image.fromarray(pixels).save(tmp_path / "frames" / f"{number:04d}.png", compress_level=1)
     done = flowkit("spot-intervals", tmp_path / "frames", "--out", tmp_path / "images.csv", "--fps", "30")
     assert done.code == 0, done.err
-    tables = (read_manifest(tmp_path / "images.csv"), read_manifest(found))
-    here, there = ([clip for clip in table if float(dict(clip.extra)["apex_confidence"]) > 0.6] for table in tables)
-    assert len(here) == len(there) >= 3
-    apart = [abs(a.onset - b.onset) for a, b in zip(here, there, strict=True)]
-    assert np.median(apart) <= 4, "colours are rounded"
+    tables = read_manifest(tmp_path / "images.csv"), read_manifest(found)
+    for here, there in (tables, tables[::-1]):
+        sure = [clip for clip in here if float(dict(clip.extra)["apex_confidence"]) > 0.6]
+        assert len(sure) >= 3
+        for clip in sure:  # colours are rounded: what is less sure may be in one of them alone, and bounds may differ
+            assert any(one.onset <= (clip.apex or 0) <= (one.offset or 0) for one in there)
 
 
 def test_any_number_of_workers_and_any_interruption_give_the_same_bytes(recording: Path, tmp_path: Path) -> None:
