@@ -76,8 +76,7 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
 
     megc2019 takes --root casme2=DIR --root samm=DIR --root smic-hs=DIR in place of ROOT (--workbook and --frames likewise:
     SET=...). Of videos, onset, apex and offset of the surest expression in each are found, labels are not; spot-intervals finds
-    all of them. Data sets of your own
-    come from the folders that the environment variable FLOWKIT_DATASETS names (docs/datasets).
+    all of them. Data sets of your own come from the folders that the environment variable FLOWKIT_DATASETS names (docs/datasets).
 
     Known errors are corrected, each only where the file still has it. Corrections, rows that cannot be used, and columns that
     are not read are reported. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever
@@ -180,9 +179,9 @@ def spot_command(manifest: Path, out: Path, as_json: bool, **given: Any) -> None
     """Find the apex of each clip of MANIFEST whose apex is empty, and write the completed manifest to --out.
 
     For clips that begin and end with their expression; spot-intervals searches longer ones. The apex is where the rise of the
-    action units ends and their fall begins, the head's own motion taken out. MANIFEST itself is
-    not touched; rows with an apex stay as they are. The columns apex_source and apex_confidence say what was found. The confidence
-    is from 0 to 1: low where nothing but the head, the light or the lids moved, high where the face did.
+    action units ends and their fall begins, the head's own motion taken out. MANIFEST itself is not touched; rows with an apex
+    stay as they are. The columns apex_source and apex_confidence say what was found. The confidence is from 0 to 1: low where
+    nothing but the head, the light or the lids moved, high where the face did.
 
     Exit codes: 0 all done; 1 written, but some clips failed and have no apex yet; 2 usage, settings or manifest; 3 environment;
     74 disk full; 75 stopped by SIGTERM; 130 interrupted.

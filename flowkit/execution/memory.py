@@ -106,8 +106,8 @@ def _group_limits(membership: Path = Path("/proc/self/cgroup"), groups: Path = P
 def give_back_large_blocks() -> None:
     """Have the C library return each large block to the system when it is freed, where it can.
 
-    By itself it learns from the first pictures that are freed to keep such blocks, and what comes between leaves them in pieces: a
-    process that decodes takes 60 MB more.
+    By itself it learns from the first pictures that are freed to keep such blocks, and what comes between leaves them in pieces:
+    a process that decodes grows.
     """
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
     if choose is not None:

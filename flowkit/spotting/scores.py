@@ -147,7 +147,8 @@ def read_expressions(path: str | Path, *, fps: float = math.nan, classes: str = 
         end = clip.apex if clip.offset is None else clip.offset
         kind = _kind(clip, fps)
         if end is None or end < clip.onset:
-            problems.append(f"{where}: offset must be a frame behind the onset; got {clip.offset}. Correct the row.")
+            got = "none, and no apex" if end is None else end
+            problems.append(f"{where}: offset must be a frame behind the onset; got {got}. Correct the row.")
         elif not kind:
             problems.append(
                 f"{where}: kind or fps must be known, to tell micro- from macro-expressions; got neither. Add a column kind, or "

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import flowkit
+from flowkit.cli.spotting import spot_intervals_command, spot_score_command
+from flowkit.spotting.run import SpotOptions
+from flowkit.spotting.scores import IOU
 
 COMMANDS = (
     *(
@@ -127,3 +130,11 @@ def test_doctor_approves_of_the_machine_that_runs_this() -> None:
     done = flowkit("doctor", "--json")
     assert done.code == 0, done.out
     assert {row["status"] for row in json.loads(done.out)} <= {"ok", "warning"}
+
+
+def test_defaults_of_the_spotting_commands_are_those_of_the_library() -> None:
+    found, scored = (
+        {one.name: one.default for one in command.params} for command in (spot_intervals_command, spot_score_command)
+    )
+    assert found["least_confidence"] == SpotOptions().least_confidence
+    assert scored["iou"] == IOU

@@ -12,42 +12,27 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from face_course import FPS, blink, leave_out, raise_units, still
 from flowkit.errors import FailureCode
 from flowkit.inputs.recording_frames import Part, Recording
-from flowkit.motion.peak_search import rise_and_fall
-from flowkit.spotting.course import FRAME, UNITS, Course, Use
+from flowkit.spotting.course import Course, Use
 from flowkit.spotting.gathering import SEVERAL, Gathering, Searched, Span
 from flowkit.spotting.intervals import BLOCK_S, IntervalSearch
 
-FPS = 30.0
 
-
-def course(count: int, fps: float = FPS, seed: int = 0) -> Course:
-    """A face at rest, in a recording whose first frame has the number 0."""
-    rng = np.random.default_rng(seed)
-    frames = np.zeros(count, FRAME)
-    frames["number"] = np.arange(count)
-    frames["seconds"] = frames["number"] / fps
-    frames["faces"] = 1
-    for name in ("units", "lids"):
-        frames[name] = 0.01 * rng.standard_normal(frames[name].shape)
-    return Course(fps, frames, np.zeros(0, np.int64))
+def course(count: int, fps: float = FPS) -> Course:
+    """A face at rest."""
+    return Course(fps, still(count, fps), np.zeros(0, np.int64))
 
 
 def with_expression(whole: Course, apex: int) -> Course:
     """The same course with raised brows."""
-    at = np.arange(len(whole), dtype=np.float64)
-    risen, fallen = rise_and_fall(at, apex - 6, apex, apex + 8).T
-    for name in ("1L", "1R", "2L", "2R"):
-        whole.frames["units"][:, UNITS.index(name)] += 0.25 * (risen - fallen)
+    raise_units(whole.frames, apex)
     return whole
 
 
 def unused(whole: Course, begin: int, end: int, use: Use) -> None:
-    frames = whole.frames
-    frames["run"][begin:end], frames["use"][begin:end] = -1, use
-    for name in ("units", "lids", "turn"):
-        frames[name][begin:end] = 0
+    leave_out(whole.frames, begin, end, use)
 
 
 def parts(whole: Course, bounds: Sequence[int]) -> list[Course]:
@@ -57,7 +42,7 @@ def parts(whole: Course, bounds: Sequence[int]) -> list[Course]:
 
 
 def recording(fps: float = FPS, **other: Any) -> Recording:
-    return Recording("s1/a.mp4", fps, 0, (Part(0),), 1, 1, **other)
+    return Recording("s1/a.mp4", fps, 0, (Part(),), 1, 1, **other)
 
 
 def gathered(courses: Sequence[Course], of: Recording | None = None) -> Searched:
@@ -304,9 +289,7 @@ def test_everything_is_plain_values_for_json() -> None:
 
 def test_blinks_and_expressions_are_told_apart() -> None:
     whole = with_expression(course(600), 200)
-    at = np.arange(600, dtype=np.float64)
-    risen, fallen = rise_and_fall(at, 397, 400, 404).T
-    whole.frames["lids"] += 0.6 * (risen - fallen)[:, None]
+    blink(whole.frames, 400, closing=0.6)
     found = gathered([whole])
     assert [round(one.apex, -1) for one in found.blinks] == [400]
     assert all(one.kind in ("micro", "macro") for one in found.expressions)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flowkit.motion.peak_search import rise_and_fall
-from flowkit.spotting.course import FRAME, UNITS, Course, Use
+from face_course import BROWS, FPS, Frames, blink, leave_out, raise_units, still
+from flowkit.spotting.course import Course, Use
 from flowkit.spotting.intervals import (
     LEAST_CONFIDENCE,
     LEAST_FRAMES,
@@ -22,48 +20,16 @@ from flowkit.spotting.intervals import (
     search,
 )
 
-Frames = npt.NDArray[Any]
 Curve = npt.NDArray[np.float32]
-FPS = 30.0
-BROWS = ("1L", "1R", "2L", "2R")
 HILLS = {400: (6, 8), 1000: (20, 30), 1800: (6, 8), 2500: (5, 7), 3600: (20, 30), 4444: (6, 8), 4900: (40, 60)}
 """Apexes, two of them where blocks meet, and how many frames they rise and fall."""
 BLINKS = (200, 700, 1003, 1500, 2300, 3000, 3300, 4000)
 
 
-def still(count: int, fps: float = FPS, seed: int = 0) -> Frames:
-    """Frames of a face at rest, with the noise of a good camera."""
-    rng = np.random.default_rng(seed)
-    frames = np.zeros(count, FRAME)
-    frames["number"] = np.arange(count)
-    frames["seconds"] = frames["number"] / fps
-    frames["faces"] = 1
-    for name in ("units", "lids"):
-        frames[name] = 0.01 * rng.standard_normal(frames[name].shape)
-    return frames
-
-
-def hill(count: int, onset: float, apex: float, offset: float) -> npt.NDArray[np.float64]:
-    risen, fallen = rise_and_fall(np.arange(count, dtype=np.float64), onset, apex, offset).T
-    return np.asarray(risen - fallen)
-
-
-def raise_units(frames: Frames, apex: int, rise: int, fall: int, units: tuple[str, ...] = BROWS) -> None:
-    for name in units:
-        frames["units"][:, UNITS.index(name)] += 0.25 * hill(len(frames), apex - rise, apex, apex + fall)
-
-
-def blink(frames: Frames, apex: int, closing: float = 0.5) -> None:
-    frames["lids"] += closing * hill(len(frames), apex - 3, apex, apex + 4)[:, None]
-
-
 def hide(frames: Frames, begin: int, end: int) -> None:
     """Make frames unused, and those behind them another run."""
     frames["run"][end:] += 1
-    frames["run"][begin:end] = -1
-    frames["use"][begin:end] = Use.HIDDEN
-    for name in ("units", "lids", "turn"):
-        frames[name][begin:end] = 0
+    leave_out(frames, begin, end, Use.HIDDEN)
 
 
 def of(frames: Frames, fps: float = FPS) -> Course:

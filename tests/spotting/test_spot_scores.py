@@ -308,7 +308,8 @@ def test_problems_name_their_lines(tmp_path: Path) -> None:
         read_expressions(table(tmp_path, *rows), fps=30.0)
     lines = str(error.value).splitlines()
     assert [line.split(":")[:2] for line in lines] == [["truth.csv", "3"], ["truth.csv", "4"]]
-    assert "offset must be a frame behind the onset" in lines[0]
+    assert all("offset must be a frame behind the onset" in line for line in lines)
+    assert "got none, and no apex" in lines[1]
 
 
 def test_rows_of_unknown_kind_and_rate_are_named(tmp_path: Path) -> None:

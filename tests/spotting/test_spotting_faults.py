@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from face_course import FPS, blink, raise_units, still
 from flowkit.datasets.own_recordings import recording_clip
 from flowkit.errors import ConfigError
 from flowkit.inputs.manifest import read_manifest
 from flowkit.inputs.recording_frames import Part, Recording
-from flowkit.motion.peak_search import rise_and_fall
-from flowkit.spotting.course import FRAME, UNITS, Course
+from flowkit.spotting.course import Course
 from flowkit.spotting.found_files import write_found, write_strongest
 from flowkit.spotting.gathering import Gathering, Searched
 from flowkit.spotting.intervals import search
@@ -22,14 +22,8 @@ from flowkit.spotting.movements import find_movements
 from flowkit.spotting.parts_folder import PartsFolder
 
 
-def still(count: int, fps: float = 30.0, seed: int = 0, noise: float = 0.01) -> Course:
-    rng = np.random.default_rng(seed)
-    frames = np.zeros(count, FRAME)
-    frames["number"] = np.arange(count)
-    frames["seconds"] = frames["number"] / fps
-    for name in ("units", "lids"):
-        frames[name] = noise * rng.standard_normal(frames[name].shape)
-    return Course(fps, frames, np.zeros(0, np.int64))
+def at_rest(count: int, fps: float = FPS, seed: int = 0, noise: float = 0.01) -> Course:
+    return Course(fps, still(count, fps, seed, noise), np.zeros(0, np.int64))
 
 
 @pytest.mark.parametrize("count", [34, 36, 40, 45])
@@ -38,14 +32,14 @@ def test_short_runs_of_noise_show_nothing(count: int, fps: float) -> None:
     found = [
         one
         for seed in range(10)
-        for one in search(still(count, fps, seed, 0.02), 0, count).intervals
+        for one in search(at_rest(count, fps, seed, 0.02), 0, count).intervals
         if one.kind != "blink"
     ]
     assert len(found) <= 1
 
 
 def test_a_part_that_ends_after_the_shared_frame_is_kept() -> None:
-    whole = still(60)
+    whole = at_rest(60)
     gathering = Gathering(Recording("a.mp4", 30.0, 60, (Part(),), 1, 1))
     gathering.add(whole)
     gathering.add(dataclasses.replace(whole.part(59, 60), problems=(("VIDEO_UNREADABLE", "damage at frame 60"),)))
@@ -64,11 +58,9 @@ def test_a_long_reason_in_any_script_fits_a_manifest(tmp_path: Path) -> None:
 
 
 def test_intervals_are_by_onset_also_where_blocks_meet() -> None:
-    whole = still(3600)
-    at = np.arange(3600, dtype=np.float64)
-    for name in ("1L", "1R", "2L", "2R"):
-        whole.frames["units"][:, UNITS.index(name)] += 0.25 * rise_and_fall(at, 1788, 1803, 1823) @ [1, -1]
-    whole.frames["lids"] += (0.5 * rise_and_fall(at, 1794, 1797, 1801) @ [1, -1])[:, None]
+    whole = at_rest(3600)
+    raise_units(whole.frames, 1803, 15, 20)
+    blink(whole.frames, 1797)
     gathering = Gathering(Recording("a.mp4", 30.0, 3600, (Part(),), 1, 1))
     gathering.add(whole)
     onsets = [one.onset for one in gathering.finish().intervals]
@@ -81,36 +73,32 @@ def test_a_run_of_next_to_nothing_has_no_movements(count: int) -> None:
 
 
 def test_one_frame_a_second_can_be_searched() -> None:
-    assert search(still(1, 1.0), 0, 1).intervals == ()
+    assert search(at_rest(1, 1.0), 0, 1).intervals == ()
 
 
 def test_what_lasts_longer_than_half_a_second_is_no_micro_expression_at_25_frames_a_second() -> None:
     """13 frames are 0.52 s: which kind they are must not depend on where in the recording they lie."""
     kinds = set()
     for begin in range(100, 130):
-        whole = still(300, 25.0, noise=0.001)
-        at = np.arange(300, dtype=np.float64)
-        for name in ("1L", "1R", "2L", "2R"):
-            whole.frames["units"][:, UNITS.index(name)] += (
-                0.25 * rise_and_fall(at, begin, begin + 6, begin + 13) @ [1, -1]
-            )
+        whole = at_rest(300, 25.0, noise=0.001)
+        raise_units(whole.frames, begin + 6, 6, 7)
         found = search(whole, 0, 300).intervals
         kinds |= {one.kind for one in found if one.kind != "blink" and one.offset - one.onset == 13}
-    assert len(kinds) <= 1, kinds
+    assert kinds == {"macro"}
 
 
 def test_a_part_replaces_a_damaged_one(tmp_path: Path) -> None:
     folder = PartsFolder(tmp_path / "parts", {})
-    folder.store(0, 0, still(10))
+    folder.store(0, 0, at_rest(10))
     (file,) = (tmp_path / "parts").glob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
-    folder.store(0, 0, still(10))
+    folder.store(0, 0, at_rest(10))
     assert folder.load(0, 0) is not None
 
 
 def test_a_file_of_one_array_is_not_taken(tmp_path: Path) -> None:
     folder = PartsFolder(tmp_path / "parts", {})
-    folder.store(0, 0, still(10))
+    folder.store(0, 0, at_rest(10))
     (file,) = (tmp_path / "parts").glob("*.npz")
     with file.open("wb") as out:
         np.save(out, np.zeros(3))
