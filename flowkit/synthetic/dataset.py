@@ -28,6 +28,9 @@ __all__ = ["LABELS", "SynthConfig", "Truth", "read_truth", "synthesise"]
 DATASET = "synth"
 TRUTH = ("flow", "flow_local", "visible", "visible_local", "drift", "pose_deg")
 _TITLE = "These clips are synthetic: `flowkit synth`"
+_REPEATABLE = {"preset": "veryfast", "x264-params": "no-asm=1:threads=1"}
+"""x264's plain code: what it has for AVX2 gives other bytes in every run, and threads other bytes by the number of cores. The
+preset makes up for the time that costs."""
 
 
 def synthesise(
@@ -206,15 +209,13 @@ def _times(scene: Scene) -> range:
 
 
 def write_video(path: Path, frames: Iterable[npt.NDArray[np.uint8]], config: SynthConfig) -> None:
-    """Write grey frames (H, W) as a video, one by one: FFV1 if `path` ends in .mkv, otherwise H.264."""
+    """Write grey frames (H, W) as a video, one by one: FFV1 if `path` ends in .mkv, otherwise H.264. Same frames, same bytes."""
     import av  # only videos need it
 
-    codec, pixels, options = (
-        ("ffv1", "gray", {}) if path.suffix == ".mkv" else ("libx264", "yuv420p", {"crf": str(config.crf)})
-    )
-    with av.open(
-        str(path), "w", options={"fflags": "+bitexact"}
-    ) as container:  # no random number in it: same frames, same bytes
+    lossless = path.suffix == ".mkv"
+    codec, pixels = ("ffv1", "gray") if lossless else ("libx264", "yuv420p")
+    options = {} if lossless else {"crf": str(config.crf), **_REPEATABLE}
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:  # no random number in its header
         rate = Fraction(config.fps).limit_denominator(1000)
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.width, stream.height, stream.pix_fmt = config.width, config.height, pixels

@@ -17,6 +17,7 @@ from conftest import flowkit
 from flowkit.errors import ConfigError, Terminated
 from flowkit.execution.progress import Silent
 from flowkit.execution.stop import Stop
+from flowkit.synthetic.dataset import write_video
 from flowkit.synthetic.recording_script import APART_S, Event, draw_script
 from flowkit.synthetic.recordings import FACIAL, Recording, RecordingConfig, record, recordings
 
@@ -154,6 +155,19 @@ def test_a_set_holds_videos_and_what_happens_in_them(tmp_path: Path) -> None:
     expected = list(recordings(TINY))[1]
     assert len(frames) == TINY.frames == 20
     np.testing.assert_array_equal(frames[7], expected.render(7))
+
+
+@pytest.mark.parametrize("form", ["mp4", "mkv"])
+def test_a_video_has_the_same_bytes_every_time(tmp_path: Path, form: str) -> None:
+    config = dataclasses.replace(SMALL, seconds=3.0, noise=1.0, format=form)
+    (one,) = recordings(config)
+    frames = [one.render(t) for t in range(config.frames)]
+    videos = set()
+    for run in range(4):
+        path = tmp_path / f"{run}.{form}"
+        write_video(path, frames, config)
+        videos.add(path.read_bytes())
+    assert len(videos) == 1
 
 
 class StopsAfterOne(Silent):
