@@ -50,8 +50,8 @@ HIDDEN_BELOW, SAME_PLACE, HIDDEN_S = 0.7, 0.1, 0.5
 """A face that matches its anchor less, has moved by less of its width, and for less time, has something before it."""
 MOST_OUTSIDE = 0.1
 """Share of the outline of a face that may lie outside the picture."""
-PAUSE_S, PAUSE_FRAMES = 0.25, 2.5
-"""What follows a pause of so many seconds, and frames, is another scene."""
+PAUSE_S, PAUSE_FRAMES = 0.25, 3
+"""What follows a pause of so many seconds, and frames, or more is another scene."""
 SCENE = 24, 16
 """Size, px, of the small picture by which cuts are told."""
 BLANK = 1e-3
@@ -141,12 +141,16 @@ class FaceTrack:
                 self._let_go(Use.UNREADABLE)
                 yield self._unused(frame)
                 continue
-            if self._is_cut(grey) or frame.seconds - self._seconds > max(PAUSE_S, PAUSE_FRAMES / self.fps):
+            if self._is_cut(grey) or self._has_passed(max(PAUSE_S, PAUSE_FRAMES / self.fps), frame, self._seconds):
                 self.cuts.append(frame.number)
                 self._let_go(Use.NO_FACE)
                 self._last, self._looked = None, -np.inf
             self._seconds = frame.seconds
             yield self._reading(frame, grey)
+
+    def _has_passed(self, seconds: float, frame: Frame, since: float) -> bool:
+        """Whether so much time has gone by, counted in frames: time stamps are rounded, in some videos to milliseconds."""
+        return bool(np.rint((frame.seconds - since) * self.fps) >= np.rint(seconds * self.fps))
 
     def _failed(self, error: ClipError) -> None:
         """Remember what could not be read, the first of each kind."""
@@ -173,23 +177,23 @@ class FaceTrack:
                 if _outside(self._last, grey) > MOST_OUTSIDE:
                     self._let_go(Use.OUTSIDE)
                     return self._unused(frame)
-                if self._is_worn(frame.seconds, seen, held):
+                if self._is_worn(frame, seen, held):
                     self._look(frame, grey, self._strengths)
                 return self._used(frame)
             points = self._found(frame)
-            if self._is_hidden(frame.seconds, seen, points):
+            if self._is_hidden(frame, seen, points):
                 return self._unused(frame)
             self._let_go(Use.HIDDEN)
             # The face was only lost from the last frame to this one: what it showed then is near to what it shows now.
             return self._used(frame) if self._anchored(frame, grey, points, before) else self._unused(frame)
         return self._used(frame) if self._look(frame, grey, None) else self._unused(frame)
 
-    def _is_hidden(self, seconds: float, seen: _Seen, points: Landmarks | None) -> bool:
+    def _is_hidden(self, frame: Frame, seen: _Seen, points: Landmarks | None) -> bool:
         """Whether something passes in front of the face: it is where it was, and looks quite unlike itself, for a short while."""
         if not seen.match < HIDDEN_BELOW or points is None or _moved(points, self._last) > SAME_PLACE:
             return False
-        self._hidden_from, self._why = min(self._hidden_from, seconds), Use.HIDDEN
-        return seconds - self._hidden_from < HIDDEN_S
+        self._hidden_from, self._why = min(self._hidden_from, frame.seconds), Use.HIDDEN
+        return not self._has_passed(HIDDEN_S, frame, self._hidden_from)
 
     def _unused(self, frame: Frame) -> Row:
         return frame.number, frame.seconds, -1, self._why, self._faces, *_at_rest()
@@ -213,17 +217,18 @@ class FaceTrack:
         first = held.fit.nuisances - len(LIDS)
         return _Seen(similarity, turn, strengths[first : held.fit.nuisances], strengths[held.fit.nuisances :], match)
 
-    def _is_worn(self, seconds: float, seen: _Seen, held: _Held) -> bool:
+    def _is_worn(self, frame: Frame, seen: _Seen, held: _Held) -> bool:
         """Whether the anchor is to be replaced: it is old, or the head has turned or come nearer."""
         growth = abs(np.log(np.hypot(seen.similarity[0, 0], seen.similarity[1, 0])))
         differs = np.abs(seen.turn).max() > MOST_TURN or growth > MOST_GROWTH or seen.match < WORN_BELOW
-        return bool(differs or seconds - held.since > ANCHOR_S) and seconds - self._looked >= LOOK_S
+        worn = bool(differs) or self._has_passed(ANCHOR_S, frame, held.since)
+        return worn and self._has_passed(LOOK_S, frame, self._looked)
 
     def _look(self, frame: Frame, grey: Image, on: Strengths | None) -> bool:
         """Find the face in a frame and make it the anchor, unless it was looked for just now; `on` as of `_anchored`."""
-        if frame.seconds - self._looked < LOOK_S:
+        if not self._has_passed(LOOK_S, frame, self._looked):
             return False
-        thorough = on is None and frame.seconds - self._looked_thoroughly >= LOOK_THOROUGHLY_S
+        thorough = on is None and self._has_passed(LOOK_THOROUGHLY_S, frame, self._looked_thoroughly)
         if thorough:
             self._looked_thoroughly = frame.seconds
         return self._anchored(frame, grey, self._found(frame, thorough), on)

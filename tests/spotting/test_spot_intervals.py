@@ -45,18 +45,18 @@ def found(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def decoded(video: Path) -> Frames:
+def decoded(video: Path, pixels: str = "rgb24") -> Frames:
     with av.open(str(video)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [frame.to_ndarray(format=pixels) for frame in container.decode(video=0)]
 
 
-def write(path: Path, frames: Frames, fps: int = 30) -> Path:
+def write(path: Path, frames: Frames, fps: int = 30, pixels: str = "yuv420p") -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=fps)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        stream.pix_fmt = pixels
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "gray" if frame.ndim == 2 else "rgb24")))
         container.mux(stream.encode())
     return path
 
@@ -109,18 +109,19 @@ def test_extract_takes_what_was_found(recording: Path, found: Path, tmp_path: Pa
     assert json.loads(next(iter(shard.samples()))["extra"])["kind"] in ("micro", "macro")
 
 
-def test_images_give_what_their_video_gives(recording: Path, found: Path, tmp_path: Path) -> None:
-    (tmp_path / "frames").mkdir()
-    for number, pixels in enumerate(decoded(recording / "s01.mp4")):
-        Image.fromarray(pixels).save(tmp_path / "frames" / f"{number:04d}.png", compress_level=1)
-    done = flowkit("spot-intervals", tmp_path / "frames", "--out", tmp_path / "images.csv", "--fps", "30")
-    assert done.code == 0, done.err
-    tables = read_manifest(tmp_path / "images.csv"), read_manifest(found)
-    for here, there in (tables, tables[::-1]):
-        sure = [clip for clip in here if float(dict(clip.extra)["apex_confidence"]) > 0.6]
-        assert len(sure) >= 3
-        for clip in sure:  # colours are rounded: what is less sure may be in one of them alone, and bounds may differ
-            assert any(one.onset <= (clip.apex or 0) <= (one.offset or 0) for one in there)
+def test_images_give_what_their_video_gives(recording: Path, tmp_path: Path) -> None:
+    """The video says when its frames are to the millisecond, the images to the frame."""
+    frames = decoded(recording / "s01.mp4", "gray")[:240]
+    write(tmp_path / "video.mkv", frames, pixels="gray")
+    (tmp_path / "images").mkdir()
+    for number, pixels in enumerate(frames):
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number:04d}.png", compress_level=1)
+    found = []
+    for source in (tmp_path / "images", tmp_path / "video.mkv"):
+        _, (one,), _ = searched(source, out=tmp_path / "found.csv", more=("--fps", "30", "--overwrite"))
+        found.append((one["frames"], one["used_frames"], one["intervals"]))
+    assert found[0] == found[1]
+    assert len(found[0][2]) >= 2
 
 
 def test_any_number_of_workers_and_any_interruption_give_the_same_bytes(recording: Path, tmp_path: Path) -> None:
@@ -365,6 +366,21 @@ def test_names_that_no_manifest_can_hold_are_left_out_before_anything_is_read(pe
     assert code == 1
     assert [one["path"] for one in recordings] == ["good name, with comma.mkv"]
     assert said.count("path must be plain") == 2
+
+
+@pytest.mark.parametrize(
+    ("fps", "missing", "cuts"), [(8, 1, 0), (8, 2, 1), (30, 6, 0), (30, 7, 1), (60, 13, 0), (60, 14, 1)]
+)
+def test_frames_that_were_dropped_are_no_pause(
+    person: Frames, tmp_path: Path, fps: int, missing: int, cuts: int
+) -> None:
+    """A pause lasts a quarter of a second, to the nearest frame, and three frames, or more."""
+    (tmp_path / "images").mkdir()
+    for number, pixels in enumerate(person[:40]):
+        if not 20 < number <= 20 + missing:
+            Image.fromarray(pixels).save(tmp_path / "images" / f"{number:04d}.png", compress_level=1)
+    _, (one,), _ = searched(tmp_path / "images", out=tmp_path / "found.csv", more=("--fps", str(fps)))
+    assert [cut["frame"] for cut in one["cuts"]] == [21 + missing] * cuts
 
 
 def test_a_pause_is_no_movement_and_no_change_of_rate(person: Frames, tmp_path: Path) -> None:
