@@ -65,6 +65,7 @@ from flowkit.errors import ConfigError
     is_flag=True,
     help="Take estimates of that table for possible numbers, too; the column estimated names them.",
 )
+@click.option("--fps", type=float, help="Of videos: frames per second.  [default: those of each video; 30 for images]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @AS_JSON
 def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, overwrite: bool, **given: Any) -> None:
@@ -82,8 +83,8 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
     are not read are reported. The manifest passes `flowkit check`; the commands that come next are printed. Nothing is ever
     written in ROOT.
 
-    Exit codes: 0 every clip is in the manifest; 1 some are left out; 2 usage, or the data set cannot be read; 3 a package is
-    missing; 74 disk full.
+    Exit codes: 0 every clip is in the manifest; 1 some are left out, or videos without an expression; 2 usage, or the data set
+    cannot be read; 3 a package is missing; 74 disk full.
     """  # noqa: D301 - click wants the character
     from flowkit.datasets.next_steps import check_out, next_commands
     from flowkit.datasets.own_recordings import NAME as VIDEOS
@@ -91,6 +92,10 @@ def manifest_command(dataset: str, root: Path | None, out: Path, as_json: bool, 
 
     if dataset.casefold() == VIDEOS:
         _manifest_of_videos(root, out, as_json, overwrite, given)
+    if given.pop("fps") is not None:
+        raise ConfigError(
+            f"{dataset}: --fps is for videos alone; annotation says how many frames a second has. Leave it out."
+        )
     groups = _grouping(given.pop("grouping"))
     folders = _folders_of(dataset, root, given.pop("roots"))
     check_out(out, folders.values(), overwrite=overwrite)
@@ -218,11 +223,12 @@ def _manifest_of_videos(
     from flowkit.spotting.found_files import found_summary, write_strongest
     from flowkit.spotting.run import SpotOptions, discard_parts, spot_all
 
-    follow = given["follow_symlinks"]
-    if root is None or any(value for name, value in given.items() if name not in ("fixes", "follow_symlinks")):
+    follow, fps = given["follow_symlinks"], given["fps"]
+    if root is None or any(value for name, value in given.items() if name not in ("fixes", "follow_symlinks", "fps")):
         raise ConfigError(
             f"{NAME}: a folder alone must follow; got more, or none. Write: flowkit manifest {NAME} DIR --out FILE"
         )
+    spot = SpotOptions() if fps is None else SpotOptions(fps)
     check_out(out, [root], overwrite=overwrite)
     clips, events = list_videos(root, follow_symlinks=follow)
     show_events(events)
@@ -232,13 +238,12 @@ def _manifest_of_videos(
         Stop("manifest"),
     )
     with progress("frames") as reporter, signals(stop):
-        searched = spot_all(clips, root, out, config, options, SpotOptions(), reporter, stop)
+        searched = spot_all(clips, root, out, config, options, spot, reporter, stop)
         write_strongest(out, clips, searched)
     discard_parts(out)
     commands = next_commands(out, root, without_apex=False, follow_symlinks=follow)
     if as_json:
-        found = found_summary(searched, out, commands)
-        click.echo(json.dumps({**found, "events": [dataclasses.asdict(event) for event in events]}, indent=1))
+        click.echo(json.dumps(found_summary(searched, out, commands, events), indent=1))
     else:
         show_searched(searched, [out], commands)
     sys.exit(1 if events or any(not one.expressions or one.problems for one in searched) else 0)

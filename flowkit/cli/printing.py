@@ -264,7 +264,8 @@ def show_spot_scores(scores: Any) -> None:
         click.echo(f"STRS {_with_interval(scores.strs, scores.strs_interval)}; F1 of the classes {scores.class_f1:.3f}")
     else:
         click.echo("STRS: both tables must have micro-expressions with labels; got none in one of them.")
-    click.echo(f"{scores.videos} videos")
+    alone = f" ({scores.only_true} only in the truth, {scores.only_found} only in what was found)"
+    click.echo(f"{scores.videos} videos{alone if scores.only_true or scores.only_found else ''}")
 
 
 def _with_interval(value: float, bounds: tuple[float, float]) -> str:

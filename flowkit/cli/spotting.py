@@ -24,7 +24,10 @@ from flowkit.config import load_config
 )
 @click.argument("sources", type=FILE, nargs=-1, required=True, metavar="RECORDING...")
 @click.option(
-    "--out", type=FILE, required=True, help="The manifest to write; a JSON file of the same name comes beside it."
+    "--out",
+    type=FILE,
+    required=True,
+    help="The manifest to write, a .csv; a JSON file of the same name comes beside it.",
 )
 @click.option(
     "--root", type=FOLDER, help="What paths in the manifest are relative to.  [default: the folder they share]"
@@ -33,7 +36,11 @@ from flowkit.config import load_config
     "--fps", type=float, default=math.nan, help="Frames per second.  [default: those of each video; 30 for images]"
 )
 @click.option(
-    "--least-confidence", type=float, default=0.4, show_default=True, help="Leave out what is less sure, from 0 to 1."
+    "--least-confidence",
+    type=float,
+    default=0.4,
+    show_default=True,
+    help="Leave out what is less sure; above 0, at most 1.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files --out, and discard a search that was stopped.")
 @AS_JSON
@@ -100,7 +107,7 @@ def spot_intervals_command(
     if not any(one.expressions for one in searched):
         commands = []
     if as_json:
-        click.echo(json.dumps(found_summary(searched, out, commands), indent=1))
+        click.echo(json.dumps(found_summary(searched, out, commands, events), indent=1))
     else:
         show_searched(searched, [out, curves_file(out)], commands)
     sys.exit(1 if events or any(one.problems for one in searched) else 0)
@@ -133,7 +140,8 @@ def spot_score_command(truth: Path, found: Path, iou: float, classes: str, fps: 
     and misses over all videos. STRS, spot then recognise, also wants the right class of micro-expressions: both tables need labels.
     In brackets: 95 % bootstrap intervals over videos.
 
-    A row without an offset ends with its apex; rows of the kind blink are left out.
+    A row without an offset ends with its apex. Rows of the kind blink are left out, and those whose spot_problem says that nothing
+    was found.
 
     Exit codes: 0 all done; 2 usage, or a table cannot be used.
     """

@@ -94,6 +94,8 @@ class FolderIndex:
         Whether links to folders are followed, except those that lead in a circle.
     unreadable : list of str
         Folders that could not be listed.
+    too_large : list of str
+        Folders with images whose numbers are larger than `LARGEST`; these images are not listed.
     """
 
     root: Path
@@ -103,6 +105,7 @@ class FolderIndex:
     links: int = 0
     follow_symlinks: bool = False
     unreadable: list[str] = field(default_factory=list)
+    too_large: list[str] = field(default_factory=list)
     _by_name: dict[str, list[tuple[tuple[str, ...], Folder]]] = field(default_factory=dict)
     _by_path: dict[str, Folder] = field(default_factory=dict)
 
@@ -219,10 +222,13 @@ class FolderIndex:
                     below.append((path, target))
             elif name.lower().endswith(suffixes) and not name.startswith("~$"):
                 self.files.append(path)
-        if numbers := [number for number in frame_numbers(images) if number <= LARGEST]:
+        found = frame_numbers(images)
+        if numbers := [number for number in found if number <= LARGEST]:
             self.folders.append(Folder(place or ".", np.sort(np.array(numbers, dtype=np.int64)), links))
         elif not below:
             self.empty.append(place or ".")
+        if len(numbers) < len(found):
+            self.too_large.append(place or ".")
         return sorted(below)
 
     def _entered(self, entry: os.DirEntry[str], through: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from flowkit.datasets.base import Event
-from flowkit.datasets.folders import FolderIndex, links_not_followed
+from flowkit.datasets.folders import LARGEST, FolderIndex
 from flowkit.errors import ManifestError
 from flowkit.inputs.clip import Clip
 from flowkit.inputs.frame_numbers import numbered_images
@@ -51,8 +51,11 @@ def list_videos(root: str | Path, *, follow_symlinks: bool = False) -> tuple[lis
     root = Path(root)
     index = FolderIndex.scan(root, (*SUFFIXES, *OTHER_SUFFIXES), follow_symlinks=follow_symlinks)
     found = [(path, 0) for path in index.files]
-    found += [(folder.path, folder.first) for folder in index.folders if folder.path != "."]
-    clips, events = [], []
+    found += [(folder.path, folder.first) for folder in index.folders if folder.path not in (".", *index.too_large)]
+    clips, events = [], [Event("left out", path, _TOO_LARGE) for path in index.too_large]
+    if index.links and not follow_symlinks:
+        links = "a link to a folder is" if index.links == 1 else f"{index.links} links to folders are"
+        events.append(Event("left out", str(root), f"{links} not followed. Pass --follow-symlinks to follow them."))
     for path, first in sorted(found):
         if suffix_of(path) in OTHER_SUFFIXES:
             events.append(Event("left out", path, f"{suffix_of(path)} is not read. {_CONVERT}"))
@@ -62,15 +65,13 @@ def list_videos(root: str | Path, *, follow_symlinks: bool = False) -> tuple[lis
             clips.append(recording_clip(path, first))
     if not clips:
         advice = f" {events[0].clip}: {events[0].message}" if events else " Check the path."
-        if index.links and not follow_symlinks:
-            advice = " Pass --follow-symlinks, or check the path."
         raise ManifestError(
-            f"{root}: folder must hold videos ({', '.join(SUFFIXES)}) or folders of numbered images; got none"
-            f"{links_not_followed(index)}.{advice}"
+            f"{root}: folder must hold videos ({', '.join(SUFFIXES)}) or folders of numbered images; got none.{advice}"
         )
     return clips, events
 
 
+_TOO_LARGE = f"images must have frame numbers of at most {LARGEST:,}; got larger ones. Renumber them."
 _CONVERT = "Convert it: ffmpeg -i IN -c:v libx264 -crf 0 OUT.mp4"
 
 
@@ -161,4 +162,7 @@ def _single(place: Path) -> Clip:
         if suffix_of(place.name) in OTHER_SUFFIXES:
             raise ManifestError(f"{place}: {suffix_of(place.name)} is not read. {_CONVERT}")
         return recording_clip(place.name, 0)
-    return recording_clip(place.name, min(numbered_images(place)))
+    numbers = numbered_images(place)
+    if max(numbers) > LARGEST:
+        raise ManifestError(f"{place}: {_TOO_LARGE}")
+    return recording_clip(place.name, min(numbers))

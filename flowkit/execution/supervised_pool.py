@@ -273,7 +273,7 @@ class SupervisedPool:
             self._bury(worker)
             return
         if isinstance(outcome, WorkerStartError):
-            raise WorkerStartError(f"{outcome}{memory_advice(str(outcome))}")
+            raise WorkerStartError(f"{str(outcome).removesuffix('.')}{memory_advice(str(outcome))}")
         worker.ready, worker.deadline, self._failed_starts = True, float("inf"), 0
         if worker.job is not None:
             job, worker.job = worker.job, None

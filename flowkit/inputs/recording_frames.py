@@ -6,7 +6,9 @@ the last of the part before, too, so that what is measured in both can be joined
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import math
 import stat
 from abc import ABC, abstractmethod
@@ -117,7 +119,7 @@ class Recording:
     parts : tuple of Part
         In order, at least one.
     size, modified : int
-        Bytes and time of modification (ns) of a video; of a folder, the number of images and 0.
+        Bytes and time of modification (ns) of a video; of a folder, those of all its images, and of the last that was modified.
     stated, stated_s : int, float
         Frames and seconds that the file says it has; 0 where it does not.
     notes : tuple of str
@@ -187,7 +189,8 @@ def frames_of(recording: Recording, part: Part, root: Path, config: FrameConfig)
 
 
 def _folder(path: str, folder: Path, fps: float) -> Recording:
-    numbers = np.array(sorted(images_by_number(folder, path)), np.int64)
+    files = images_by_number(folder, path)
+    numbers = np.array(sorted(files), np.int64)
     notes = []
     if math.isnan(fps):
         notes.append(f"frames per second are unknown; {USUAL_FPS:g} are assumed")
@@ -197,7 +200,18 @@ def _folder(path: str, folder: Path, fps: float) -> Recording:
     step, seconds = _part_frames(fps), (numbers - numbers[0]) / fps
     begins = range(0, max(len(numbers) - 1, 1), step)
     parts = [Part(numbers[begin : begin + step + 1], seconds[begin : begin + step + 1]) for begin in begins]
-    return Recording(path, fps, len(numbers), tuple(parts), len(numbers), 0, notes=tuple(notes))
+    size, modified = _extent(folder, files)
+    return Recording(path, fps, len(numbers), tuple(parts), size, modified, notes=tuple(notes))
+
+
+def _extent(folder: Path, files: dict[int, list[str]]) -> tuple[int, int]:
+    """Bytes of all images, and when (ns) the last of them was modified; one that cannot be read says so later."""
+    size = modified = 0
+    for name in itertools.chain.from_iterable(files.values()):
+        with contextlib.suppress(OSError):
+            status = (folder / name).stat()
+            size, modified = size + status.st_size, max(modified, status.st_mtime_ns)
+    return size, modified
 
 
 class _Image(Frame):
@@ -214,18 +228,25 @@ class _Image(Frame):
         return rgb(*self._read())
 
 
+def _changed(recording: Recording, what: str) -> ClipError:
+    return ClipError(
+        FailureCode.SOURCE_CHANGED,
+        f"{recording.path}: images must stay as they are while they are searched; got a change: {what}. Run again when nothing "
+        "writes to the folder.",
+        recording.path,
+    )
+
+
 def _images(recording: Recording, part: Part, folder: Path, root: Path, config: FrameConfig) -> Iterator[Frame]:
     files = images_by_number(folder, recording.path)
 
     def read(number: int) -> tuple[Picture, int]:
         if number not in files:
-            raise ClipError(
-                FailureCode.SOURCE_CHANGED,
-                f"{recording.path}: images must stay while they are searched; got none with the number {number} any more. Run "
-                "again when nothing writes to the folder.",
-                recording.path,
-            )
+            raise _changed(recording, f"there is none with the number {number} any more")
         name, content = read_image(folder, files[number], recording.path, root, config)
+        place = folder / files[number][0]
+        if status_of(place, name, FailureCode.IMAGE_UNREADABLE).st_mtime_ns > recording.modified:
+            raise _changed(recording, f"{name} was modified")
         picture = decode_image(content, name)
         return picture, full_scale([picture], config.bit_depth, name)
 
@@ -247,7 +268,8 @@ def _video(path: str, place: Path, fps: float, base: int, size: int, modified: i
     notes = []
     times = index.times.astype(np.float64) * unit
     if math.isnan(fps):
-        fps = _usual_rate(times, rate)
+        sent = _packet_times(place, path) if index.problem else index.times
+        fps = _usual_rate(sent.astype(np.float64) * unit, rate)
     if math.isnan(fps):
         notes.append(f"frames per second are unknown; {USUAL_FPS:g} are assumed")
         fps = USUAL_FPS
@@ -260,6 +282,16 @@ def _video(path: str, place: Path, fps: float, base: int, size: int, modified: i
         Part(numbers[begin:end], times[begin:end] - times[0], index.times[begin:end]) for begin, end in _cut(index, fps)
     ]
     return Recording(path, fps, len(times), tuple(parts), size, modified, *stated, tuple(notes))
+
+
+def _packet_times(place: Path, path: str) -> npt.NDArray[np.int64]:
+    """Time stamps of all packets that can be read, in order: of single frames they need not be, but they tell the usual rate."""
+    import av  # here: folders of images need none of it
+
+    times = set[int]()
+    with open_container(place, path) as container, contextlib.suppress(av.FFmpegError):
+        times |= {packet.pts for packet in container.demux(video_stream(container, path)) if packet.pts is not None}
+    return np.array(sorted(times), np.int64)
 
 
 def _usual_rate(times: npt.NDArray[np.float64], average: float) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowkit._version import __version__
+from flowkit.datasets.base import Event
 from flowkit.errors import ConfigError
 from flowkit.inputs.clip import APEX_CONFIDENCE, APEX_SOURCE, SPOT_PROBLEM, Clip
 from flowkit.inputs.manifest import manifest_bytes
@@ -38,9 +39,9 @@ def check_places(out: Path, *, overwrite: bool) -> None:
     ConfigError
     """
     check_out_file(out, overwrite=overwrite)
-    if out.suffix.casefold() == ".json":
+    if out.suffix.casefold() != ".csv":  # nobody means to replace a recording
         raise ConfigError(
-            f"{out}: --out must name a manifest, a CSV file; got .json, which is written beside it. Rename it."
+            f"{out}: --out must name a manifest, a .csv file; got {out.suffix or 'no suffix'}. Rename it."
         )
     check_out_file(curves_file(out), overwrite=overwrite)
 
@@ -72,12 +73,15 @@ def write_found(out: Path, clips: Sequence[Clip], searched: Sequence[Searched]) 
     replace_file(out, manifest)
 
 
-def found_summary(searched: Sequence[Searched], out: Path, commands: Sequence[str]) -> dict[str, Any]:
-    """Plain values, as `--json` prints them: what was found, without the curves."""
+def found_summary(
+    searched: Sequence[Searched], out: Path, commands: Sequence[str], events: Sequence[Event]
+) -> dict[str, Any]:
+    """Plain values, as `--json` prints them: what was found, without the curves, and what was left out."""
     recordings = [one.to_dict() for one in searched]
     for one in recordings:
         del one["curve"]
-    return {"out": str(out), "recordings": recordings, "next": list(commands)}
+    left_out = [dataclasses.asdict(event) for event in events]
+    return {"out": str(out), "recordings": recordings, "next": list(commands), "events": left_out}
 
 
 def write_strongest(out: Path, clips: Sequence[Clip], searched: Sequence[Searched]) -> None:

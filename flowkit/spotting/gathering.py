@@ -134,7 +134,7 @@ class Gathering:
         self._several: list[Span] = []
         self._cuts: dict[int, float] = {}
         self._problems: dict[tuple[str, str], None] = {}
-        self._frames = self._used = self._interlaced = 0
+        self._frames = self._used = self._searched = self._interlaced = 0
         self._distances: list[npt.NDArray[np.float32]] = []
         self._last: int | None = None
         self._end_s = 0.0
@@ -184,6 +184,7 @@ class Gathering:
     def _take(self, found: Iterable[Found]) -> None:
         for stretch in found:
             self._intervals += stretch.intervals
+            self._searched += stretch.searched
             values = np.concatenate([self._left, stretch.curve])
             whole = len(values) // self._every * self._every
             self._left = values[whole:]
@@ -206,6 +207,8 @@ class Gathering:
             yield f"{len(self._cuts)} cuts or pauses: what lies between is searched by itself"
         if self._several:
             yield SEVERAL
+        if 0 < self._searched < self._used:
+            yield f"{self._used - self._searched} frames lie in stretches of less than half a second: nothing is looked for there"
 
     def _further_problems(self) -> Iterator[tuple[str, str]]:
         """Why nothing can have been found, or not everything."""
@@ -238,6 +241,12 @@ class Gathering:
                 str(FailureCode.FACE_NOT_FOUND),
                 f"{path}: recording must show a face; got none that could be used in {self._frames} frames: "
                 f"{self._unused[0].why}. Faces of less than a twentieth of the picture's width are not found.",
+            )
+        elif not self._searched:
+            yield (
+                str(FailureCode.APEX_MISSING),
+                f"{path}: recording must show a face for half a second, {shortest} frames, without a break; got shorter "
+                f"stretches, with {len(self._cuts)} cuts or pauses. Number images in steps of 1, and pass their true --fps.",
             )
 
 

@@ -105,10 +105,13 @@ class Found:
     curve : (T,) float32
         Motion of the face in each frame of the stretch, px of a crop of 128, relative to the seconds around it; NaN where the frame
         was not used.
+    searched : int
+        Frames of the stretch that lie where the face was followed long enough to be searched.
     """
 
     intervals: tuple[Interval, ...]
     curve: npt.NDArray[np.float32]
+    searched: int
 
 
 class IntervalSearch:
@@ -167,13 +170,15 @@ def search(course: Course, begin: int, end: int, least_confidence: float = LEAST
     """
     curve = np.full(len(course), np.nan, np.float32)
     intervals: list[Interval] = []
+    searched = 0
     for first, last in _runs(course):
         run = course.part(first, last)
         curve[first:last] = _curve(run)
         if last - first >= SHORTEST_RUN_S * course.fps:
             intervals += _in_run(run, begin - first, end - first, least_confidence)
+            searched += max(0, min(last, end) - max(first, begin))
     intervals.sort(key=lambda interval: (interval.onset, interval.kind))
-    return Found(tuple(intervals), curve[begin:end])
+    return Found(tuple(intervals), curve[begin:end], searched)
 
 
 def overlap(one: tuple[float, float], other: tuple[float, float]) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowkit.errors import ManifestError
-from flowkit.inputs.clip import Clip
+from flowkit.inputs.clip import SPOT_PROBLEM, Clip
 from flowkit.inputs.manifest import read_manifest
 from flowkit.labels.class_maps import RAW, UNLABELLED
 from flowkit.labels.groupings import grouping
@@ -36,6 +36,8 @@ KINDS: Final = ("micro", "macro")
 DRAWS: Final = 2000
 """Of the bootstrap."""
 LEVEL: Final = 0.95
+MOST_AT_ONCE: Final = 1 << 24
+"""Numbers of confusion matrices that are in memory together."""
 
 Counts = npt.NDArray[np.int64]
 """Hits, found, true."""
@@ -92,6 +94,8 @@ class SpotScores:
     ----------
     videos : int
         That either table names.
+    only_true, only_found : int
+        How many of these one table alone names.
     iou : float
     kinds : dict of str to KindScore
         "micro", "macro" and "all".
@@ -101,6 +105,8 @@ class SpotScores:
     """
 
     videos: int
+    only_true: int
+    only_found: int
     iou: float
     kinds: dict[str, KindScore]
     class_f1: float
@@ -128,7 +134,7 @@ def read_expressions(path: str | Path, *, fps: float = math.nan, classes: str = 
     ----------
     path : str or Path
         Its column `kind` says which rows are micro-expressions; rows of other kinds, such as blinks, are left out. Without one,
-        what lasts at most half a second is.
+        what lasts at most half a second is. Rows whose `spot_problem` says that nothing was found are left out, too.
     fps : float
         Frames per second of rows that do not say.
     classes : str
@@ -146,6 +152,8 @@ def read_expressions(path: str | Path, *, fps: float = math.nan, classes: str = 
         where = f"{path.name}:{clip.line}"
         end = clip.apex if clip.offset is None else clip.offset
         kind = _kind(clip, fps)
+        if end is None and dict(clip.extra).get(SPOT_PROBLEM):
+            continue
         if end is None or end < clip.onset:
             got = "none, and no apex" if end is None else end
             problems.append(f"{where}: offset must be a frame behind the onset; got {got}. Correct the row.")
@@ -192,8 +200,9 @@ def score_spotting(
     >>> {kind: round(score.f1, 2) for kind, score in score_spotting(truth, found).kinds.items()}
     {'micro': 1.0, 'macro': 0.0, 'all': 0.5}
     """
-    videos = sorted({one.video for one in (*truth, *found)})
-    if truth and found and not {one.video for one in truth} & {one.video for one in found}:
+    in_truth, in_found = ({one.video for one in table} for table in (truth, found))
+    videos = sorted(in_truth | in_found)
+    if truth and found and not in_truth & in_found:
         raise ManifestError(
             f"spot-score: both tables must name the same videos in the column path; got {truth[0].video} in the first and "
             f"{found[0].video} in the second. Write the paths alike."
@@ -211,7 +220,8 @@ def score_spotting(
                 for i, j in pairs:
                     labels[place, names.index(here[i].label), names.index(there[j].label)] += 1
     named = all(any(one.label for one in table if one.kind == "micro") for table in (truth, found))
-    return _scores(counts, labels[:, :-1] if named else None, iou, draws)
+    scores = _scores(counts, labels[:, :-1] if named else None, iou, draws)
+    return dataclasses.replace(scores, only_true=len(in_truth - in_found), only_found=len(in_found - in_truth))
 
 
 def matched(truth: Sequence[Expression], found: Sequence[Expression], iou: float = IOU) -> list[tuple[int, int]]:
@@ -268,9 +278,10 @@ def _scores(counts: Counts, labels: Counts | None, iou: float, draws: int) -> Sp
         class_f1 = float(_class_f1(labels.sum(axis=0)))
         strs = kinds["micro"].f1 * class_f1
         if len(drawn):
-            each = _f1(np.einsum("dv,vc->dc", drawn, counts[:, 0])) * _class_f1(np.einsum("dv,vij->dij", drawn, labels))
-            interval = _bounds(each)
-    return SpotScores(len(counts), iou, kinds, class_f1, strs, interval)
+            pieces = np.array_split(drawn, 1 + labels[0].size * len(drawn) // MOST_AT_ONCE)
+            of_classes = np.concatenate([_class_f1(np.einsum("dv,vij->dij", piece, labels)) for piece in pieces])
+            interval = _bounds(_f1(np.einsum("dv,vc->dc", drawn, counts[:, 0])) * of_classes)
+    return SpotScores(len(counts), 0, 0, iou, kinds, class_f1, strs, interval)
 
 
 def _kind_score(counts: Counts, drawn: Counts) -> KindScore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import flowkit
-from flowkit.datasets.own_recordings import list_videos
+from flowkit.datasets.own_recordings import find_recordings, list_videos
 from flowkit.errors import ManifestError
 from flowkit.inputs.manifest import read_manifest
 from flowkit.labels.class_maps import UNLABELLED
@@ -100,6 +101,28 @@ def test_json_has_every_interval_and_the_next_commands(recordings: Path, tmp_pat
     assert found["next"][1].startswith("flowkit extract ")
 
 
+def test_the_rate_of_images_can_be_given_and_is_for_videos_alone(recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "ben").symlink_to(recordings / "ben")
+    out = tmp_path / "own.csv"
+    done = flowkit("manifest", "videos", tmp_path / "root", "--out", out, "--fps", "60", "--follow-symlinks")
+    assert (done.code, read_manifest(out)[0].fps) == (0, 60)
+    refused = flowkit("manifest", "casme2", recordings, "--out", tmp_path / "other.csv", "--fps", "60")
+    assert (refused.code, "--fps is for videos alone" in refused.err) == (2, True)
+
+
+def test_images_whose_numbers_are_too_large_are_named(recordings: Path, tmp_path: Path) -> None:
+    made_up.frames(tmp_path / "times", range(1_700_000_000, 1_700_000_005), "{}.png")
+    with pytest.raises(ManifestError, match=r"times: images must have frame numbers of at most 999,999,999"):
+        list_videos(tmp_path)
+    with pytest.raises(ManifestError, match=r"times: images must have frame numbers of at most 999,999,999"):
+        find_recordings([tmp_path / "times"])
+    shutil.copy(recordings / "anna" / "first take.mkv", tmp_path / "good.mkv")
+    clips, events = list_videos(tmp_path)
+    assert [clip.path for clip in clips] == ["good.mkv"]
+    assert [(event.kind, event.clip) for event in events] == [("left out", "times")]
+
+
 def test_videos_that_are_not_read_are_named(recordings: Path, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "one.wmv").write_bytes(b"...")
@@ -113,9 +136,11 @@ def test_videos_that_are_not_read_are_named(recordings: Path, tmp_path: Path) ->
 
 def test_linked_folders_are_listed_if_asked_and_named_if_not(recordings: Path, tmp_path: Path) -> None:
     (tmp_path / "anna").symlink_to(recordings / "anna")
-    with pytest.raises(
-        ManifestError, match=r"got none; 1 links to folders, which are not followed. Pass --follow-symlinks"
-    ):
+    said = "a link to a folder is not followed. Pass --follow-symlinks"
+    with pytest.raises(ManifestError, match=f"got none. .*: {said}"):
         list_videos(tmp_path)
+    shutil.copy(recordings / "anna" / "first take.mkv", tmp_path / "good.mkv")
+    _, (event,) = list_videos(tmp_path)
+    assert event.message.startswith(said)
     clips, _ = list_videos(tmp_path, follow_symlinks=True)
-    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mkv"]
+    assert [clip.clip_id for clip in clips] == ["videos/anna/first take.mkv", "videos/good.mkv"]

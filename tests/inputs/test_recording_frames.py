@@ -176,6 +176,32 @@ def test_a_video_that_changes_between_survey_and_reading_is_refused(tmp_path: Pa
     assert raised.value.code == FailureCode.SOURCE_CHANGED
 
 
+@pytest.mark.parametrize("number", [100, 125, 149])
+def test_images_that_change_are_another_recording_and_are_refused(folder: Path, number: int) -> None:
+    """A search that was stopped is resumed only if sizes and times of all images are what they were."""
+    before = survey("images", folder, CONFIG)
+    image = folder / "images" / f"img{number}.png"
+    os.utime(image, ns=(before.modified + 1, before.modified + 1))
+    after = survey("images", folder, CONFIG)
+    assert (after.size, after.modified) == (before.size, before.modified + 1)
+    frames = {frame.number: frame for part in before.parts for frame in frames_of(before, part, folder, CONFIG)}
+    frames[120].grey()
+    with pytest.raises(ClipError, match=rf"got a change: images/img{number}.png was modified") as raised:
+        frames[number].grey()
+    assert raised.value.code == FailureCode.SOURCE_CHANGED
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.mkv", "mpeg4"), ("a.mkv", "libx264")])
+def test_the_usual_distance_of_frames_goes_before_a_rate_that_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
+) -> None:
+    """Some recorders state 1000 frames per second."""
+    times = [33 * number + number % 2 for number in range(60)]
+    write(tmp_path / name, pictures(60), codec, "yuv420p", times)
+    monkeypatch.setattr(av.VideoStream, "average_rate", 1000, raising=False)
+    assert survey(name, tmp_path, CONFIG).fps == pytest.approx(30, rel=0.05)
+
+
 def test_what_is_no_recording_fails_with_a_code(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video, whatever it is called")
     (tmp_path / "empty.mp4").touch()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from flowkit.datasets.base import Event
 from flowkit.datasets.own_recordings import recording_clip
 from flowkit.errors import ConfigError, SettingsChanged
 from flowkit.inputs.clip import APEX_CONFIDENCE, APEX_SOURCE, SPOT_PROBLEM, Clip
@@ -127,12 +128,15 @@ def test_results_go_to_new_files_unless_told_otherwise(tmp_path: Path) -> None:
 
 def test_the_summary_leaves_the_curves_out(tmp_path: Path) -> None:
     one = searched("a.mp4", MICRO, curve=np.ones(5, np.float32))
-    summary = found_summary([one], tmp_path / "found.csv", ["flowkit extract"])
+    summary = found_summary([one], tmp_path / "found.csv", ["flowkit extract"], [Event("left out", "b.wmv", "why")])
     assert summary["next"] == ["flowkit extract"]
     assert summary["out"].endswith("found.csv")
     assert "curve" not in summary["recordings"][0]
     assert summary["recordings"][0]["intervals"][0]["apex"] == 36
     assert "curve" in one.to_dict()
+    assert [(event["kind"], event["clip"], event["message"]) for event in summary["events"]] == [
+        ("left out", "b.wmv", "why")
+    ]
 
 
 def test_the_surest_expression_is_the_strongest_and_a_blink_is_none() -> None:

@@ -25,6 +25,13 @@ def course(count: int, fps: float = FPS) -> Course:
     return Course(fps, still(count, fps), np.zeros(0, np.int64))
 
 
+def broken(count: int, cuts: Sequence[int]) -> Course:
+    """A face at rest that is another one from each cut on."""
+    whole = dataclasses.replace(course(count), cuts=np.array(cuts))
+    whole.frames["run"] = np.searchsorted(cuts, np.arange(count), "right")
+    return whole
+
+
 def with_expression(whole: Course, apex: int) -> Course:
     """The same course with raised brows."""
     raise_units(whole.frames, apex)
@@ -252,6 +259,16 @@ def test_a_recording_of_less_than_half_a_second_says_so(count: int, said: bool) 
         ((code, message),) = found.problems
         assert code == FailureCode.APEX_MISSING
         assert "15 frames; got 14" in message
+
+
+def test_stretches_that_are_all_too_short_are_a_problem_and_some_a_note() -> None:
+    """Every third image, or images that are numbered by time: no change of the face can be told from a cut."""
+    (problem,) = gathered([broken(140, range(10, 140, 10))]).problems
+    assert problem[0] == "APEX_MISSING"
+    assert "for half a second, 15 frames, without a break; got shorter stretches, with 13 cuts" in problem[1]
+    some = gathered([broken(140, range(10, 60, 10))])
+    assert some.problems == ()
+    assert any(note.startswith("50 frames lie in stretches of less than half a second") for note in some.notes)
 
 
 def test_a_recording_without_frames_says_so() -> None:

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import ConfigError, ManifestError
+from flowkit.spotting import scores as scores_module
 from flowkit.spotting.intervals import overlap
 from flowkit.spotting.scores import (
     IOU,
@@ -227,6 +228,22 @@ def test_tables_of_other_videos_are_refused() -> None:
         score_spotting([micro("s1/a.mp4", 0, 9)], [micro("a.mp4", 0, 9)])
 
 
+def test_videos_of_one_table_alone_are_counted() -> None:
+    scores = score_spotting(
+        [micro("a", 1, 9), micro("b", 1, 9)], [micro("b", 1, 9), micro("./a", 1, 9), micro("c", 1, 9)]
+    )
+    assert (scores.videos, scores.only_true, scores.only_found) == (4, 1, 2)
+
+
+def test_bootstrap_intervals_are_the_same_however_many_draws_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = [micro(str(video), 10, 19, f"class{video % 7}") for video in range(20)]
+    found = [micro(str(video), 10, 19, f"class{video % 5}") for video in range(0, 20, 2)]
+    whole = score_spotting(truth, found)
+    monkeypatch.setattr(scores_module, "MOST_AT_ONCE", 1000)
+    assert score_spotting(truth, found) == whole
+    assert whole.strs_interval[0] < whole.strs < whole.strs_interval[1]
+
+
 def test_scores_are_plain_values_for_json() -> None:
     plain = score_spotting([micro("a", 0, 9)], [micro("a", 0, 9)]).to_dict()
     read = json.loads(json.dumps(plain, allow_nan=False))
@@ -295,6 +312,16 @@ def test_a_kind_that_is_stated_goes_before_the_length(tmp_path: Path) -> None:
 def test_an_offset_that_is_missing_is_the_apex(tmp_path: Path) -> None:
     (one,) = read_expressions(table(tmp_path, "a,a.mp4,10,22,,s1,own,x"), fps=30.0)
     assert (one.onset, one.offset, one.kind) == (10, 22, "micro")
+
+
+def test_a_row_that_says_nothing_was_found_is_none(tmp_path: Path) -> None:
+    file = table(
+        tmp_path,
+        "1,a.mp4,0,,,s1,x,fear,,FACE_NOT_FOUND: none",
+        "2,b.mp4,0,,9,s1,x,fear,micro,",
+        header=f"{HEADER},kind,spot_problem",
+    )
+    assert [one.video for one in read_expressions(file)] == ["b.mp4"]
 
 
 def test_problems_name_their_lines(tmp_path: Path) -> None:
