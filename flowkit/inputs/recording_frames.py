@@ -290,7 +290,9 @@ def _packet_times(place: Path, path: str) -> npt.NDArray[np.int64]:
 
     times = set[int]()
     with open_container(place, path) as container, contextlib.suppress(av.FFmpegError):
-        times |= {packet.pts for packet in container.demux(video_stream(container, path)) if packet.pts is not None}
+        for packet in container.demux(video_stream(container, path)):
+            if packet.pts is not None:
+                times.add(packet.pts)
     return np.array(sorted(times), np.int64)
 
 

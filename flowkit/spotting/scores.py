@@ -200,9 +200,8 @@ def score_spotting(
     >>> {kind: round(score.f1, 2) for kind, score in score_spotting(truth, found).kinds.items()}
     {'micro': 1.0, 'macro': 0.0, 'all': 0.5}
     """
-    in_truth, in_found = ({one.video for one in table} for table in (truth, found))
-    videos = sorted(in_truth | in_found)
-    if truth and found and not in_truth & in_found:
+    videos = sorted({one.video for one in (*truth, *found)})
+    if truth and found and not {one.video for one in truth} & {one.video for one in found}:
         raise ManifestError(
             f"spot-score: both tables must name the same videos in the column path; got {truth[0].video} in the first and "
             f"{found[0].video} in the second. Write the paths alike."
@@ -220,8 +219,7 @@ def score_spotting(
                 for i, j in pairs:
                     labels[place, names.index(here[i].label), names.index(there[j].label)] += 1
     named = all(any(one.label for one in table if one.kind == "micro") for table in (truth, found))
-    scores = _scores(counts, labels[:, :-1] if named else None, iou, draws)
-    return dataclasses.replace(scores, only_true=len(in_truth - in_found), only_found=len(in_found - in_truth))
+    return _scores(counts, labels[:, :-1] if named else None, iou, draws)
 
 
 def matched(truth: Sequence[Expression], found: Sequence[Expression], iou: float = IOU) -> list[tuple[int, int]]:
@@ -281,7 +279,8 @@ def _scores(counts: Counts, labels: Counts | None, iou: float, draws: int) -> Sp
             pieces = np.array_split(drawn, 1 + labels[0].size * len(drawn) // MOST_AT_ONCE)
             of_classes = np.concatenate([_class_f1(np.einsum("dv,vij->dij", piece, labels)) for piece in pieces])
             interval = _bounds(_f1(np.einsum("dv,vc->dc", drawn, counts[:, 0])) * of_classes)
-    return SpotScores(len(counts), 0, 0, iou, kinds, class_f1, strs, interval)
+    _, without_found, without_true = (counts.sum(axis=1) == 0).sum(axis=0).tolist()
+    return SpotScores(len(counts), without_found, without_true, iou, kinds, class_f1, strs, interval)
 
 
 def _kind_score(counts: Counts, drawn: Counts) -> KindScore:

@@ -202,6 +202,16 @@ def test_the_usual_distance_of_frames_goes_before_a_rate_that_is_stated(
     assert survey(name, tmp_path, CONFIG).fps == pytest.approx(30, rel=0.05)
 
 
+def test_the_usual_distance_of_frames_is_known_of_a_damaged_video_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.webm", pictures(60), "libvpx", "yuv420p", [33 * number for number in range(60)])
+    whole = (tmp_path / "a.webm").read_bytes()
+    (tmp_path / "a.webm").write_bytes(whole[: len(whole) // 2] + bytes(5000))
+    monkeypatch.setattr(av.VideoStream, "average_rate", 1000, raising=False)
+    assert survey("a.webm", tmp_path, CONFIG).fps == pytest.approx(30, rel=0.05)
+
+
 def test_what_is_no_recording_fails_with_a_code(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video, whatever it is called")
     (tmp_path / "empty.mp4").touch()
